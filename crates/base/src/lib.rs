@@ -1,0 +1,21 @@
+//! Words and tools every other room uses.
+//!
+//! Reading order: [`ErrorKind`] (what a caller can act on), [`Clock`] and [`Deadline`] (time is passed in),
+//! [`RequestId`], [`Tasks`] (the only place that spawns), [`Backoff`], [`core_budget`].
+//! Never here: anything that knows a protocol, a model or a socket.
+
+mod backoff;
+mod clock;
+mod cores;
+mod error;
+mod id;
+mod nearest;
+mod tasks;
+
+pub use backoff::Backoff;
+pub use clock::{Clock, Deadline};
+pub use cores::core_budget;
+pub use error::{ErrorKind, Retry, chain};
+pub use id::RequestId;
+pub use nearest::nearest;
+pub use tasks::{OnCancel, OnError, TaskKind, Tasks};
