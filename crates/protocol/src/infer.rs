@@ -1,0 +1,59 @@
+//! One inference, whatever door it came through.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Tensor;
+
+/// A request or tensor parameter: the scalar types that both wires can carry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parameter {
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    Text(String),
+}
+
+pub type Parameters = BTreeMap<String, Parameter>;
+
+/// An inference request after parsing; inputs are in the client's order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InferRequest {
+    pub model: String,
+    /// The version asked for; none means the model's own policy decides.
+    pub version: Option<String>,
+    pub id: Option<String>,
+    pub parameters: Parameters,
+    pub inputs: Vec<Tensor>,
+    /// Empty means all outputs, in the model's order.
+    pub outputs: Vec<RequestedOutput>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RequestedOutput {
+    pub name: String,
+    pub parameters: Parameters,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InferResponse {
+    pub model: String,
+    pub version: String,
+    pub id: Option<String>,
+    pub parameters: Parameters,
+    pub outputs: Vec<Tensor>,
+}
+
+/// Where the time of one inference went inside the model server, in Triton's statistics' words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// Waiting for a lane.
+    pub queue: Duration,
+    /// Preparing inputs: alignment copies, tokenising.
+    pub input: Duration,
+    /// The engine itself, an artificial `execute_delay_ms` included.
+    pub infer: Duration,
+    /// Preparing outputs: pooling, selecting.
+    pub output: Duration,
+}

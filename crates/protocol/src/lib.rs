@@ -1,0 +1,23 @@
+//! Everything that crosses a process border, and nothing that keeps state or does I/O.
+//!
+//! Reading order: [`tensor`] (typed bytes), [`infer`] (one inference, whatever door it came through),
+//! [`model`] (what a model looks like from outside), [`error`] and [`status`] (one error, every protocol's shape),
+//! then the wire formats.
+//! Never here: sockets, clocks, decisions. A parser takes bytes and returns a value or an error that names the field.
+
+pub mod embed;
+pub mod error;
+pub mod infer;
+pub mod model;
+pub mod oip;
+pub mod resource;
+pub mod status;
+pub mod tensor;
+
+pub use embed::{EmbedInputs, EmbedRequest, Embeddings};
+pub use error::ApiError;
+pub use infer::{InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, Timing};
+pub use model::{
+    EngineCandidate, IndexEntry, ModelDescription, ModelMetadata, ModelState, TensorSpec,
+};
+pub use tensor::{BufferPool, DataType, PooledBuffer, Tensor};

@@ -1,0 +1,105 @@
+//! What a model looks like from outside.
+
+use serde::Serialize;
+
+use crate::DataType;
+
+/// One input or output of a model. A dimension of -1 is decided by the request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TensorSpec {
+    pub name: String,
+    #[serde(rename = "datatype")]
+    pub dtype: DataType,
+    pub shape: Vec<i64>,
+}
+
+impl TensorSpec {
+    pub fn new(name: impl Into<String>, dtype: DataType, shape: Vec<i64>) -> Self {
+        Self {
+            name: name.into(),
+            dtype,
+            shape,
+        }
+    }
+
+    /// Whether a concrete shape fits: same rank, and equal wherever the dimension is fixed.
+    pub fn accepts(&self, shape: &[usize]) -> bool {
+        self.shape.len() == shape.len()
+            && self
+                .shape
+                .iter()
+                .zip(shape)
+                .all(|(want, have)| *want < 0 || usize::try_from(*want) == Ok(*have))
+    }
+}
+
+/// `GET /v2/models/{name}`; shapes include the batch dimension.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelMetadata {
+    pub name: String,
+    pub versions: Vec<String>,
+    pub platform: String,
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// The repository index's states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ModelState {
+    Loading,
+    Ready,
+    Unloading,
+    Unavailable,
+}
+
+impl ModelState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loading => "LOADING",
+            Self::Ready => "READY",
+            Self::Unloading => "UNLOADING",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+/// One line of the repository index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct IndexEntry {
+    pub name: String,
+    pub version: String,
+    pub state: ModelState,
+    /// Why it is not ready; empty when it is.
+    pub reason: String,
+}
+
+/// One known model version, as `kapok models list -v` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelDescription {
+    pub name: String,
+    pub version: String,
+    pub state: ModelState,
+    pub reason: String,
+    /// The engine that serves it; empty while not loaded.
+    pub engine: String,
+    pub engine_version: String,
+    /// What `engine: auto` saw, best first; one entry when the engine was named.
+    pub candidates: Vec<EngineCandidate>,
+    pub lanes: usize,
+    pub load_ms: f64,
+    /// Takes text (`/v1/embeddings`).
+    pub text: bool,
+}
+
+/// How one engine did on the warm-up data.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EngineCandidate {
+    pub engine: String,
+    /// Median of a call, one lane.
+    pub median_ms: Option<f64>,
+    /// Largest absolute difference from the reference engine's outputs; none for the reference itself.
+    pub max_difference: Option<f64>,
+    /// `fastest`, `slower`, `disagrees`, or why it could not load.
+    pub verdict: String,
+}

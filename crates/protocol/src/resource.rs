@@ -1,0 +1,203 @@
+//! The design's resources: `kapok.yaml` today, any other source of resources later.
+//!
+//! Kubernetes-shaped documents, strict: an unknown field is an error that names line, column and the nearest known field.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The only version so far.
+pub const API_VERSION: &str = "kapok.dev/v1alpha1";
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    pub metadata: Metadata,
+    pub spec: Spec,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    pub name: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Spec {
+    Node(NodeSpec),
+    Upstream(UpstreamSpec),
+    Route(RouteSpec),
+    Key(KeySpec),
+}
+
+/// This process: where it listens, what it loads, its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NodeSpec {
+    /// The public port.
+    pub listen: SocketAddr,
+    /// Admin API and metrics.
+    pub admin: SocketAddr,
+    /// Triton's extra ports (gRPC, metrics), for clients that expect them; null switches one off.
+    pub grpc_alias: Option<SocketAddr>,
+    pub metrics_alias: Option<SocketAddr>,
+    /// Folders in Triton's layout: `<repo>/<model>/<version>/model.onnx`.
+    pub model_repositories: Vec<PathBuf>,
+    /// Largest request body, compressed or not. Triton's default is 64 MiB.
+    pub body_bytes_max: usize,
+    /// For a request that names no deadline of its own.
+    pub request_timeout_ms: u64,
+    /// Requests waiting for a lane, per model; one more is refused.
+    pub queue_max: usize,
+    /// Finished requests kept for `kapok explain`.
+    pub recent_requests_max: usize,
+    /// On SIGTERM: how long requests in flight may take to finish.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for NodeSpec {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            grpc_alias: None,
+            metrics_alias: None,
+            model_repositories: Vec::new(),
+            body_bytes_max: 64 << 20,
+            // openai-python's own default is ten minutes.
+            request_timeout_ms: 600_000,
+            queue_max: 1024,
+            recent_requests_max: 1000,
+            drain_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// A server that kapok sends requests to, and perhaps starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpstreamSpec {
+    /// Scheme, host, port and an optional path prefix; requests keep their own path behind it.
+    pub url: String,
+    #[serde(default)]
+    pub kind: UpstreamKind,
+    /// Models it answers for; absent means any that nobody else claims.
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+    /// Sent as `Authorization: Bearer …` instead of the client's.
+    #[serde(default)]
+    pub api_key: Option<Secret>,
+    #[serde(default = "default_connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// Longest silence between two parts of an answer, the wait for the first included.
+    #[serde(default = "default_idle_timeout_ms")]
+    pub idle_timeout_ms: u64,
+    /// Idle connections kept.
+    #[serde(default = "default_idle_connections_max")]
+    pub idle_connections_max: usize,
+    /// A process that kapok starts, watches, restarts and stops.
+    #[serde(default)]
+    pub process: Option<ProcessSpec>,
+}
+
+fn default_connect_timeout_ms() -> u64 {
+    2_000
+}
+
+fn default_idle_timeout_ms() -> u64 {
+    300_000
+}
+
+fn default_idle_connections_max() -> usize {
+    512
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamKind {
+    #[default]
+    OpenAi,
+    Vllm,
+    Sglang,
+    Triton,
+    Kapok,
+}
+
+/// A secret is named, not written: an environment variable or a file; `value` is for tests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Secret {
+    Env(String),
+    File(PathBuf),
+    Value(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProcessSpec {
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub working_dir: Option<PathBuf>,
+    /// GET on the upstream's URL; 200 means ready.
+    #[serde(default = "default_ready_path")]
+    pub ready_path: String,
+    /// vLLM with a large model takes minutes.
+    #[serde(default = "default_start_timeout_ms")]
+    pub start_timeout_ms: u64,
+    /// Between SIGTERM and SIGKILL.
+    #[serde(default = "default_stop_timeout_ms")]
+    pub stop_timeout_ms: u64,
+}
+
+fn default_ready_path() -> String {
+    "/health".to_owned()
+}
+
+fn default_start_timeout_ms() -> u64 {
+    600_000
+}
+
+fn default_stop_timeout_ms() -> u64 {
+    10_000
+}
+
+/// Which targets answer for which model names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Exact names, or a prefix ending in `*`.
+    pub models: Vec<String>,
+    pub targets: Vec<RouteTarget>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteTarget {
+    /// The name of an `Upstream`, or `local` for the models in this process.
+    pub upstream: String,
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+}
+
+fn default_weight() -> u32 {
+    1
+}
+
+/// A client's credential. With at least one `Key`, every call needs one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeySpec {
+    /// SHA-256 of the key, in hex: the key itself is never stored.
+    pub sha256: String,
+    /// Model names or prefixes ending in `*`; absent means all.
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+}

@@ -1,0 +1,104 @@
+//! One table from [`ErrorKind`] to what each protocol says. Doors call it; nobody else picks a status code.
+
+use base::{ErrorKind, Retry};
+use serde::Serialize;
+
+use crate::ApiError;
+
+/// gRPC codes, from <https://grpc.github.io/grpc/core/md_doc_statuscodes.html>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GrpcCode {
+    Ok = 0,
+    Cancelled = 1,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    Unauthenticated = 16,
+}
+
+/// What one kind of error is called on each wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    pub http: u16,
+    pub grpc: GrpcCode,
+    /// OpenAI's `error.type`.
+    pub openai_type: &'static str,
+}
+
+/// The whole table. 499 is nginx's "client closed request": it is seen in logs and metrics, never by the client.
+pub fn of(kind: ErrorKind) -> Status {
+    let (http, grpc, openai_type) = match kind {
+        ErrorKind::Invalid => (400, GrpcCode::InvalidArgument, "invalid_request_error"),
+        ErrorKind::Unauthenticated => (401, GrpcCode::Unauthenticated, "authentication_error"),
+        ErrorKind::Denied => (403, GrpcCode::PermissionDenied, "permission_error"),
+        ErrorKind::NotFound => (404, GrpcCode::NotFound, "invalid_request_error"),
+        ErrorKind::Conflict => (409, GrpcCode::AlreadyExists, "invalid_request_error"),
+        ErrorKind::Exhausted => (429, GrpcCode::ResourceExhausted, "rate_limit_error"),
+        ErrorKind::Unavailable => (503, GrpcCode::Unavailable, "server_error"),
+        ErrorKind::BadUpstream => (502, GrpcCode::Unavailable, "server_error"),
+        ErrorKind::Timeout => (504, GrpcCode::DeadlineExceeded, "server_error"),
+        ErrorKind::Cancelled => (499, GrpcCode::Cancelled, "server_error"),
+        ErrorKind::Unsupported => (501, GrpcCode::Unimplemented, "invalid_request_error"),
+        ErrorKind::Internal => (500, GrpcCode::Internal, "server_error"),
+    };
+    Status {
+        http,
+        grpc,
+        openai_type,
+    }
+}
+
+#[derive(Serialize)]
+struct OpenAiBody<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<&'a str>,
+    code: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct OipBody<'a> {
+    error: &'a str,
+}
+
+/// `{"error":{"message","type","param","code"}}`, as openai-python's error classes read it.
+pub fn openai_body(error: &ApiError) -> Vec<u8> {
+    let body = OpenAiBody {
+        error: OpenAiError {
+            message: &error.message,
+            kind: of(error.kind).openai_type,
+            param: error.param.as_deref(),
+            code: error.code,
+        },
+    };
+    serde_json::to_vec(&body).unwrap_or_else(|_| b"{\"error\":{}}".to_vec())
+}
+
+/// `{"error":"…"}`, as the Open Inference Protocol has it.
+pub fn oip_body(error: &ApiError) -> Vec<u8> {
+    serde_json::to_vec(&OipBody {
+        error: &error.message,
+    })
+    .unwrap_or_else(|_| b"{\"error\":\"\"}".to_vec())
+}
+
+/// `Retry-After` in whole seconds, rounded up, when the error says when to come back.
+pub fn retry_after_seconds(error: &ApiError) -> Option<u64> {
+    match error.retry {
+        Retry::After(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+        Retry::No | Retry::Now => None,
+    }
+}
