@@ -1,0 +1,231 @@
+use std::fmt::Write as _;
+use std::time::{Duration, Instant, SystemTime};
+
+use base::RequestId;
+use serde::Serialize;
+
+/// Where a request's time can go. One request visits a few of them, some more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Receiving the request's body.
+    Read,
+    /// Making sense of it.
+    Parse,
+    /// Key, limits, deadline.
+    Admit,
+    /// Choosing who answers.
+    Route,
+    /// Waiting for a lane.
+    Queue,
+    /// Preparing inputs: alignment, tokenising.
+    Input,
+    /// The engine.
+    Infer,
+    /// Preparing outputs: pooling, normalising, selecting.
+    Output,
+    /// Getting a connection to the upstream.
+    Connect,
+    /// From the request's last byte sent to the answer's head received.
+    Upstream,
+    /// Writing the answer in the protocol's form.
+    Encode,
+    /// Sending the answer's body, the client's pace included.
+    Send,
+}
+
+impl Stage {
+    pub const ALL: [Self; 12] = [
+        Self::Read,
+        Self::Parse,
+        Self::Admit,
+        Self::Route,
+        Self::Queue,
+        Self::Input,
+        Self::Infer,
+        Self::Output,
+        Self::Connect,
+        Self::Upstream,
+        Self::Encode,
+        Self::Send,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Parse => "parse",
+            Self::Admit => "admit",
+            Self::Route => "route",
+            Self::Queue => "queue",
+            Self::Input => "input",
+            Self::Infer => "infer",
+            Self::Output => "output",
+            Self::Connect => "connect",
+            Self::Upstream => "upstream",
+            Self::Encode => "encode",
+            Self::Send => "send",
+        }
+    }
+}
+
+/// The time account of one request. It has one owner at a time and balances by construction: each mark closes the span
+/// since the previous mark, so the stages always sum to the time from start to the last mark.
+#[derive(Debug)]
+pub struct Ledger {
+    started: Instant,
+    last: Instant,
+    spent: [Duration; Stage::ALL.len()],
+}
+
+impl Ledger {
+    pub fn start(now: Instant) -> Self {
+        Self {
+            started: now,
+            last: now,
+            spent: [Duration::ZERO; Stage::ALL.len()],
+        }
+    }
+
+    /// Books everything since the previous mark to `stage`.
+    pub fn mark(&mut self, stage: Stage, now: Instant) {
+        self.spent[stage as usize] += now.saturating_duration_since(self.last);
+        self.last = self.last.max(now);
+    }
+
+    /// Divides everything since the previous mark: each part as given, what remains to `rest`. Parts measured elsewhere
+    /// (an engine thread) can exceed the span by clock grain; they are cut so that the account still balances.
+    pub fn mark_parts(&mut self, parts: &[(Stage, Duration)], rest: Stage, now: Instant) {
+        let mut left = now.saturating_duration_since(self.last);
+        for (stage, duration) in parts {
+            let booked = left.min(*duration);
+            self.spent[*stage as usize] += booked;
+            left -= booked;
+        }
+        self.spent[rest as usize] += left;
+        self.last = self.last.max(now);
+    }
+
+    /// Time from start to the last mark: what the stages sum to.
+    pub fn total(&self) -> Duration {
+        self.last.saturating_duration_since(self.started)
+    }
+
+    pub fn spent(&self, stage: Stage) -> Duration {
+        self.spent[stage as usize]
+    }
+
+    /// Visited stages in the order of [`Stage::ALL`].
+    pub fn stages(&self) -> impl Iterator<Item = (Stage, Duration)> + '_ {
+        Stage::ALL
+            .into_iter()
+            .map(|stage| (stage, self.spent(stage)))
+            .filter(|(_, spent)| !spent.is_zero())
+    }
+
+    /// The `Server-Timing` value: milliseconds with microsecond grain, `total` last
+    /// (<https://www.w3.org/TR/server-timing/>).
+    pub fn server_timing(&self) -> String {
+        let mut text = String::with_capacity(128);
+        for (stage, spent) in self.stages() {
+            // Writing to a String cannot fail.
+            let _infallible = write!(text, "{};dur={:.3}, ", stage.name(), millis(spent));
+        }
+        let _infallible = write!(text, "total;dur={:.3}", millis(self.total()));
+        text
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// A finished request, as `kapok explain` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    pub request_id: String,
+    /// Milliseconds since 1970.
+    pub started_ms: u64,
+    /// The door and the call: `openai chat.completions`, `oip infer`.
+    pub operation: &'static str,
+    pub model: String,
+    /// Who answered: `local` or the upstream's name; empty when nobody was asked.
+    pub target: String,
+    /// Why that one.
+    pub reason: String,
+    /// HTTP status sent.
+    pub status: u16,
+    /// The public error message, if it failed.
+    pub error: Option<String>,
+    /// Whether the answer was sent to its end.
+    pub complete: bool,
+    pub total_ms: f64,
+    pub stages: Vec<StageTime>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct StageTime {
+    pub stage: Stage,
+    pub ms: f64,
+}
+
+impl Record {
+    pub fn new(id: &RequestId, wall_at_start: SystemTime, operation: &'static str) -> Self {
+        let since_epoch = wall_at_start
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            request_id: id.as_str().to_owned(),
+            started_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            operation,
+            model: String::new(),
+            target: String::new(),
+            reason: String::new(),
+            status: 0,
+            error: None,
+            complete: false,
+            total_ms: 0.0,
+            stages: Vec::new(),
+        }
+    }
+
+    /// Takes the times over from the ledger.
+    pub fn settle(&mut self, ledger: &Ledger) {
+        self.total_ms = millis(ledger.total());
+        self.stages = ledger
+            .stages()
+            .map(|(stage, spent)| StageTime {
+                stage,
+                ms: millis(spent),
+            })
+            .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stages_sum_to_the_total_whatever_is_booked() {
+        let start = base::Clock::manual().now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut ledger = Ledger::start(start);
+        ledger.mark(Stage::Read, at(2));
+        ledger.mark(Stage::Parse, at(3));
+        let measured_elsewhere = [
+            (Stage::Queue, Duration::from_millis(4)),
+            (Stage::Infer, Duration::from_millis(50)),
+        ];
+        ledger.mark_parts(&measured_elsewhere, Stage::Output, at(40));
+        ledger.mark(Stage::Read, at(39));
+        ledger.mark(Stage::Send, at(41));
+        let sum: Duration = ledger.stages().map(|(_, spent)| spent).sum();
+        assert_eq!(sum, ledger.total());
+        assert_eq!(ledger.total(), Duration::from_millis(41));
+        assert_eq!(ledger.spent(Stage::Infer), Duration::from_millis(33));
+        assert_eq!(
+            ledger.server_timing(),
+            "read;dur=2.000, parse;dur=1.000, queue;dur=4.000, infer;dur=33.000, send;dur=1.000, total;dur=41.000"
+        );
+    }
+}

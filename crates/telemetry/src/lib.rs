@@ -1,0 +1,10 @@
+//! What happened, how often and how long: the latency ledger, the metric registry, the log.
+//!
+//! Reading order: [`Ledger`] (the stages of one request), [`Recent`] (the last ones, for `kapok explain`), then metrics and logs.
+//! Never here: decisions. Telemetry is told, it never asks.
+
+mod ledger;
+mod recent;
+
+pub use ledger::{Ledger, Record, Stage};
+pub use recent::Recent;
