@@ -1,0 +1,54 @@
+//! What the gateway needs from whoever runs models in this process. `kapok` adapts `runtime` to it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use base::Deadline;
+use protocol::embed::{EmbedRequest, Embeddings};
+use protocol::model::{IndexEntry, ModelDescription, ModelMetadata};
+use protocol::oip::proto::{ModelConfig, ModelStatistics};
+use protocol::{ApiError, InferRequest, InferResponse, Timing};
+
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
+
+/// Models in this process. Dropping a returned future cancels the call: its place in the queue and its lane are freed.
+pub trait ModelServer: Send + Sync + fmt::Debug + 'static {
+    /// Whether a model of this name is in the repository, ready or not.
+    fn has(&self, model: &str) -> bool;
+
+    /// Whether the model (this version, or any) answers now; unknown models are an error.
+    fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, ApiError>;
+
+    /// Whether every model that should be loaded is.
+    fn ready(&self) -> bool;
+
+    fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError>;
+
+    /// The merged configuration, as Triton's `ModelConfig`.
+    fn config(&self, model: &str, version: Option<&str>) -> Result<ModelConfig, ApiError>;
+
+    /// Every version known, ready or not, by name and version.
+    fn index(&self) -> Vec<IndexEntry>;
+
+    /// Counters since start; one entry per version, or only those of `model`.
+    fn statistics(
+        &self,
+        model: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<Vec<ModelStatistics>, ApiError>;
+
+    fn infer(
+        &self,
+        request: InferRequest,
+        deadline: Deadline,
+    ) -> Answer<'_, (InferResponse, Timing)>;
+
+    /// Whether the model takes text (`/v1/embeddings`).
+    fn embeds(&self, model: &str) -> bool;
+
+    fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Answer<'_, (Embeddings, Timing)>;
+
+    /// Engine choices and their figures, for operators.
+    fn describe(&self) -> Vec<ModelDescription>;
+}

@@ -1,0 +1,118 @@
+//! What an engine must do, in one sitting: load a file, say what goes in and out, hand out lanes, run.
+//!
+//! ```text
+//! Engine::load(source) ──► dyn Loaded (shared: weights, names, shapes)
+//!                              └─ lane() ──► dyn Lane (one call at a time: run(inputs, wanted) -> outputs)
+//! ```
+//! An engine never makes threads that compute beside the lanes' own: [`LoadOptions::threads`] is all it gets per call.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::ErrorKind;
+use protocol::{Parameters, Tensor, TensorSpec};
+
+/// One model version on disk, or the parameters of a built-in.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The model's name in the repository, for messages.
+    pub model: String,
+    /// The model file, such as `<repo>/<model>/1/model.onnx`; the folder for a built-in.
+    pub path: PathBuf,
+    /// `backend` of the configuration: `onnxruntime` for any ONNX file, `identity` and the like for built-ins.
+    pub backend: String,
+    /// The configuration's free parameters.
+    pub parameters: Parameters,
+    /// Inputs and outputs as configured; built-ins take theirs from here, others check against the file.
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions {
+    /// Compute threads one call may use.
+    pub threads: usize,
+}
+
+/// A way to run models. One value per process and kind.
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// The name in `engine = "…"`: `builtin`, `rten`, `onnxruntime`.
+    fn name(&self) -> &'static str;
+
+    /// Version of the library behind it, for people.
+    fn version(&self) -> String;
+
+    /// Whether it makes sense to try this source here at all (by backend and file name, without reading the file).
+    fn accepts(&self, source: &Source) -> bool;
+
+    /// Reads and prepares the model. Blocking and heavy: called on a loader thread, never on an async worker.
+    fn load(&self, source: &Source, options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError>;
+}
+
+/// A model that is in memory.
+pub trait Loaded: Send + Sync + fmt::Debug {
+    /// In the model's own order; shapes include the batch dimension, dynamic dimensions are -1.
+    fn inputs(&self) -> &[TensorSpec];
+
+    fn outputs(&self) -> &[TensorSpec];
+
+    /// A new lane. Lanes share what they can (weights) and run at the same time.
+    fn lane(&self) -> Result<Box<dyn Lane>, EngineError>;
+
+    /// How long a lane is held before it computes: the built-ins' `execute_delay_ms`. The caller waits it out without a
+    /// thread, so it can be cancelled and costs no compute.
+    fn delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Calls whose inputs total at most this many bytes finish in well under 0.5 ms and may run where they are.
+    fn inline_bytes_max(&self) -> usize {
+        0
+    }
+}
+
+/// Runs one call at a time.
+pub trait Lane: Send + fmt::Debug {
+    /// `inputs` are in the order of [`Loaded::inputs`], already checked against it and aligned for their type.
+    /// `wanted` are indices into [`Loaded::outputs`]; the answer has exactly those, in that order, named.
+    fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError>;
+}
+
+/// Why an engine could not load or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine's library is not on this machine.
+    #[error("engine `{engine}` is not available: {reason}")]
+    Missing {
+        engine: &'static str,
+        reason: String,
+    },
+    /// This engine cannot run this model; another may.
+    #[error("engine `{engine}` cannot load the model: {reason}")]
+    Unsupported {
+        engine: &'static str,
+        reason: String,
+    },
+    /// The call's inputs are wrong in a way only the engine could see.
+    #[error("{0}")]
+    Input(String),
+    /// The call failed inside the engine.
+    #[error("engine `{engine}` failed: {reason}")]
+    Failed {
+        engine: &'static str,
+        reason: String,
+    },
+}
+
+impl EngineError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing { .. } => ErrorKind::Unavailable,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Input(_) => ErrorKind::Invalid,
+            Self::Failed { .. } => ErrorKind::Internal,
+        }
+    }
+}
