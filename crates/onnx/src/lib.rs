@@ -1,0 +1,1 @@
+//! The ONNX engines: rten (always there) and ONNX Runtime (loaded at run time).

@@ -1,0 +1,1 @@
+//! Text to tensors and back: tokenise, pool, normalise.
