@@ -88,10 +88,11 @@ impl EncodeMetric for Counter {
     }
 }
 
-/// Seconds from 50 µs to 100 s in steps of about 2.2: fine enough that a p99 read off a bucket is within a factor the
-/// eye accepts, and 15 buckets a series.
-const LATENCY_BUCKETS: [f64; 15] = [
-    5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5, 1.0, 10.0, 100.0,
+/// Seconds from 50 µs to 100 s in 1-2-5 steps: a quantile read off a bucket is within a factor of 2.5, at 20 buckets a
+/// series.
+const LATENCY_BUCKETS: [f64; 20] = [
+    5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+    20.0, 50.0, 100.0,
 ];
 
 /// A histogram of seconds.
@@ -130,7 +131,7 @@ mod tests {
             "# TYPE nv_inference_count counter",
             "nv_inference_count{model=\"a\\\"b\"} 3",
             "# TYPE kapok_runtime_infer_seconds histogram",
-            "kapok_runtime_infer_seconds_bucket{le=\"0.0025\"} 1",
+            "kapok_runtime_infer_seconds_bucket{le=\"0.002\"} 1",
             "kapok_runtime_infer_seconds_count 1",
         ] {
             assert!(
