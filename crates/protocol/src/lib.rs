@@ -7,15 +7,18 @@
 
 pub mod embed;
 pub mod error;
+mod file_error;
 pub mod infer;
 pub mod model;
 pub mod oip;
 pub mod resource;
+pub mod sidecar;
 pub mod status;
 pub mod tensor;
 
 pub use embed::{EmbedInputs, EmbedRequest, Embeddings};
 pub use error::ApiError;
+pub use file_error::FileError;
 pub use infer::{InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, Timing};
 pub use model::{
     EngineCandidate, IndexEntry, ModelDescription, ModelMetadata, ModelState, TensorSpec,

@@ -1,0 +1,140 @@
+//! `kapok.toml` beside a model: what Triton's `config.pbtxt` has no words for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::file_error::FileError;
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use parse::fuzz_sidecar;
+
+/// The whole file; every field has a default, so an empty file is legal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sidecar {
+    pub engine: EngineChoice,
+    /// Calls that run at the same time; absent means one per core, shared out by `threads`.
+    pub lanes: Option<usize>,
+    /// Compute threads of one lane.
+    pub threads: usize,
+    pub agree: Agree,
+    /// Present when the model takes text (`/v1/embeddings`).
+    pub text: Option<Text>,
+    pub warmup: Warmup,
+}
+
+impl Default for Sidecar {
+    fn default() -> Self {
+        Self {
+            engine: EngineChoice::default(),
+            lanes: None,
+            threads: 1,
+            agree: Agree::default(),
+            text: None,
+            warmup: Warmup::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// Load with each that can, compare, time, keep the fastest.
+    #[default]
+    Auto,
+    Rten,
+    OnnxRuntime,
+    Builtin,
+}
+
+impl EngineChoice {
+    /// The engine's own name; none for `auto`.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Rten => Some("rten"),
+            Self::OnnxRuntime => Some("onnxruntime"),
+            Self::Builtin => Some("builtin"),
+        }
+    }
+}
+
+/// When two engines' outputs count as equal: within `atol + rtol * |reference|` each, or by cosine over the whole tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agree {
+    pub atol: f64,
+    pub rtol: f64,
+    /// Reached by quantised models whose single elements differ more.
+    pub min_cosine: f64,
+}
+
+impl Default for Agree {
+    fn default() -> Self {
+        Self {
+            atol: 1e-3,
+            rtol: 1e-2,
+            min_cosine: 0.99,
+        }
+    }
+}
+
+/// How text becomes one vector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Text {
+    /// Relative to the sidecar's folder, and inside it.
+    pub tokenizer: PathBuf,
+    pub pooling: Pooling,
+    /// The model's output that is pooled.
+    pub output: String,
+    /// Scale the vector to length 1.
+    pub normalize: bool,
+    /// Longer texts are cut.
+    pub max_tokens: usize,
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self {
+            tokenizer: PathBuf::from("tokenizer.json"),
+            pooling: Pooling::default(),
+            output: "last_hidden_state".to_owned(),
+            normalize: true,
+            max_tokens: 256,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Mean over the tokens that are not padding.
+    #[default]
+    Mean,
+    /// The first token.
+    Cls,
+    /// The last token that is not padding.
+    Last,
+    /// The output is already one vector per text.
+    None,
+}
+
+/// Concrete shapes for inputs whose dimensions the model leaves open.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Warmup {
+    pub shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl Sidecar {
+    /// Reads and validates; every problem found is named with line and column.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<FileError>> {
+        parse::parse(text, file)
+    }
+}
