@@ -1,0 +1,131 @@
+use std::fmt;
+use std::path::Path;
+
+use tokenizers::utils::parallelism::set_parallelism;
+use tokenizers::{Tokenizer, TruncationParams};
+
+use crate::{Batch, Error, Sequence};
+
+/// Text to token ids, as the `tokenizer.json` says; its own truncation and padding are replaced by ours.
+pub struct Encoder {
+    tokenizer: Tokenizer,
+    tokens_max: usize,
+    pad: u32,
+    vocabulary: usize,
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The vocabulary is tens of thousands of words.
+        f.debug_struct("Encoder")
+            .field("tokens_max", &self.tokens_max)
+            .field("vocabulary", &self.vocabulary)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    /// Reads a `tokenizer.json`. Texts longer than `tokens_max` tokens, special tokens included, are cut at the end.
+    pub fn from_file(path: &Path, tokens_max: usize) -> Result<Self, Error> {
+        let broken = |reason: String| Error::Load {
+            path: path.to_owned(),
+            reason,
+        };
+        let json = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
+        let tokenizer = Tokenizer::from_bytes(json).map_err(|error| broken(error.to_string()))?;
+        Self::new(tokenizer, tokens_max)
+    }
+
+    fn new(mut tokenizer: Tokenizer, tokens_max: usize) -> Result<Self, Error> {
+        // The process has one budget of compute threads; rayon's would come on top of it.
+        set_parallelism(false);
+        let pad = pad_id(&tokenizer);
+        tokenizer.with_padding(None);
+        let truncation = TruncationParams {
+            max_length: tokens_max,
+            ..TruncationParams::default()
+        };
+        tokenizer
+            .with_truncation(Some(truncation))
+            .map_err(|_| Error::TooFewTokens { tokens_max })?;
+        let encoder = Self {
+            vocabulary: tokenizer.get_vocab_size(true),
+            tokenizer,
+            tokens_max,
+            pad,
+        };
+        // A limit that leaves no room for the special tokens shows on any text.
+        let probe = encoder.encode("a")?;
+        if probe.len() > tokens_max {
+            return Err(Error::TooFewTokens { tokens_max });
+        }
+        Ok(encoder)
+    }
+
+    pub fn tokens_max(&self) -> usize {
+        self.tokens_max
+    }
+
+    /// The id that [`Batch::pad`] fills with; what stands there is masked, it only has to exist.
+    pub fn pad_id(&self) -> u32 {
+        self.pad
+    }
+
+    pub fn encode(&self, text: &str) -> Result<Sequence, Error> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, true)
+            .map_err(|error| Error::Encode(error.to_string()))?;
+        Ok(Sequence {
+            ids: encoding.get_ids().to_vec(),
+            types: encoding.get_type_ids().to_vec(),
+        })
+    }
+
+    /// Checks ids that the client tokenised itself. They are taken as given: cutting them would drop an end token.
+    pub fn sequence(&self, ids: &[u32]) -> Result<Sequence, Error> {
+        if ids.is_empty() {
+            return Err(Error::Empty);
+        }
+        if ids.len() > self.tokens_max {
+            return Err(Error::TooLong {
+                tokens: ids.len(),
+                tokens_max: self.tokens_max,
+            });
+        }
+        // Ids need not be dense, but none is above the count in any published tokenizer; an id that the embedding
+        // table does not have would fail inside the engine with a message nobody understands.
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            return Err(Error::UnknownToken {
+                id: *id,
+                vocabulary: self.vocabulary,
+            });
+        }
+        Ok(Sequence {
+            ids: ids.to_vec(),
+            types: vec![0; ids.len()],
+        })
+    }
+
+    pub fn encode_batch(&self, texts: &[String]) -> Result<Batch, Error> {
+        let sequences = texts
+            .iter()
+            .map(|text| self.encode(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Batch::pad(&sequences, self.pad))
+    }
+}
+
+/// The file's own padding token, else the usual names, else 0.
+fn pad_id(tokenizer: &Tokenizer) -> u32 {
+    if let Some(padding) = tokenizer.get_padding() {
+        return padding.pad_id;
+    }
+    ["[PAD]", "<pad>", "<|endoftext|>", "</s>"]
+        .into_iter()
+        .find_map(|token| tokenizer.token_to_id(token))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

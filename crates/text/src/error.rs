@@ -1,0 +1,37 @@
+use base::ErrorKind;
+use std::path::PathBuf;
+
+/// Why text could not become tensors, or tensors vectors.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("cannot load tokenizer `{}`: {reason}", path.display())]
+    Load { path: PathBuf, reason: String },
+    #[error("the tokenizer's special tokens alone fill {tokens_max} tokens; raise max_tokens")]
+    TooFewTokens { tokens_max: usize },
+    #[error("the text cannot be tokenised: {0}")]
+    Encode(String),
+    #[error("the input has no tokens")]
+    Empty,
+    #[error("the input has {tokens} tokens, the model takes at most {tokens_max}")]
+    TooLong { tokens: usize, tokens_max: usize },
+    #[error("token id {id} is not in the vocabulary of {vocabulary} tokens")]
+    UnknownToken { id: u32, vocabulary: usize },
+    #[error("the model's output has {found} values, its shape and the batch need {expected}")]
+    Shape { found: usize, expected: usize },
+    #[error("{asked} dimensions asked for, the model's vectors have {width}")]
+    Dimensions { asked: usize, width: usize },
+}
+
+impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Load { .. } | Self::TooFewTokens { .. } => ErrorKind::Unavailable,
+            Self::Encode(_)
+            | Self::Empty
+            | Self::TooLong { .. }
+            | Self::UnknownToken { .. }
+            | Self::Dimensions { .. } => ErrorKind::Invalid,
+            Self::Shape { .. } => ErrorKind::Internal,
+        }
+    }
+}
