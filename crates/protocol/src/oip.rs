@@ -1,1 +1,3 @@
 //! Open Inference Protocol v2, with Triton's extensions.
+
+pub mod proto;
