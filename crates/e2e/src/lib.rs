@@ -1,1 +1,25 @@
-//! Tests against the real binary.
+//! What the tests against the real binary are written with.
+//!
+//! Reading order: [`Kapok`] (a started binary and its log), [`client`] (requests byte by byte), [`upstream`] (a server that
+//! misbehaves as told), [`repository`] (models on disk), [`python`] (third-party clients), [`wait`].
+//! Never here: the rooms' own types. These tests see what a user sees: a process, its ports, its output.
+//!
+//! ```no_run
+//! let fake = e2e::FakeUpstream::start(e2e::Answer::json("{}"));
+//! let kapok = e2e::Kapok::new().upstream("llm", &fake.url()).start();
+//! assert_eq!(kapok.http().get("/health/ready").status, 200);
+//! ```
+
+mod binary;
+pub mod client;
+mod kapok;
+mod log;
+pub mod python;
+pub mod repository;
+pub mod upstream;
+pub mod wait;
+
+pub use client::{Client, Response};
+pub use kapok::{Finished, Kapok, Running, alive, children_of, signal};
+pub use repository::Repository;
+pub use upstream::{Answer, FakeUpstream, Gate};

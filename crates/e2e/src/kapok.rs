@@ -1,0 +1,394 @@
+//! A real `kapok` process on free ports, stopped and its log judged when the test ends.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::log::Log;
+use crate::{binary, wait};
+
+/// How to start one; reads like a sentence.
+#[derive(Debug, Default)]
+pub struct Kapok {
+    args: Vec<OsString>,
+    envs: Vec<(OsString, OsString)>,
+    config: Option<String>,
+    allowed: Vec<String>,
+    wait_for_live_only: bool,
+}
+
+impl Kapok {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn model_repo(self, dir: impl AsRef<Path>) -> Self {
+        self.arg("--model-repo").arg(dir.as_ref())
+    }
+
+    #[must_use]
+    pub fn upstream(self, name: &str, url: &str) -> Self {
+        self.arg("--upstream").arg(format!("{name}={url}"))
+    }
+
+    /// The text of `kapok.yaml`.
+    #[must_use]
+    pub fn config(mut self, yaml: impl Into<String>) -> Self {
+        self.config = Some(yaml.into());
+        self
+    }
+
+    /// A part of a WARN or ERROR line that this test provokes.
+    #[must_use]
+    pub fn allow_log(mut self, part: &str) -> Self {
+        self.allowed.push(part.to_owned());
+        self
+    }
+
+    /// Does not wait for every model: one of them is broken, or slow on purpose.
+    #[must_use]
+    pub fn when_live(mut self) -> Self {
+        self.wait_for_live_only = true;
+        self
+    }
+
+    /// Starts `kapok up` and returns when it is ready.
+    ///
+    /// # Panics
+    /// When it exits or does not become ready.
+    pub fn start(self) -> Running {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let mut command = self.command("up", home.path());
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--output", "json"]);
+        let mut child = command.spawn().expect("the binary starts");
+        let out = Log::default();
+        let log = Log::default();
+        let readers = vec![
+            out.collect(child.stdout.take().expect("stdout is piped")),
+            log.collect(child.stderr.take().expect("stderr is piped")),
+        ];
+        let mut running = Running {
+            child,
+            public: SocketAddr::from(([127, 0, 0, 1], 0)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log,
+            readers,
+            allowed: self.allowed,
+            exited: None,
+            _home: home,
+        };
+        running.wait_for_addresses(&out);
+        let path = if self.wait_for_live_only {
+            "/health/live"
+        } else {
+            "/health/ready"
+        };
+        running.wait_for(path);
+        running
+    }
+
+    /// Runs to its end: a start that must fail.
+    pub fn run(self) -> Finished {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let mut command = self.command("up", home.path());
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        Finished::of(command)
+    }
+
+    fn command(&self, verb: &str, home: &Path) -> Command {
+        let mut command = Command::new(binary::path());
+        command.arg(verb).args(&self.args).current_dir(home);
+        if let Some(yaml) = &self.config {
+            std::fs::write(home.join("kapok.yaml"), yaml).expect("the folder is ours");
+            command.arg("--config").arg("kapok.yaml");
+        }
+        command
+            .envs(self.envs.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Runs a `kapok` command that ends by itself.
+    pub fn kapok(args: &[&str]) -> Self {
+        let mut command = Command::new(binary::path());
+        command.args(args).stdin(Stdio::null());
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (out, err) = (Log::default(), Log::default());
+        let readers = [
+            out.collect(child.stdout.take().expect("stdout is piped")),
+            err.collect(child.stderr.take().expect("stderr is piped")),
+        ];
+        let status = wait::within(wait::PATIENCE, || child.try_wait().ok().flatten());
+        let Some(status) = status else {
+            let _already_gone = child.kill();
+            let _reaped = child.wait();
+            fail(&format!(
+                "the command did not end: {command:?}\n{}\n{}",
+                out.text(),
+                err.text()
+            ));
+        };
+        for reader in readers {
+            reader.join().expect("the reader does not panic");
+        }
+        Self {
+            code: status.code().unwrap_or(-1),
+            stdout: out.text(),
+            stderr: err.text(),
+        }
+    }
+
+    /// The one JSON document of `--output json`.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| fail(&format!("not JSON ({error}): {self:?}")))
+    }
+}
+
+/// A started `kapok up`.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    public: SocketAddr,
+    admin: SocketAddr,
+    log: Log,
+    readers: Vec<JoinHandle<()>>,
+    allowed: Vec<String>,
+    exited: Option<ExitStatus>,
+    _home: TempDir,
+}
+
+impl Running {
+    pub fn http(&self) -> Client {
+        Client::to(self.public)
+    }
+
+    pub fn admin(&self) -> Client {
+        Client::to(self.admin)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.public
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.public)
+    }
+
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    pub fn wait_for_log(&self, part: &str) {
+        wait::until(part, || self.log.contains(part).then_some(()));
+    }
+
+    /// Runs a client command of the same binary against this one, with `--output json`.
+    pub fn cli(&self, args: &[&str]) -> Finished {
+        let url = self.url();
+        let admin = self.admin_url();
+        let mut command = Command::new(binary::path());
+        command
+            .args(args)
+            .args(["--output", "json"])
+            .env("KAPOK_URL", &url)
+            .env("KAPOK_ADMIN_URL", &admin)
+            .stdin(Stdio::null());
+        Finished::of(command)
+    }
+
+    /// Asks it to stop as a service manager does, and returns its exit code.
+    pub fn stop(mut self) -> i32 {
+        self.terminate()
+    }
+
+    /// Names of this process's threads, as the kernel has them.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+            .map(|name| name.trim().to_owned())
+            .collect()
+    }
+
+    /// Resident memory in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1))
+            .and_then(|kib| kib.parse().ok())
+            .expect("VmRSS is a number")
+    }
+
+    /// Processes that this one started and that still run.
+    pub fn children(&self) -> Vec<u32> {
+        children_of(self.pid())
+    }
+
+    /// The exit code after SIGTERM.
+    fn terminate(&mut self) -> i32 {
+        if self.exited.is_none() {
+            signal("TERM", self.pid());
+            self.exited = wait::within(wait::PATIENCE, || self.child.try_wait().ok().flatten());
+        }
+        if self.exited.is_none() {
+            let _already_gone = self.child.kill();
+            self.exited = self.child.wait().ok();
+            fail(&format!("it ignored SIGTERM\n{}", self.log.text()));
+        }
+        for reader in self.readers.drain(..) {
+            reader.join().expect("the reader does not panic");
+        }
+        self.exited.and_then(|status| status.code()).unwrap_or(-1)
+    }
+
+    fn wait_for_addresses(&mut self, out: &Log) {
+        let listening = wait::until("the line with the listening addresses", || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.exited = Some(status);
+                fail(&format!("it exited with {status}\n{}", self.log.text()));
+            }
+            out.text()
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find_map(|line| line.get("listening").cloned())
+        });
+        let address = |door: &str| -> SocketAddr {
+            listening[door]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_else(|| fail(&format!("no `{door}` in {listening}")))
+        };
+        self.public = address("public");
+        self.admin = address("admin");
+    }
+
+    fn wait_for(&mut self, path: &str) {
+        wait::until(path, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.exited = Some(status);
+                fail(&format!("it exited with {status}\n{}", self.log.text()));
+            }
+            let answer = Client::to(self.public).try_get(path).ok()?;
+            (answer.status == 200).then_some(())
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _already_gone = self.child.kill();
+            let _reaped = self.child.wait();
+            show(&format!("--- log of kapok ---\n{}", self.log.text()));
+            return;
+        }
+        self.terminate();
+        let unexpected = self.log.unexpected(&self.allowed);
+        assert!(
+            unexpected.is_empty(),
+            "unexpected in the log:\n{}\n--- log of kapok ---\n{}",
+            unexpected.join("\n"),
+            self.log.text()
+        );
+    }
+}
+
+/// Whether a process of this id is there and not a zombie.
+pub fn alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").starts_with(" Z"))
+}
+
+/// Sends a signal by its name; `kill` is on every Unix, and this room has no unsafe.
+pub fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status();
+    assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
+}
+
+pub fn children_of(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("Linux");
+    let pid_of = |path: PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    processes
+        .flatten()
+        .filter_map(|entry| pid_of(entry.path()))
+        .filter(|pid| parent_of(*pid) == Some(parent) && alive(*pid))
+        .collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // `pid (name) state ppid …`; the name may hold anything, so count from its end.
+    stat.rsplit(')')
+        .next()?
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}
+
+#[expect(clippy::panic, reason = "a test helper fails its test")]
+pub(crate) fn fail(message: &str) -> ! {
+    panic!("{message}")
+}
+
+#[expect(clippy::print_stderr, reason = "a failed test shows the log")]
+fn show(text: &str) {
+    eprintln!("{text}");
+}
