@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::Path;
 
 use tokenizers::utils::parallelism::set_parallelism;
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{PostProcessor as _, Tokenizer, TruncationParams};
 
 use crate::{Batch, Error, Sequence};
 
@@ -41,25 +41,26 @@ impl Encoder {
         set_parallelism(false);
         let pad = pad_id(&tokenizer);
         tokenizer.with_padding(None);
+        // Checked here because the library subtracts without looking.
+        let special = tokenizer
+            .get_post_processor()
+            .map_or(0, |processor| processor.added_tokens(false));
+        if tokens_max <= special {
+            return Err(Error::TooFewTokens { tokens_max });
+        }
         let truncation = TruncationParams {
             max_length: tokens_max,
             ..TruncationParams::default()
         };
         tokenizer
             .with_truncation(Some(truncation))
-            .map_err(|_| Error::TooFewTokens { tokens_max })?;
-        let encoder = Self {
+            .map_err(|error| Error::Encode(error.to_string()))?;
+        Ok(Self {
             vocabulary: tokenizer.get_vocab_size(true),
             tokenizer,
             tokens_max,
             pad,
-        };
-        // A limit that leaves no room for the special tokens shows on any text.
-        let probe = encoder.encode("a")?;
-        if probe.len() > tokens_max {
-            return Err(Error::TooFewTokens { tokens_max });
-        }
-        Ok(encoder)
+        })
     }
 
     pub fn tokens_max(&self) -> usize {

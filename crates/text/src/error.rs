@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub enum Error {
     #[error("cannot load tokenizer `{}`: {reason}", path.display())]
     Load { path: PathBuf, reason: String },
-    #[error("the tokenizer's special tokens alone fill {tokens_max} tokens; raise max_tokens")]
+    #[error("the tokenizer's special tokens alone fill `max_tokens` = {tokens_max}")]
     TooFewTokens { tokens_max: usize },
     #[error("the text cannot be tokenised: {0}")]
     Encode(String),

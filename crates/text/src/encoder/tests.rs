@@ -49,7 +49,7 @@ fn a_long_text_is_cut_before_its_end_token() {
 
 #[test]
 fn a_limit_without_room_for_special_tokens_is_refused() {
-    for tokens_max in [0, 1] {
+    for tokens_max in [0, 1, 2] {
         let refused = encoder(tokens_max).expect_err("no room");
         assert_eq!(refused, Error::TooFewTokens { tokens_max });
     }
