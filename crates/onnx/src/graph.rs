@@ -5,7 +5,6 @@
 
 mod walk;
 
-
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;

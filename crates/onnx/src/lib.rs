@@ -11,3 +11,39 @@
 
 pub mod graph;
 pub mod proto;
+
+mod reason;
+mod rten;
+
+pub use self::rten::RtenEngine;
+
+use bytemuck::Pod;
+use protocol::Tensor;
+use runtime::engine::{EngineError, Source};
+
+/// `backend` names that mean an ONNX file, whichever engine runs it.
+const BACKENDS: [&str; 2] = ["onnxruntime", "onnx"];
+
+fn is_onnx(source: &Source) -> bool {
+    BACKENDS.contains(&source.backend.as_str())
+}
+
+fn input_count(expected: usize, found: usize) -> EngineError {
+    EngineError::Input(format!(
+        "the model has {expected} inputs, {found} were given"
+    ))
+}
+
+/// A tensor's elements in place. Its bytes were counted when it was made; that they are aligned is the caller's part.
+fn elements<T: Pod>(tensor: &Tensor) -> Result<&[T], EngineError> {
+    if tensor.data.is_empty() {
+        // An empty buffer may lie anywhere.
+        return Ok(&[]);
+    }
+    tensor.elements().ok_or_else(|| {
+        EngineError::Input(format!(
+            "input `{}`: its data is not aligned for {}",
+            tensor.name, tensor.dtype
+        ))
+    })
+}

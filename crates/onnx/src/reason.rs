@@ -1,0 +1,53 @@
+//! Words of a library, made fit to leave the process.
+
+/// The first line, with every absolute path reduced to its file name: libraries quote where the model, or their own
+/// source, lies.
+pub(crate) fn public(message: &str) -> String {
+    let line = message.lines().find(|line| !line.trim().is_empty());
+    let words: Vec<String> = line
+        .unwrap_or("no reason given")
+        .split_whitespace()
+        .map(without_folders)
+        .collect();
+    words.join(" ")
+}
+
+fn without_folders(word: &str) -> String {
+    // A path may follow an opening bracket or quote, or end a `file:/…` word.
+    let Some(start) = word.find('/') else {
+        return word.to_owned();
+    };
+    let (before, path) = word.split_at(start);
+    let opened = before
+        .chars()
+        .all(|c| matches!(c, '(' | '[' | '"' | '\'' | '`' | '<' | '='))
+        || before.ends_with(':');
+    match path.rsplit_once('/') {
+        Some((folders, name)) if opened && !folders.is_empty() => format!("{before}{name}"),
+        _ => word.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::public;
+
+    #[test]
+    fn only_the_first_line_leaves_and_no_folder() {
+        let check = |message: &str, expected: &str| assert_eq!(public(message), expected);
+        check(
+            "Load model from /srv/models/a/1/model.onnx failed:bad\nstack",
+            "Load model from model.onnx failed:bad",
+        );
+        check(
+            "Status Message: /build/core/element_wise_ops.h:560 axis == 1",
+            "Status Message: element_wise_ops.h:560 axis == 1",
+        );
+        check("open \"/tmp/x/y.onnx\": gone", "open \"y.onnx\": gone");
+        check("file:/tmp/x/y.onnx", "file:y.onnx");
+        check("3 / 4 and a/b stay", "3 / 4 and a/b stay");
+        check("node /layer/MatMul_1 failed", "node MatMul_1 failed");
+        check("\n\n second", "second");
+        check("", "no reason given");
+    }
+}
