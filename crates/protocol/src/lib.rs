@@ -9,6 +9,7 @@ pub mod embed;
 pub mod error;
 mod file_error;
 pub mod infer;
+mod json;
 pub mod model;
 pub mod oip;
 pub mod resource;

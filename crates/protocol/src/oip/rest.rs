@@ -1,0 +1,26 @@
+//! The Open Inference Protocol v2 over REST, with Triton's binary tensor extension.
+//!
+//! A request is read in two steps, so that a binary body can be streamed straight into aligned buffers:
+//! [`parse_header`] reads the JSON and says by [`Header::binary_plan`] how many bytes follow for which tensor;
+//! [`Header::into_request`] joins both. [`encode`] is the way back.
+//! Never here: HTTP itself, and whether the model wants these tensors.
+
+mod bodies;
+mod data;
+mod error;
+mod fuzz;
+mod header;
+mod response;
+#[cfg(test)]
+mod tests;
+
+pub use bodies::{index, live, metadata, model_ready, ready, server_metadata, statistics};
+pub use fuzz::fuzz_rest_infer;
+pub use header::{Header, Input, InputData, ResponseForm, parse_header, raw_request};
+pub use response::{EncodedResponse, encode};
+
+/// Says where the JSON ends and binary tensors begin; on requests and on answers.
+pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// Triton's own limit on nested JSON.
+const DEPTH_MAX: usize = 100;

@@ -1,0 +1,151 @@
+//! `parameters` of a request, an input and an output.
+
+use base::ErrorKind;
+
+use super::{DEPTH_MAX, Place};
+use crate::json::{Fault, Kind, Lone, Reader};
+use crate::{ApiError, Parameter, Parameters};
+
+/// Why a list of parameters was refused: JSON's reason, or a parameter's.
+enum Why {
+    Fault(Fault),
+    /// The parameter and what is wrong with it.
+    Value(String, String),
+}
+
+impl From<Fault> for Why {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+fn read(text: Option<&str>) -> Result<Parameters, Why> {
+    let mut parameters = Parameters::new();
+    let Some(text) = text else {
+        return Ok(parameters);
+    };
+    Reader::over(text, DEPTH_MAX).object(|reader, key| {
+        let key = key.unescape(Lone::Refuse)?.into_owned();
+        let value = scalar(reader, &key)?;
+        parameters.insert(key, value);
+        Ok::<(), Why>(())
+    })?;
+    Ok(parameters)
+}
+
+fn scalar(reader: &mut Reader<'_>, key: &str) -> Result<Parameter, Why> {
+    match reader.kind()? {
+        Kind::Bool => Ok(Parameter::Bool(reader.bool()?)),
+        Kind::Text => {
+            let text = reader.text()?.unescape(Lone::Refuse)?;
+            Ok(Parameter::Text(text.into_owned()))
+        }
+        Kind::Number => number(reader.number()?)
+            .ok_or_else(|| Why::Value(key.to_owned(), "the number is too large".to_owned())),
+        found @ (Kind::Object | Kind::Array | Kind::Null) => {
+            let message = format!(
+                "has invalid type, {}; it should be a number, a boolean or a string",
+                found.name()
+            );
+            Err(Why::Value(key.to_owned(), message))
+        }
+    }
+}
+
+/// Integers stay integers as long as 64 bits hold them.
+fn number(text: &str) -> Option<Parameter> {
+    if let Ok(number) = text.parse() {
+        return Some(Parameter::Int(number));
+    }
+    if let Ok(number) = text.parse() {
+        return Some(Parameter::Uint(number));
+    }
+    let number: f64 = text.parse().ok()?;
+    number.is_finite().then_some(Parameter::Double(number))
+}
+
+/// The request's own parameters, and whether outputs are binary unless they say otherwise.
+pub(super) fn of_request(text: Option<&str>) -> Result<(Parameters, bool), ApiError> {
+    let mut parameters = read(text).map_err(|why| match why {
+        Why::Fault(fault) => ApiError::invalid(format!("Unable to parse 'parameters': {fault}"))
+            .with_param("parameters"),
+        Why::Value(key, message) => request_parameter(&key, &message),
+    })?;
+    if let Some(key) = parameters.keys().find(|key| key.starts_with("triton_")) {
+        let message = "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified";
+        return Err(request_parameter(key, message));
+    }
+    let binary = match parameters.remove("binary_data_output") {
+        None => false,
+        Some(Parameter::Bool(binary)) => binary,
+        Some(_) => {
+            let message = "Unable to parse 'binary_data_output': expected true or false";
+            return Err(request_parameter("binary_data_output", message));
+        }
+    };
+    Ok((parameters, binary))
+}
+
+fn request_parameter(key: &str, message: &str) -> ApiError {
+    ApiError::invalid(format!("parameter `{key}`: {message}"))
+        .with_param(format!("parameters.{key}"))
+}
+
+fn of_tensor(text: Option<&str>, place: &Place) -> Result<Parameters, ApiError> {
+    let parameters = read(text).map_err(|why| match why {
+        Why::Fault(fault) => place.unreadable("parameters", fault),
+        Why::Value(key, message) => {
+            let message = format!("parameter `{key}`: {message}");
+            place.error(&format!("parameters.{key}"), &message)
+        }
+    })?;
+    for key in parameters.keys() {
+        if key.starts_with("shared_memory_") {
+            return Err(unsupported(key, "send the data in the request", place));
+        }
+    }
+    Ok(parameters)
+}
+
+fn unsupported(key: &str, instead: &str, place: &Place) -> ApiError {
+    let message = format!("parameter `{key}` is not supported; {instead}");
+    let field = format!("parameters.{key}");
+    place.of_kind(ErrorKind::Unsupported, &field, &message)
+}
+
+/// How many bytes of this input follow the JSON; none when its data is in the JSON.
+pub(super) fn binary_size(text: Option<&str>, place: &Place) -> Result<Option<usize>, ApiError> {
+    match of_tensor(text, place)?.remove("binary_data_size") {
+        None => Ok(None),
+        Some(Parameter::Int(bytes)) if bytes >= 0 => usize::try_from(bytes)
+            .map(Some)
+            .map_err(|_| bad_size(place)),
+        Some(_) => Err(bad_size(place)),
+    }
+}
+
+fn bad_size(place: &Place) -> ApiError {
+    let message = "Unable to parse 'binary_data_size': expected a number of bytes";
+    place.error("parameters.binary_data_size", message)
+}
+
+/// An output's own parameters, and whether it says binary or JSON itself.
+pub(super) fn of_output(
+    text: Option<&str>,
+    place: &Place,
+) -> Result<(Parameters, Option<bool>), ApiError> {
+    let mut parameters = of_tensor(text, place)?;
+    if parameters.contains_key("classification") {
+        let instead = "ask for the scores and sort them";
+        return Err(unsupported("classification", instead, place));
+    }
+    let binary = match parameters.remove("binary_data") {
+        None => None,
+        Some(Parameter::Bool(binary)) => Some(binary),
+        Some(_) => {
+            let message = "Unable to parse 'binary_data': expected true or false";
+            return Err(place.error("parameters.binary_data", message));
+        }
+    };
+    Ok((parameters, binary))
+}
