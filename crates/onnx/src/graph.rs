@@ -234,6 +234,13 @@ impl Description {
 }
 
 impl Port {
+    /// Whether every dimension is fixed by the model.
+    pub fn is_static(&self) -> bool {
+        self.shape
+            .as_ref()
+            .is_some_and(|shape| shape.iter().all(|dim| *dim >= 0))
+    }
+
     fn dtype(&self, role: &str) -> Result<DataType, String> {
         match self.kind {
             PortKind::Tensor(dtype) => Ok(dtype),

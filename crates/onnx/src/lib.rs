@@ -12,9 +12,11 @@
 pub mod graph;
 pub mod proto;
 
+mod ort;
 mod reason;
 mod rten;
 
+pub use self::ort::{OrtEngine, Search};
 pub use self::rten::RtenEngine;
 
 use bytemuck::Pod;
