@@ -1,2 +1,35 @@
-//! The binary: command line, configuration, wiring.
-fn main() {}
+//! The binary: command line, configuration, wiring. No decision about a request is taken here.
+//!
+//! Reading order: [`cli`] (what can be asked for), [`exit`] (how it ends), [`config`] (file, environment and flags
+//! become resources), [`up`] (resources become a running node), [`managed`] (processes that kapok starts),
+//! [`client`] and [`commands`] (the other side of the public port), [`output`] (what people and scripts read).
+//! Never here: protocols, models, routing; those rooms are only joined.
+
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod exit;
+mod http;
+
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::config::Environment;
+
+fn main() -> ExitCode {
+    let environment = Environment::read();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version come this way too: clap prints them and knows which are errors.
+        Err(message) => return exit::of_usage(&message),
+    };
+    let printer = output::Printer::stdout(cli.output, &environment);
+    exit::report(
+        commands::run(cli.command, &printer, &environment),
+        &environment,
+    )
+}

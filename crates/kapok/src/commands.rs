@@ -1,0 +1,27 @@
+//! One file a command; `up` has its own module.
+
+mod chat;
+mod completions;
+mod doctor;
+mod embed;
+mod explain;
+mod infer;
+mod models;
+
+use crate::cli::Command;
+use crate::config::Environment;
+use crate::exit::Outcome;
+use crate::output::Printer;
+
+pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment) -> Outcome {
+    match command {
+        Command::Up(_) => Err(crate::exit::Failure::failed("the node is not wired up yet")),
+        Command::Infer(args) => infer::run(&args, printer, environment),
+        Command::Embed(args) => embed::run(&args, printer, environment),
+        Command::Chat(args) => chat::run(&args, printer, environment),
+        Command::Models(args) => models::run(&args, printer, environment),
+        Command::Explain(args) => explain::run(&args, printer, environment),
+        Command::Doctor => doctor::run(printer, environment),
+        Command::Completions { shell } => completions::run(shell, printer),
+    }
+}

@@ -1,0 +1,282 @@
+use std::io::Read as _;
+
+use base::Clock;
+use serde_json::{Value, json};
+
+use crate::cli::{ChatArgs, Format};
+use crate::client::{Client, EventReader, block_on};
+use crate::config::Environment;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Printer, Style};
+
+const PATH: &str = "/v1/chat/completions";
+
+pub(super) fn run(args: &ChatArgs, printer: &Printer, environment: &Environment) -> Outcome {
+    let client = Client::public(&args.server, environment)?;
+    block_on(async {
+        let served = client.get("/v1/models").await?.json()?;
+        let (model, words) = choose(args, &served)?;
+        let body = request(args, &model, &prompt(words)?);
+        if args.no_stream {
+            let answer = client.post_json(PATH, &body).await?.json()?;
+            printer.print(&answer, |answer, _| {
+                let text = answer["choices"][0]["message"]["content"].as_str();
+                format!("{}\n", text.unwrap_or_default())
+            })?;
+            return Ok(());
+        }
+        stream(&client, &body, printer).await
+    })
+}
+
+/// The model to ask, and the words that make the prompt.
+fn choose<'a>(args: &'a ChatArgs, served: &Value) -> Outcome<(String, &'a [String])> {
+    let entries: Vec<&Value> = served["data"].as_array().into_iter().flatten().collect();
+    let names: Vec<&str> = entries
+        .iter()
+        .filter_map(|entry| entry["id"].as_str())
+        .collect();
+    if let Some(model) = &args.model {
+        return Ok((model.clone(), &args.words));
+    }
+    if let [first, rest @ ..] = args.words.as_slice()
+        && !rest.is_empty()
+        && names.contains(&first.as_str())
+    {
+        return Ok((first.clone(), rest));
+    }
+    // Models in this process do not chat, so with one upstream model there is no choice.
+    let mut chatting = entries
+        .iter()
+        .filter(|entry| !is_local(entry))
+        .filter_map(|entry| entry["id"].as_str());
+    match (chatting.next(), chatting.next()) {
+        (Some(only), None) => Ok((only.to_owned(), &args.words)),
+        (Some(_), Some(_)) => Err(Failure::usage("more than one model could answer")
+            .hint(format!("name one with --model: {}", names.join(", ")))),
+        (None, _) => Err(Failure::failed("no language model is served")
+            .hint("kapok up --upstream NAME=URL, where URL is an OpenAI-compatible server")),
+    }
+}
+
+fn is_local(entry: &Value) -> bool {
+    matches!(entry["owned_by"].as_str(), Some("kapok" | "local"))
+}
+
+fn prompt(words: &[String]) -> Outcome<String> {
+    let mut parts = Vec::new();
+    for word in words {
+        if word == "-" {
+            let mut text = String::new();
+            std::io::stdin().lock().read_to_string(&mut text)?;
+            parts.push(text.trim_end().to_owned());
+        } else {
+            parts.push(word.clone());
+        }
+    }
+    Ok(parts.join(" "))
+}
+
+fn request(args: &ChatArgs, model: &str, prompt: &str) -> Value {
+    let mut messages = Vec::new();
+    if let Some(system) = &args.system {
+        messages.push(json!({ "role": "system", "content": system }));
+    }
+    messages.push(json!({ "role": "user", "content": prompt }));
+    let mut body = json!({ "model": model, "messages": messages });
+    if let Some(max_tokens) = args.max_tokens {
+        body["max_tokens"] = max_tokens.into();
+    }
+    if let Some(temperature) = args.temperature {
+        body["temperature"] = temperature.into();
+    }
+    if !args.no_stream {
+        body["stream"] = true.into();
+        body["stream_options"] = json!({ "include_usage": true });
+    }
+    body
+}
+
+async fn stream(client: &Client, body: &Value, printer: &Printer) -> Outcome {
+    let clock = Clock::real();
+    let started = clock.now();
+    let response = client.stream(PATH, body).await?;
+    let id = response.headers().get("x-request-id").cloned();
+    let mut incoming = response.into_body();
+    let mut reader = EventReader::default();
+    let mut answer = Answer::default();
+    while let Some(bytes) = client.next_chunk(&mut incoming).await? {
+        for event in reader.push(&bytes) {
+            let text = answer.take(&event)?;
+            if answer.first_ms.is_none() && !text.is_empty() {
+                answer.first_ms = Some((clock.now() - started).as_secs_f64() * 1e3);
+            }
+            if printer.format() == Format::Table {
+                printer.write(&text)?;
+            }
+        }
+    }
+    let total_ms = (clock.now() - started).as_secs_f64() * 1e3;
+    let id = id.as_ref().and_then(|id| id.to_str().ok());
+    let document = answer.document(id, total_ms);
+    printer.print(&document, |document, style| {
+        footer(document, style, printer.terminal())
+    })?;
+    answer.finished()
+}
+
+/// A streamed answer, put together.
+#[derive(Debug, Default)]
+struct Answer {
+    model: Value,
+    text: String,
+    finish_reason: Value,
+    usage: Value,
+    done: bool,
+    chunks: usize,
+    first_ms: Option<f64>,
+}
+
+impl Answer {
+    /// Takes one event in and returns the text that it adds.
+    fn take(&mut self, event: &str) -> Outcome<String> {
+        if event == "[DONE]" {
+            self.done = true;
+            return Ok(String::new());
+        }
+        let chunk: Value = serde_json::from_str(event).map_err(|error| {
+            Failure::failed(format!("an event of the stream is not JSON: {error}"))
+        })?;
+        if let Some(error) = chunk.get("error") {
+            let message = error["message"].as_str().unwrap_or("the stream failed");
+            return Err(Failure::failed(message));
+        }
+        for (kept, field) in [(&mut self.model, "model"), (&mut self.usage, "usage")] {
+            if let Some(value) = chunk.get(field).filter(|value| !value.is_null()) {
+                *kept = value.clone();
+            }
+        }
+        let choice = &chunk["choices"][0];
+        if !choice["finish_reason"].is_null() {
+            self.finish_reason = choice["finish_reason"].clone();
+        }
+        let text = choice["delta"]["content"].as_str().unwrap_or_default();
+        self.chunks += usize::from(!text.is_empty());
+        self.text.push_str(text);
+        Ok(text.to_owned())
+    }
+
+    fn document(&self, id: Option<&str>, total_ms: f64) -> Value {
+        json!({
+            "request_id": id,
+            "model": self.model,
+            "content": self.text,
+            "finish_reason": self.finish_reason,
+            "complete": self.done,
+            "chunks": self.chunks,
+            "first_token_ms": self.first_ms,
+            "total_ms": total_ms,
+            "usage": self.usage,
+        })
+    }
+
+    /// A stream that ends without `[DONE]` was cut, whatever it brought.
+    fn finished(&self) -> Outcome {
+        if self.done {
+            return Ok(());
+        }
+        Err(Failure::failed("the answer ended before it was complete")
+            .hint("ask again; `kapok explain last` shows who answered"))
+    }
+}
+
+/// The text has already been written; a person also gets the figures.
+fn footer(document: &Value, style: Style, terminal: bool) -> String {
+    if !terminal {
+        return "\n".to_owned();
+    }
+    let mut parts = vec![document["model"].as_str().unwrap_or_default().to_owned()];
+    if let Some(ms) = document["first_token_ms"].as_f64() {
+        parts.push(format!("first token {ms:.0} ms"));
+    }
+    let total_ms = document["total_ms"].as_f64().unwrap_or_default();
+    parts.push(format!("total {total_ms:.0} ms"));
+    if let Some(tokens) = document["usage"]["completion_tokens"].as_u64() {
+        parts.push(format!("{tokens} tokens"));
+    }
+    format!("\n{}\n", style.quiet(&parts.join(" · ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str], model: Option<&str>) -> ChatArgs {
+        ChatArgs {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            model: model.map(str::to_owned),
+            system: Some("be brief".to_owned()),
+            max_tokens: Some(5),
+            temperature: None,
+            no_stream: false,
+            server: crate::cli::ServerArgs::default(),
+        }
+    }
+
+    #[test]
+    fn the_first_word_is_the_model_only_when_it_is_served() {
+        let one = json!({"data": [{"id": "minilm", "owned_by": "kapok"}, {"id": "smol", "owned_by": "llama"}]});
+        let two =
+            json!({"data": [{"id": "smol", "owned_by": "a"}, {"id": "big", "owned_by": "b"}]});
+        for (words, model, served, expected) in [
+            (&["hi"][..], None, &one, Some(("smol", 1))),
+            (&["smol", "hi", "you"], None, &one, Some(("smol", 2))),
+            (&["smol"], None, &one, Some(("smol", 1))),
+            (&["what", "now"], None, &two, None),
+            (&["what"], Some("big"), &two, Some(("big", 1))),
+            (&["hi"], None, &json!({"data": []}), None),
+        ] {
+            let args = args(words, model);
+            let chosen = choose(&args, served).ok();
+            let chosen = chosen
+                .as_ref()
+                .map(|(model, words)| (model.as_str(), words.len()));
+            assert_eq!(chosen, expected, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_becomes_one_document_and_a_cut_is_told() {
+        let mut answer = Answer::default();
+        for event in [
+            r#"{"model":"smol","choices":[{"delta":{"role":"assistant","content":""}}],"usage":null}"#,
+            r#"{"model":"smol","choices":[{"delta":{"content":"Pa"}}]}"#,
+            r#"{"model":"smol","choices":[{"delta":{"content":"ris"},"finish_reason":"stop"}]}"#,
+            r#"{"model":"smol","choices":[],"usage":{"completion_tokens":2}}"#,
+        ] {
+            answer.take(event).expect(event);
+        }
+        assert!(answer.finished().is_err());
+        answer.take("[DONE]").expect("the end");
+        assert!(answer.finished().is_ok());
+        let document = answer.document(Some("req-1"), 12.0);
+        assert_eq!(document["content"], "Paris");
+        assert_eq!(document["finish_reason"], "stop");
+        assert_eq!(document["usage"]["completion_tokens"], 2);
+        assert_eq!(document["chunks"], 2);
+        let failed = answer.take(r#"{"error":{"message":"upstream went away"}}"#);
+        assert!(failed.is_err_and(|failure| failure.error.to_string().contains("went away")));
+    }
+
+    #[test]
+    fn the_request_says_what_was_asked_for() {
+        let body = request(&args(&["hi"], None), "smol", "hi");
+        assert_eq!(
+            body,
+            json!({
+                "model": "smol", "max_tokens": 5, "stream": true, "stream_options": {"include_usage": true},
+                "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}],
+            })
+        );
+    }
+}

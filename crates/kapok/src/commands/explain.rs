@@ -1,0 +1,152 @@
+use serde_json::Value;
+
+use crate::cli::ExplainArgs;
+use crate::client::{Client, block_on};
+use crate::config::Environment;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Printer, Style, Table};
+
+/// Columns of the bar that stands for the whole request.
+const BAR_CHARS: usize = 40;
+
+pub(super) fn run(args: &ExplainArgs, printer: &Printer, environment: &Environment) -> Outcome {
+    let client = Client::admin(&args.server, environment)?;
+    let record = block_on(async {
+        if args.request_id != "last" {
+            let path = format!("/admin/v1/requests/{}", escape(&args.request_id));
+            return client.get(&path).await?.json();
+        }
+        let latest = client.get("/admin/v1/requests?limit=1").await?.json()?;
+        let newest = latest["requests"].as_array().or(latest.as_array());
+        newest
+            .and_then(|records| records.first().cloned())
+            .ok_or_else(|| {
+                Failure::failed("no request has finished yet")
+                    .hint("send one, such as `kapok embed MODEL 'a text'`")
+            })
+    })?;
+    printer.print(&record, table)?;
+    Ok(())
+}
+
+/// Ids are visible ASCII; what a path cannot hold is written as %XX.
+fn escape(id: &str) -> String {
+    id.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+fn table(record: &Value, style: Style) -> String {
+    let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+    let total = record["total_ms"].as_f64().unwrap_or_default();
+    let mut text = format!(
+        "{}  {}  status {}{}\n",
+        style.strong(&field("request_id")),
+        field("operation"),
+        record["status"],
+        if record["complete"] == false {
+            style.bad("  not sent to its end")
+        } else {
+            String::new()
+        }
+    );
+    for (name, value) in [
+        ("model", field("model")),
+        ("answered by", field("target")),
+        ("because", field("reason")),
+        ("error", field("error")),
+    ] {
+        if !value.is_empty() {
+            text.push_str(&format!(
+                "{} {value}\n",
+                style.quiet(&format!("{name:<12}"))
+            ));
+        }
+    }
+    text.push('\n');
+    let mut table = Table::new(&["STAGE", "MS", "SHARE", "WHEN"]);
+    let mut before = 0.0;
+    for stage in record["stages"].as_array().into_iter().flatten() {
+        let ms = stage["ms"].as_f64().unwrap_or_default();
+        table.row([
+            stage["stage"].as_str().unwrap_or_default().to_owned(),
+            format!("{ms:>9.3}"),
+            format!("{:>4.1} %", 100.0 * share(ms, total)),
+            bar(share(before, total), share(ms, total)),
+        ]);
+        before += ms;
+    }
+    table.row(["total".to_owned(), format!("{total:>9.3}")]);
+    text.push_str(&table.render(style));
+    text
+}
+
+fn share(part: f64, total: f64) -> f64 {
+    if total > 0.0 {
+        (part / total).clamp(0.0, 1.0)
+    } else {
+        0.0
+    }
+}
+
+/// Where in the request's time this stage lies.
+fn bar(start: f64, length: f64) -> String {
+    let cells = |share: f64| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of 40 columns"
+        )]
+        let cells = (share * BAR_CHARS as f64).round() as usize;
+        cells
+    };
+    let from = cells(start).min(BAR_CHARS - 1);
+    let to = cells(start + length).clamp(from + 1, BAR_CHARS);
+    format!("{}{}", " ".repeat(from), "█".repeat(to - from))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_stages_are_drawn_where_they_lie() {
+        let record = json!({
+            "request_id": "req-1", "operation": "oip infer", "model": "m", "target": "local",
+            "reason": "in this process", "status": 200, "error": null, "complete": true, "total_ms": 10.0,
+            "stages": [{"stage": "parse", "ms": 2.5}, {"stage": "infer", "ms": 7.4}, {"stage": "send", "ms": 0.1}],
+        });
+        let expected = "\
+req-1  oip infer  status 200
+model        m
+answered by  local
+because      in this process
+
+STAGE  MS         SHARE   WHEN
+parse      2.500  25.0 %  ██████████
+infer      7.400  74.0 %            ██████████████████████████████
+send       0.100   1.0 %                                         █
+total     10.000
+";
+        let text = table(&record, Style::new(false));
+        assert_eq!(text.lines().count(), expected.lines().count(), "{text}");
+        for (line, wanted) in text.lines().zip(expected.lines()) {
+            assert_eq!(
+                line.split_whitespace().collect::<Vec<_>>(),
+                wanted.split_whitespace().collect::<Vec<_>>()
+            );
+        }
+        assert_eq!(
+            bar(0.25, 0.5).chars().filter(|each| *each == '█').count(),
+            20
+        );
+        assert_eq!(bar(1.0, 0.0).chars().count(), BAR_CHARS);
+    }
+}

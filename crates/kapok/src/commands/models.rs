@@ -1,0 +1,189 @@
+use serde_json::{Value, json};
+
+use crate::cli::{ModelsArgs, ModelsCommand, ServerArgs};
+use crate::client::{Client, block_on};
+use crate::config::Environment;
+use crate::exit::Outcome;
+use crate::output::{Printer, Style, Table};
+
+pub(super) fn run(args: &ModelsArgs, printer: &Printer, environment: &Environment) -> Outcome {
+    match &args.command {
+        ModelsCommand::List {
+            verbose: false,
+            server,
+        } => {
+            let document = block_on(list(server, environment))?;
+            printer.print(&document, short_table)?;
+        }
+        ModelsCommand::List {
+            verbose: true,
+            server,
+        } => {
+            let admin = Client::admin(server, environment)?;
+            let document = block_on(async { admin.get("/admin/v1/models").await?.json() })?;
+            printer.print(&document, long_table)?;
+        }
+    }
+    Ok(())
+}
+
+/// The repository index, then what only upstreams answer for.
+async fn list(server: &ServerArgs, environment: &Environment) -> Outcome<Value> {
+    let client = Client::public(server, environment)?;
+    let index = client
+        .post_json("/v2/repository/index", &json!({}))
+        .await?
+        .json()?;
+    let listed = client.get("/v1/models").await?.json()?;
+    Ok(merge(&index, &listed))
+}
+
+fn merge(index: &Value, listed: &Value) -> Value {
+    let local: Vec<&Value> = index.as_array().into_iter().flatten().collect();
+    let mut models: Vec<Value> = local
+        .iter()
+        .map(|entry| {
+            json!({
+                "name": entry["name"],
+                "version": entry["version"],
+                "state": entry["state"],
+                "reason": entry["reason"],
+                "from": "local",
+            })
+        })
+        .collect();
+    for entry in listed["data"].as_array().into_iter().flatten() {
+        if local.iter().all(|known| known["name"] != entry["id"]) {
+            models.push(json!({
+                "name": entry["id"],
+                "version": "",
+                "state": "READY",
+                "reason": "",
+                "from": entry["owned_by"],
+            }));
+        }
+    }
+    json!({ "models": models })
+}
+
+fn short_table(document: &Value, style: Style) -> String {
+    let mut table = Table::new(&["MODEL", "VERSION", "STATE", "FROM", "REASON"]);
+    for model in document["models"].as_array().into_iter().flatten() {
+        table.row(["name", "version", "state", "from", "reason"].map(|field| text(&model[field])));
+    }
+    if table.is_empty() {
+        return "no models: start with `kapok up --model-repo DIR` or `--upstream NAME=URL`\n"
+            .to_owned();
+    }
+    table.render_with(style, paint)
+}
+
+/// One line a model, and below it one line for each engine that was tried.
+fn long_table(document: &Value, style: Style) -> String {
+    let models = document["models"].as_array().or(document.as_array());
+    let mut table = Table::new(&[
+        "MODEL",
+        "VERSION",
+        "STATE",
+        "ENGINE",
+        "MEDIAN",
+        "DIFFERENCE",
+        "VERDICT",
+    ]);
+    for model in models.into_iter().flatten() {
+        let mut row = ["name", "version", "state"]
+            .map(|field| text(&model[field]))
+            .to_vec();
+        let engine = [&model["engine"], &model["engine_version"]].map(text);
+        row.push(engine.join(" ").trim().to_owned());
+        row.extend([String::new(), String::new(), about(model)]);
+        table.row(row);
+        for candidate in model["candidates"].as_array().into_iter().flatten() {
+            let mut row = vec![String::new(); 3];
+            row.push(format!("- {}", text(&candidate["engine"])));
+            row.push(number(&candidate["median_ms"], |ms| format!("{ms:.3} ms")));
+            row.push(number(&candidate["max_difference"], |difference| {
+                format!("{difference:.1e}")
+            }));
+            row.push(text(&candidate["verdict"]));
+            table.row(row);
+        }
+    }
+    if table.is_empty() {
+        return "no models in this process\n".to_owned();
+    }
+    table.render_with(style, paint)
+}
+
+/// What else is worth a word: why it is not ready, or how it is served.
+fn about(model: &Value) -> String {
+    let reason = text(&model["reason"]);
+    if !reason.is_empty() {
+        return reason;
+    }
+    let lanes = model["lanes"].as_u64().unwrap_or_default();
+    let load = number(&model["load_ms"], |ms| format!(", loaded in {ms:.0} ms"));
+    format!("{lanes} lane{}{load}", if lanes == 1 { "" } else { "s" })
+}
+
+fn paint(style: Style, column: usize, cell: &str) -> String {
+    match (column, cell) {
+        (0, _) => style.strong(cell),
+        (2, "READY") => style.good(cell),
+        (2, "LOADING" | "UNLOADING") => style.warn(cell),
+        (2, _) => style.bad(cell),
+        _ => cell.to_owned(),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(String::new, str::to_owned)
+}
+
+fn number(value: &Value, show: impl Fn(f64) -> String) -> String {
+    value.as_f64().map_or_else(String::new, show)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_models_come_first_and_upstream_models_once() {
+        let index = json!([
+            {"name": "identity", "version": "1", "state": "READY", "reason": ""},
+            {"name": "broken", "version": "1", "state": "UNAVAILABLE", "reason": "no file"},
+        ]);
+        let listed = json!({"data": [
+            {"id": "identity", "owned_by": "kapok"},
+            {"id": "smollm2", "owned_by": "llama"},
+        ]});
+        let document = merge(&index, &listed);
+        assert_eq!(
+            short_table(&document, Style::new(false)),
+            "MODEL     VERSION  STATE        FROM   REASON\n\
+             identity  1        READY        local\n\
+             broken    1        UNAVAILABLE  local  no file\n\
+             smollm2            READY        llama\n"
+        );
+    }
+
+    #[test]
+    fn the_long_list_shows_why_an_engine_was_chosen() {
+        let document = json!([{
+            "name": "minilm", "version": "1", "state": "READY", "reason": "", "engine": "onnxruntime",
+            "engine_version": "1.31.1", "lanes": 2, "load_ms": 250.4,
+            "candidates": [
+                {"engine": "onnxruntime", "median_ms": 9.6, "max_difference": 0.00001, "verdict": "fastest"},
+                {"engine": "rten", "median_ms": 12.6, "max_difference": null, "verdict": "slower"},
+            ],
+        }]);
+        assert_eq!(
+            long_table(&document, Style::new(false)),
+            "MODEL   VERSION  STATE  ENGINE              MEDIAN     DIFFERENCE  VERDICT\n\
+             minilm  1        READY  onnxruntime 1.31.1                         2 lanes, loaded in 250 ms\n\
+             \x20                       - onnxruntime       9.600 ms   1.0e-5      fastest\n\
+             \x20                       - rten              12.600 ms              slower\n"
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! How the process ends.
+//!
+//! | code | means |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it was tried and failed: the server said no, a model is broken, a check of `doctor` failed |
+//! | 2 | the command line or the configuration is wrong; nothing was tried |
+//! | 69 | no server answers at the address (`EX_UNAVAILABLE` of sysexits.h) |
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use crate::config::Environment;
+use crate::output::Style;
+
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Failed = 1,
+    Usage = 2,
+    Unreachable = 69,
+}
+
+/// What went wrong and what to do next.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) error: anyhow::Error,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn failed(what: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, what)
+    }
+
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, what)
+    }
+
+    pub(crate) fn unreachable(what: impl Into<String>) -> Self {
+        Self::new(Exit::Unreachable, what)
+    }
+
+    fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self {
+            exit,
+            error: anyhow::Error::msg(what.into()),
+            hint: None,
+        }
+    }
+
+    /// One line: what to do next.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self {
+            exit: Exit::Failed,
+            error,
+            hint: None,
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::from(anyhow::Error::from(error))
+    }
+}
+
+/// Ends a command: prints the failure, if it is one, and chooses the exit code.
+pub(crate) fn report(outcome: Outcome, environment: &Environment) -> ExitCode {
+    let Err(failure) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    if is_broken_pipe(&failure.error) {
+        // `kapok … | head` is not an error of ours.
+        return ExitCode::SUCCESS;
+    }
+    let style = Style::new(std::io::stderr().is_terminal() && environment.colour());
+    let mut text = format!(
+        "{} {}\n",
+        style.bad("error:"),
+        base::chain(failure.error.as_ref())
+    );
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("{} {hint}\n", style.strong("  try:")));
+    }
+    print_to_stderr(&text);
+    ExitCode::from(failure.exit as u8)
+}
+
+/// Prints clap's message: help and version to stdout with 0, mistakes to stderr with 2.
+pub(crate) fn of_usage(message: &clap::Error) -> ExitCode {
+    let printed = message.print();
+    match (message.exit_code(), printed) {
+        (0, _) => ExitCode::SUCCESS,
+        _ => ExitCode::from(Exit::Usage as u8),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn print_to_stderr(text: &str) {
+    // Nobody is left to tell when stderr is gone.
+    let _gone = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_no_failure_and_the_rest_keep_their_code() {
+        let environment = Environment::default();
+        let pipe = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        for (failure, expected) in [
+            (Failure::from(pipe), ExitCode::SUCCESS),
+            (Failure::failed("x"), ExitCode::from(1)),
+            (Failure::usage("x"), ExitCode::from(2)),
+            (Failure::unreachable("x").hint("y"), ExitCode::from(69)),
+        ] {
+            let code = report(Err(failure), &environment);
+            assert_eq!(format!("{code:?}"), format!("{expected:?}"));
+        }
+    }
+}
