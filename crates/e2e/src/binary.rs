@@ -9,7 +9,7 @@ static BINARY: OnceLock<PathBuf> = OnceLock::new();
 /// The `kapok` built from the present sources, in the profile of this test; built once per process.
 ///
 /// `KAPOK_TEST_BINARY` names another one: a release build, an installed package.
-pub(crate) fn path() -> &'static Path {
+pub fn path() -> &'static Path {
     BINARY.get_or_init(|| {
         if let Some(given) = std::env::var_os("KAPOK_TEST_BINARY") {
             return PathBuf::from(given);

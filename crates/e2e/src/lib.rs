@@ -19,6 +19,7 @@ pub mod repository;
 pub mod upstream;
 pub mod wait;
 
+pub use binary::path as binary;
 pub use client::{Client, Response};
 pub use kapok::{Finished, Kapok, Running, alive, children_of, signal};
 pub use repository::Repository;

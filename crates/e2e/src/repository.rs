@@ -83,10 +83,13 @@ impl Builtin {
             delay_ms,
         } = self;
         let tensor = |key: &str, name: &str| {
-            format!("{key} [ {{ name: \"{name}\" data_type: TYPE_{kind} dims: [ {dims} ] }} ]\n",
-                kind = if *dtype == "BYTES" { "STRING" } else { dtype })
+            format!(
+                "{key} [ {{ name: \"{name}\" data_type: TYPE_{kind} dims: [ {dims} ] }} ]\n",
+                kind = if *dtype == "BYTES" { "STRING" } else { dtype }
+            )
         };
-        let mut text = format!("name: \"{name}\"\nbackend: \"{backend}\"\nmax_batch_size: {max_batch}\n");
+        let mut text =
+            format!("name: \"{name}\"\nbackend: \"{backend}\"\nmax_batch_size: {max_batch}\n");
         text.push_str(&tensor("input", "INPUT0"));
         text.push_str(&tensor("output", "OUTPUT0"));
         if *delay_ms > 0 {

@@ -191,7 +191,10 @@ impl FakeUpstream {
     /// Answers paths that start with this in its own way.
     #[must_use]
     pub fn route(self, path: &str, answer: Answer) -> Self {
-        self.state.answers.lock().insert(0, (path.to_owned(), answer));
+        self.state
+            .answers
+            .lock()
+            .insert(0, (path.to_owned(), answer));
         self
     }
 
@@ -289,12 +292,18 @@ fn converse(mut socket: TcpStream, state: &State) -> io::Result<()> {
 
 fn answer_for(state: &State, path: &str) -> Answer {
     let answers = state.answers.lock();
-    let found = answers.iter().find(|(prefix, _)| path.starts_with(prefix.as_str()));
+    let found = answers
+        .iter()
+        .find(|(prefix, _)| path.starts_with(prefix.as_str()));
     found.map(|(_, answer)| answer.clone()).unwrap_or_default()
 }
 
 /// Reads more; none when the client is gone or the test is over.
-fn read_more(socket: &mut TcpStream, buffer: &mut Vec<u8>, state: &State) -> io::Result<Option<()>> {
+fn read_more(
+    socket: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    state: &State,
+) -> io::Result<Option<()>> {
     let mut part = [0; 1 << 16];
     loop {
         if state.stopping.load(Ordering::SeqCst) {
@@ -359,7 +368,9 @@ fn read_body(
     state: &State,
 ) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let chunked = request.header("transfer-encoding").is_some();
-    let length = request.header("content-length").and_then(|n| n.parse().ok());
+    let length = request
+        .header("content-length")
+        .and_then(|n| n.parse().ok());
     loop {
         if chunked {
             if let Some((body, used)) = unchunk(&bytes) {

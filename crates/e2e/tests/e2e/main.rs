@@ -1,1 +1,21 @@
-fn main() {}
+//! What a user sees of the real binary, by the words of the user: one file per concern.
+
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test binary: what helpers of tests do is done in tests"
+)]
+
+mod bad_input;
+mod broken_model;
+mod cli;
+mod clients;
+mod doors;
+mod engines;
+mod keys;
+mod ledger;
+mod managed;
+mod readme;
+mod relay;
+mod routes;
+mod threads;

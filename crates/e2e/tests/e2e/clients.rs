@@ -1,0 +1,129 @@
+//! Third-party clients as published, one test per script.
+
+use e2e::python::Script;
+use e2e::repository::{self, Builtin};
+use e2e::{Answer, FakeUpstream, Kapok, Repository};
+use serde_json::json;
+
+fn tensors() -> Repository {
+    let model = |dtype, dims, max_batch| Builtin {
+        dtype,
+        dims,
+        max_batch,
+        ..Builtin::default()
+    };
+    Repository::new()
+        .builtin("identity", &model("FP32", "-1", 0))
+        .builtin("batched", &model("FP32", "3", 8))
+        .builtin("strings", &model("BYTES", "-1", 0))
+        .builtin("integers", &model("INT64", "-1, -1", 0))
+        .builtin("halves", &model("FP16", "-1", 0))
+        .builtin(
+            "slow",
+            &Builtin {
+                delay_ms: 1500,
+                ..Builtin::default()
+            },
+        )
+}
+
+fn run_on_tensors(script: &'static str) {
+    let repository = tensors();
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    println!("{}", Script::new(script).against(&kapok).run());
+}
+
+#[test]
+fn tritonclient_over_http() {
+    run_on_tensors("triton_http.py");
+}
+
+#[test]
+fn tritonclient_over_grpc() {
+    run_on_tensors("triton_grpc.py");
+}
+
+#[test]
+fn tritonclient_on_asyncio() {
+    run_on_tensors("triton_aio.py");
+}
+
+#[test]
+fn broken_grpc_messages() {
+    run_on_tensors("grpc_raw.py");
+}
+
+#[test]
+fn kserve_inference_clients() {
+    run_on_tensors("kserve_client.py");
+}
+
+#[test]
+fn openai_embeddings_and_models() {
+    let model = repository::fetched("all-minilm-l6-v2");
+    let repository = Repository::new().link("all-minilm-l6-v2", &model);
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    println!(
+        "{}",
+        Script::new("openai_embeddings.py").against(&kapok).run()
+    );
+}
+
+#[test]
+fn openai_errors_and_streams() {
+    let delta = |text: &str| {
+        json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "llm",
+            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]})
+        .to_string()
+    };
+    let whole = json!({"id": "c", "object": "chat.completion", "created": 1, "model": "llm",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}]});
+    let refused = r#"{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
+    let streaming = FakeUpstream::start(
+        Answer::events()
+            .event(&delta("hel"))
+            .event(&delta("lo"))
+            .done(),
+    );
+    let cut = FakeUpstream::start(Answer::events().event(&delta("hel")).cut());
+    let plain = FakeUpstream::start(Answer::json(&whole.to_string()));
+    let refusing = FakeUpstream::start(Answer::status(400, refused));
+    let silent = FakeUpstream::start(Answer::silent());
+    let upstreams = [
+        ("streaming", &streaming),
+        ("cut", &cut),
+        ("plain", &plain),
+        ("refusing", &refusing),
+        ("silent", &silent),
+    ];
+    let config: String = upstreams
+        .iter()
+        .map(|(name, fake)| {
+            format!(
+                "---\napiVersion: kapok.dev/v1alpha1\nkind: Upstream\nmetadata: {{name: {name}}}\nspec:\n  url: {}\n  models: [{name}]\n",
+                fake.url()
+            )
+        })
+        .collect();
+    let kapok = Kapok::new().config(config).allow_log("upstream").start();
+    println!("{}", Script::new("openai_errors.py").against(&kapok).run());
+}
+
+#[test]
+fn openai_with_keys() {
+    let fake = FakeUpstream::start(Answer::json("{}"));
+    // SHA-256 of `sk-right`.
+    let config = format!(
+        "apiVersion: kapok.dev/v1alpha1\nkind: Upstream\nmetadata: {{name: llm}}\nspec: {{url: {}}}\n---\napiVersion: kapok.dev/v1alpha1\nkind: Key\nmetadata: {{name: k}}\nspec:\n  sha256: {}\n  models: [allowed]\n",
+        fake.url(),
+        sha256_hex("sk-right"),
+    );
+    let kapok = Kapok::new().config(config).start();
+    println!("{}", Script::new("openai_keys.py").against(&kapok).run());
+}
+
+fn sha256_hex(text: &str) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,94 @@
+//! One core budget, whatever is loaded.
+
+use e2e::repository::{self, Builtin};
+use e2e::{Kapok, Repository, Running};
+use serde_json::json;
+
+use crate::doors::infer_body;
+
+fn compute(threads: &[String]) -> usize {
+    let of_ours = |name: &&String| name.starts_with("compute");
+    threads.iter().filter(of_ours).count()
+}
+
+fn show(what: &str, kapok: &Running) -> Vec<String> {
+    let mut threads = kapok.threads();
+    threads.sort();
+    println!(
+        "{what}: {} KiB resident, {} threads: {threads:?}",
+        kapok.rss_kib(),
+        threads.len()
+    );
+    threads
+}
+
+#[test]
+fn compute_threads_follow_the_cores_and_not_the_models() {
+    let cores = base::core_budget().get();
+    let mut counts = Vec::new();
+    for models in [1, 12] {
+        let repository = (0..models).fold(Repository::new(), |repository, n| {
+            repository.builtin(&format!("identity{n}"), &Builtin::default())
+        });
+        let kapok = Kapok::new().model_repo(repository.path()).start();
+        for n in 0..models {
+            let path = format!("/v2/models/identity{n}/infer");
+            assert_eq!(
+                kapok
+                    .http()
+                    .post(&path, infer_body(&[1], &json!([1])))
+                    .status,
+                200
+            );
+        }
+        let threads = show(&format!("{models} built-in models"), &kapok);
+        assert_eq!(compute(&threads), cores, "{threads:?}");
+        counts.push(threads.len());
+    }
+    assert_eq!(counts[0], counts[1], "threads grew with the models");
+}
+
+#[test]
+fn onnx_models_bring_no_threads_of_their_own() {
+    let magika = repository::fetched("magika");
+    let cores = base::core_budget().get();
+    for engine in ["rten", "onnxruntime"] {
+        let mut counts = Vec::new();
+        for models in [1, 4] {
+            let repository = (0..models).fold(Repository::new(), |repository, n| {
+                let name = format!("magika{n}");
+                let sidecar =
+                    format!("engine = \"{engine}\"\n[warmup.shapes]\nbytes = [1, 2048]\n");
+                let model = std::fs::read(magika.join("1/model.onnx")).expect("it was fetched");
+                repository
+                    .file(&format!("{name}/1/model.onnx"), model)
+                    .file(&format!("{name}/kapok.toml"), sidecar)
+            });
+            let kapok = Kapok::new().model_repo(repository.path()).start();
+            for n in 0..models {
+                let input = json!({"name": "bytes", "datatype": "INT32", "shape": [1, 2048], "data": vec![256; 2048]});
+                let body = json!({"inputs": [input]}).to_string();
+                let answer = kapok
+                    .http()
+                    .post(&format!("/v2/models/magika{n}/infer"), body);
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
+            let threads = show(&format!("{models} magika on {engine}"), &kapok);
+            assert_eq!(compute(&threads), cores, "{threads:?}");
+            counts.push(threads.len());
+        }
+        assert_eq!(
+            counts[0], counts[1],
+            "threads grew with the models of {engine}"
+        );
+    }
+}
+
+#[test]
+fn idle_memory_without_models() {
+    let kapok = Kapok::new().start();
+    let threads = show("no models", &kapok);
+    // Network workers, the log's and the signal's, compute: a constant beside the cores.
+    let cores = base::core_budget().get();
+    assert!(threads.len() <= 2 * cores + 6, "{threads:?}");
+}
