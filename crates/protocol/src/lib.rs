@@ -5,6 +5,7 @@
 //! then the wire formats.
 //! Never here: sockets, clocks, decisions. A parser takes bytes and returns a value or an error that names the field.
 
+pub mod config;
 pub mod embed;
 pub mod error;
 mod file_error;
@@ -12,6 +13,7 @@ pub mod infer;
 mod json;
 pub mod model;
 pub mod oip;
+pub mod openai;
 pub mod resource;
 pub mod sidecar;
 pub mod status;

@@ -200,7 +200,7 @@ impl Tensor {
 }
 
 /// Lets [`Bytes`] own a typed vector.
-struct Elements<T>(Vec<T>);
+pub(crate) struct Elements<T>(pub(crate) Vec<T>);
 
 impl<T: bytemuck::Pod> AsRef<[u8]> for Elements<T> {
     fn as_ref(&self) -> &[u8] {

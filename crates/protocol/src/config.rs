@@ -1,0 +1,96 @@
+//! A model's configuration: Triton's `config.pbtxt`, completed from the model and checked against it.
+//!
+//! Reading order: [`parse`] (text to [`ModelConfig`], every field with its place), [`complete`] (what Triton fills in
+//! when the file says nothing), [`validate`] (one rule a function; each [`Problem`] names the field, [`ConfigFile`]
+//! knows its line), [`specs`] (what requests look like), [`to_json`] (`GET /v2/models/M/config`).
+//! Never here: files and folders (runtime), which engine serves the model (runtime).
+
+mod complete;
+mod json;
+mod lex;
+mod parse;
+mod reshape;
+mod specs;
+#[cfg(test)]
+mod tests;
+mod types;
+mod validate;
+
+use std::collections::BTreeMap;
+
+pub use complete::{complete, instances_asked};
+pub use json::to_json;
+pub use parse::parse;
+pub use reshape::reshaped;
+pub use specs::{engine_specs, specs};
+pub use types::{data_type, proto_data_type};
+pub use validate::validate;
+
+use crate::FileError;
+use crate::oip::proto::ModelConfig;
+
+/// What a `config.pbtxt` says, and where it says it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfigFile {
+    pub config: ModelConfig,
+    file: String,
+    text: String,
+    /// Field path, such as `input[0].dims`, to the byte offset of its name.
+    places: BTreeMap<String, usize>,
+}
+
+impl ConfigFile {
+    /// The problem at the place of its field; of the nearest field around it when it was completed or is missing.
+    pub fn locate(&self, problem: &Problem) -> FileError {
+        let mut path = problem.field.as_str();
+        loop {
+            if let Some(offset) = self.places.get(path) {
+                return FileError::at_offset(&self.file, &self.text, *offset, &problem.message);
+            }
+            let Some(end) = path.rfind(['.', '[']) else {
+                return FileError {
+                    file: self.file.clone(),
+                    line: 0,
+                    column: 0,
+                    message: problem.message.clone(),
+                };
+            };
+            path = path.get(..end).unwrap_or_default();
+        }
+    }
+}
+
+/// Why a configuration cannot be served. Where Triton has words for it, they are used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// The field at fault, such as `input[1].dims`.
+    pub field: String,
+    pub message: String,
+}
+
+impl Problem {
+    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Feeds arbitrary bytes to the parser and what it accepts to the rest of the room.
+pub fn fuzz_pbtxt(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(mut file) = parse("config.pbtxt", text) {
+        let _problems = validate(&file.config, "fuzz", &[], &[]);
+        let (inputs, outputs) = specs(&file.config);
+        if complete(&mut file.config, "fuzz", &inputs, &outputs).is_ok() {
+            assert!(
+                to_json(&file.config).starts_with('{'),
+                "a configuration is an object"
+            );
+        }
+    }
+}

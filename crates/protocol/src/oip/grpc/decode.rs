@@ -1,0 +1,81 @@
+use bytes::{Buf, Bytes};
+use prost::DecodeError;
+use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint};
+
+use super::request::infer_request;
+use crate::oip::proto::ModelInferRequest;
+use crate::{ApiError, BufferPool, InferRequest};
+
+const INPUTS: u32 = 5;
+const OUTPUTS: u32 = 6;
+const RAW_INPUT_CONTENTS: u32 = 7;
+
+/// Two bytes on the wire make a hundred in memory, so the count is bounded apart from the body's size.
+const TENSORS_MAX: usize = 16_384;
+
+/// A `ModelInferRequest` from the frames it arrived in. Raw tensor bytes are copied once, from the frames into an
+/// aligned buffer of the pool.
+pub fn decode_infer(frames: impl Buf, pool: &BufferPool) -> Result<InferRequest, ApiError> {
+    infer_request(decode_infer_message(frames, pool)?)
+}
+
+/// The same, as the wire's message.
+pub fn decode_infer_message(
+    mut frames: impl Buf,
+    pool: &BufferPool,
+) -> Result<ModelInferRequest, ApiError> {
+    let mut message = ModelInferRequest::default();
+    while frames.has_remaining() {
+        let (tag, wire) = decode_key(&mut frames).map_err(|error| malformed(&error))?;
+        if tag == RAW_INPUT_CONTENTS && wire == WireType::LengthDelimited {
+            let raw = take_aligned(&mut frames, pool)?;
+            message.raw_input_contents.push(raw);
+        } else {
+            message
+                .merge_field(tag, wire, &mut frames, DecodeContext::default())
+                .map_err(|error| malformed(&error))?;
+        }
+        let tensors = match tag {
+            INPUTS => message.inputs.len(),
+            OUTPUTS => message.outputs.len(),
+            RAW_INPUT_CONTENTS => message.raw_input_contents.len(),
+            _ => 0,
+        };
+        if tensors > TENSORS_MAX {
+            return Err(ApiError::invalid(format!(
+                "a request has at most {TENSORS_MAX} inputs and as many outputs"
+            )));
+        }
+    }
+    Ok(message)
+}
+
+fn malformed(error: &DecodeError) -> ApiError {
+    ApiError::invalid(format!("malformed ModelInferRequest: {error}"))
+}
+
+/// A length and that many bytes. The length is checked against what is there before anything is allocated.
+fn take_aligned(frames: &mut impl Buf, pool: &BufferPool) -> Result<Bytes, ApiError> {
+    let claimed = decode_varint(frames).map_err(|error| malformed(&error))?;
+    let left = frames.remaining();
+    let length = usize::try_from(claimed)
+        .ok()
+        .filter(|length| *length <= left)
+        .ok_or_else(|| {
+            ApiError::invalid(format!(
+                "`raw_input_contents` claims {claimed} bytes, {left} are left"
+            ))
+            .with_param("raw_input_contents")
+        })?;
+    let mut buffer = pool.take(length);
+    let mut missing = length;
+    while missing > 0 {
+        let chunk = frames.chunk();
+        let taken = chunk.len().min(missing);
+        buffer.extend_from_slice(&chunk[..taken]);
+        frames.advance(taken);
+        missing -= taken;
+    }
+    Ok(buffer.freeze())
+}

@@ -1,0 +1,126 @@
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+
+use super::parameters;
+use crate::oip::proto::model_infer_response::InferOutputTensor;
+use crate::oip::proto::{ModelInferResponse, ModelStreamInferResponse};
+use crate::{InferResponse, Tensor};
+
+const RAW_OUTPUT_CONTENTS: u32 = 6;
+const INFER_RESPONSE: u32 = 2;
+
+/// Below this a copy is cheaper than another frame.
+const COPY_BYTES_MAX: usize = 4096;
+
+/// The wire's message; outputs are raw.
+pub fn infer_response(response: InferResponse) -> ModelInferResponse {
+    let (mut message, raw) = split(response);
+    message.raw_output_contents = raw;
+    message
+}
+
+/// The encoded `ModelInferResponse` in pieces to be sent one after the other; large outputs are not copied.
+pub fn encode_infer(response: InferResponse) -> Vec<Bytes> {
+    let mut pieces = Pieces::default();
+    write(response, &mut pieces);
+    pieces.finish()
+}
+
+/// The same inside a `ModelStreamInferResponse`.
+pub fn encode_stream_infer(response: InferResponse) -> Vec<Bytes> {
+    let (message, raw) = split(response);
+    let mut pieces = Pieces::default();
+    encode_key(INFER_RESPONSE, WireType::LengthDelimited, &mut pieces.open);
+    encode_varint(encoded_bytes(&message, &raw) as u64, &mut pieces.open);
+    write_parts(&message, raw, &mut pieces);
+    pieces.finish()
+}
+
+/// A `ModelStreamInferResponse` that says why; the stream itself goes on.
+pub fn encode_stream_error(message: &str) -> Bytes {
+    let response = ModelStreamInferResponse {
+        error_message: message.to_owned(),
+        infer_response: None,
+    };
+    Bytes::from(response.encode_to_vec())
+}
+
+fn write(response: InferResponse, pieces: &mut Pieces) {
+    let (message, raw) = split(response);
+    write_parts(&message, raw, pieces);
+}
+
+fn write_parts(message: &ModelInferResponse, raw: Vec<Bytes>, pieces: &mut Pieces) {
+    pieces.open.reserve(message.encoded_len());
+    message.encode_raw(&mut pieces.open);
+    for data in raw {
+        encode_key(
+            RAW_OUTPUT_CONTENTS,
+            WireType::LengthDelimited,
+            &mut pieces.open,
+        );
+        encode_varint(data.len() as u64, &mut pieces.open);
+        pieces.push(data);
+    }
+}
+
+fn encoded_bytes(message: &ModelInferResponse, raw: &[Bytes]) -> usize {
+    raw.iter().fold(message.encoded_len(), |total, data| {
+        total + key_len(RAW_OUTPUT_CONTENTS) + encoded_len_varint(data.len() as u64) + data.len()
+    })
+}
+
+/// The message without tensor bytes, and the tensor bytes.
+fn split(response: InferResponse) -> (ModelInferResponse, Vec<Bytes>) {
+    let (outputs, raw) = response.outputs.into_iter().map(output).unzip();
+    let message = ModelInferResponse {
+        model_name: response.model,
+        model_version: response.version,
+        id: response.id.unwrap_or_default(),
+        parameters: parameters::write(response.parameters),
+        outputs,
+        raw_output_contents: Vec::new(),
+    };
+    (message, raw)
+}
+
+fn output(tensor: Tensor) -> (InferOutputTensor, Bytes) {
+    let described = InferOutputTensor {
+        name: tensor.name,
+        datatype: tensor.dtype.name().to_owned(),
+        // A dimension above i64::MAX cannot hold any data and so cannot occur.
+        shape: tensor
+            .shape
+            .into_iter()
+            .map(|dim| i64::try_from(dim).unwrap_or(i64::MAX))
+            .collect(),
+        ..InferOutputTensor::default()
+    };
+    (described, tensor.data)
+}
+
+/// Bytes to send in order: small parts collect in `open`, large ones are kept by reference.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    open: BytesMut,
+}
+
+impl Pieces {
+    fn push(&mut self, data: Bytes) {
+        if data.len() <= COPY_BYTES_MAX {
+            self.open.put_slice(&data);
+        } else {
+            self.done.push(self.open.split().freeze());
+            self.done.push(data);
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.open.is_empty() {
+            self.done.push(self.open.freeze());
+        }
+        self.done
+    }
+}

@@ -1,0 +1,137 @@
+use bytes::Bytes;
+
+use super::{contents, parameters};
+use crate::oip::proto::ModelInferRequest;
+use crate::oip::proto::model_infer_request::InferInputTensor;
+use crate::{ApiError, DataType, InferRequest, RequestedOutput, Tensor};
+
+/// The parameter that says an input's bytes are in shared memory and not in the request.
+const SHARED_MEMORY: &str = "shared_memory_region";
+
+/// Checks the message and gives every input its bytes: from its own typed `contents`, else from the next of
+/// `raw_input_contents`. Where both are possible the words are Triton's, because its clients match on them.
+pub fn infer_request(message: ModelInferRequest) -> Result<InferRequest, ApiError> {
+    let mut raw = RawContents {
+        model: message.model_name.clone(),
+        total: message.raw_input_contents.len(),
+        left: message.raw_input_contents.into_iter(),
+    };
+    let inputs = message
+        .inputs
+        .into_iter()
+        .map(|input| tensor(input, &mut raw))
+        .collect::<Result<_, _>>()?;
+    raw.finish()?;
+    let outputs = message
+        .outputs
+        .into_iter()
+        .map(|output| {
+            let owner = format!("output `{}`", output.name);
+            Ok(RequestedOutput {
+                parameters: parameters::read(output.parameters, &owner)?,
+                name: output.name,
+            })
+        })
+        .collect::<Result<_, ApiError>>()?;
+    Ok(InferRequest {
+        model: message.model_name,
+        version: none_if_empty(message.model_version),
+        id: none_if_empty(message.id),
+        parameters: parameters::read(message.parameters, "the request")?,
+        inputs,
+        outputs,
+    })
+}
+
+/// proto3 cannot tell an empty string from an absent one.
+fn none_if_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// Hands out the raw contents in order and notices when the count is wrong.
+struct RawContents {
+    model: String,
+    total: usize,
+    left: std::vec::IntoIter<Bytes>,
+}
+
+impl RawContents {
+    fn next_for(&mut self, input: &str) -> Result<Bytes, ApiError> {
+        self.left.next().ok_or_else(|| {
+            ApiError::invalid(format!(
+                "unable to find data for input tensor '{input}' for model '{}' in request.",
+                self.model
+            ))
+            .with_param(input)
+        })
+    }
+
+    fn finish(self) -> Result<(), ApiError> {
+        if self.left.len() == 0 {
+            return Ok(());
+        }
+        let used = self.total - self.left.len();
+        Err(ApiError::invalid(format!(
+            "{} raw input contents for model '{}', but its inputs need {used}",
+            self.total, self.model
+        ))
+        .with_param("raw_input_contents"))
+    }
+}
+
+fn tensor(input: InferInputTensor, raw: &mut RawContents) -> Result<Tensor, ApiError> {
+    let InferInputTensor {
+        name,
+        datatype,
+        shape,
+        parameters,
+        contents,
+    } = input;
+    let dtype = DataType::from_name(&datatype).ok_or_else(|| unknown_type(&name, &datatype))?;
+    let shape = concrete_shape(&name, &shape)?;
+    if parameters.contains_key(SHARED_MEMORY) {
+        return Err(ApiError::new(
+            base::ErrorKind::Unsupported,
+            format!(
+                "input `{name}` is in shared memory, which this server does not read; send its bytes"
+            ),
+        )
+        .with_param(name));
+    }
+    let data = match contents {
+        Some(_) if raw.total > 0 => {
+            return Err(ApiError::invalid(format!(
+                "contents field must not be specified when using raw_input_contents for '{name}' for model '{}'",
+                raw.model
+            ))
+            .with_param(name));
+        }
+        Some(contents) => contents::bytes_of(contents, dtype, &name, &raw.model)?,
+        None => raw.next_for(&name)?,
+    };
+    Tensor::new(name.clone(), dtype, shape, data)
+        .map_err(|error| ApiError::invalid(error.to_string()).with_param(name))
+}
+
+fn unknown_type(input: &str, datatype: &str) -> ApiError {
+    let hint = base::nearest(datatype, DataType::ALL.map(DataType::name))
+        .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    ApiError::invalid(format!(
+        "input `{input}`: unknown datatype `{datatype}`{hint}"
+    ))
+    .with_param(input)
+}
+
+fn concrete_shape(input: &str, shape: &[i64]) -> Result<Vec<usize>, ApiError> {
+    shape
+        .iter()
+        .map(|dim| {
+            usize::try_from(*dim).map_err(|_| {
+                ApiError::invalid(format!(
+                    "input `{input}`: dimension {dim} of shape {shape:?}; a request's shape has no negative dimensions"
+                ))
+                .with_param(input)
+            })
+        })
+        .collect()
+}
