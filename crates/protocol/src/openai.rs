@@ -1,0 +1,17 @@
+//! OpenAI's REST protocol, as far as kapok itself answers it; what is only relayed is scanned, never parsed.
+//!
+//! Reading order: [`scan`] (what routing needs from a body, and no more), [`parse_embeddings`] and
+//! [`encode_embeddings`], [`models`].
+
+mod embeddings;
+mod models;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embeddings};
+pub use models::{ModelEntry, model, models};
+pub use scan::{Facts, ScanError, fuzz_openai_scan, scan};
+
+/// Deeper than any tool schema; bodies are skipped without recursion, so this only bounds what is kept open.
+const DEPTH_MAX: usize = 1000;
