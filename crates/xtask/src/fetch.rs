@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use ureq::Agent;
 
-pub(crate) use store::{Store, write_text};
+pub(crate) use store::{Store, hex, write_text};
 
 use crate::catalogue::{self, Catalogue, Entry, Kind, Origin};
 use crate::{minilm, workspace};
@@ -80,6 +80,16 @@ pub(crate) fn bring(catalogue: &Catalogue, entries: &[&Entry], store: &Store) ->
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n\n"));
     Ok(())
+}
+
+/// Where ONNX Runtime's library is once fetched.
+pub(crate) fn ort_library(catalogue: &Catalogue, store: &Store) -> Result<PathBuf> {
+    let entry = catalogue.entry("onnxruntime")?;
+    let file = entry
+        .files_here()
+        .next()
+        .context("`onnxruntime` has no file for this processor")?;
+    Ok(store.expected(entry, file).path)
 }
 
 struct Session<'a> {

@@ -10,19 +10,35 @@
 )]
 
 mod catalogue;
+#[cfg(feature = "codegen")]
+mod codegen;
 mod fetch;
 mod minilm;
+mod process;
+mod setup;
+mod testing;
+mod tidy;
 mod workspace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask demo                     real models behind one endpoint, until Ctrl-C
+  cargo xtask test                     every check and every test, with all set-up
+  cargo xtask test -- -p gateway       only these tests (arguments of the test runner)
+  cargo xtask fetch --list             which models there are, and their licences
+  cargo xtask bench startup            measure, and write bench/results/";
 
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
     about = "Tools for working on kapok",
+    after_help = EXAMPLES,
     arg_required_else_help = true
 )]
 struct Cli {
@@ -32,24 +48,49 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Bring models and libraries into the cache, verified by SHA-256.
+    /// Bring models and libraries into the cache, verified by SHA-256
     #[command(after_help = "Example:\n  cargo xtask fetch magika onnxruntime")]
     Fetch {
-        /// Names from models.toml; none or `all` means every one.
+        /// Names from models.toml; none or `all` means every one
         names: Vec<String>,
-        /// Instead of KAPOK_CACHE or the user's cache folder.
-        #[arg(long, value_name = "DIR")]
-        cache: Option<PathBuf>,
-        /// Say what there is, with licences, and fetch nothing.
+        #[command(flatten)]
+        cache: Cache,
+        /// Say what there is, with licences, and fetch nothing
         #[arg(long)]
         list: bool,
     },
+    /// Every check and every test, with all set-up
+    Test {
+        #[command(flatten)]
+        cache: Cache,
+        /// Arguments of the test runner
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// House rules that no compiler checks
+    Tidy,
+    /// Generate the protobuf types from crates/protocol/proto
+    Codegen {
+        /// Only say whether they are current
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Args)]
+struct Cache {
+    /// Instead of KAPOK_CACHE or the user's cache folder
+    #[arg(long = "cache", value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Fetch { list: true, .. } => fetch::list(),
-        Command::Fetch { names, cache, .. } => fetch::run(&names, cache),
+        Command::Fetch { names, cache, .. } => fetch::run(&names, cache.dir),
+        Command::Test { cache, filter } => testing::run_all(cache.dir, &filter),
+        Command::Tidy => tidy::run(),
+        Command::Codegen { check } => codegen(check),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,4 +99,26 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(feature = "codegen")]
+fn codegen(check: bool) -> Result<()> {
+    codegen::run(check)
+}
+
+/// The generator is behind a feature because nothing else here needs a protobuf compiler: this builds it and hands over.
+#[cfg(not(feature = "codegen"))]
+fn codegen(check: bool) -> Result<()> {
+    let mut command = process::cargo();
+    command.args([
+        "run",
+        "--quiet",
+        "-p",
+        "xtask",
+        "--features",
+        "codegen",
+        "--",
+        "codegen",
+    ]);
+    process::run(command.args(check.then_some("--check")))
 }
