@@ -1,6 +1,6 @@
 //! What a model looks like from outside.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::DataType;
 
@@ -93,7 +93,7 @@ pub struct ModelDescription {
 }
 
 /// How one engine did on the warm-up data.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EngineCandidate {
     pub engine: String,
     /// Median of a call, one lane.

@@ -67,6 +67,11 @@ pub trait Loaded: Send + Sync + fmt::Debug {
         Duration::ZERO
     }
 
+    /// Whether inputs must be aligned for their type; false saves a copy where an engine only passes bytes on.
+    fn needs_alignment(&self) -> bool {
+        true
+    }
+
     /// Calls whose inputs total at most this many bytes finish in well under 0.5 ms and may run where they are.
     fn inline_bytes_max(&self) -> usize {
         0
@@ -75,7 +80,8 @@ pub trait Loaded: Send + Sync + fmt::Debug {
 
 /// Runs one call at a time.
 pub trait Lane: Send + fmt::Debug {
-    /// `inputs` are in the order of [`Loaded::inputs`], already checked against it and aligned for their type.
+    /// `inputs` are in the order of [`Loaded::inputs`], already checked against it, and aligned for their type unless
+    /// [`Loaded::needs_alignment`] is false.
     /// `wanted` are indices into [`Loaded::outputs`]; the answer has exactly those, in that order, named.
     fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError>;
 }

@@ -1,6 +1,36 @@
 //! Models that run in this process: repository, engines' common trait, lanes, text pipelines.
 //!
-//! Reading order: [`engine`] (what an engine must do), then the repository, the lanes and [`Runtime`].
-//! Never here: sockets and wire formats; which engine libraries exist (rooms below implement [`engine::Engine`]).
+//! ```text
+//! folders ─► repository ─► definition ─► choose (warm up, agree, measure) ─► model ─► snapshot
+//! request ─► snapshot ─► request (does it fit?) ─► queue ─► lane ─► compute thread ─► answer
+//! ```
+//! Reading order: [`engine`] (what an engine must do), [`Runtime`] (what doors call), then `loader`, which builds a model,
+//! and `call`, which runs one.
+//! Never here: sockets and wire formats; which engine libraries exist (rooms below implement [`engine::Engine`]). Engines
+//! never run on an async worker, except calls that cost less than leaving it.
 
+mod agree;
+pub mod builtin;
+mod call;
+mod choose;
+mod compute;
+mod definition;
+mod embed;
 pub mod engine;
+mod error;
+mod join;
+mod lane;
+mod loader;
+mod metrics;
+mod model;
+mod queue;
+mod repository;
+mod request;
+mod runtime;
+mod snapshot;
+mod statistics;
+mod warmup;
+
+pub use builtin::Builtin;
+pub use error::Error;
+pub use runtime::{Config, Parts, Runtime};

@@ -1,0 +1,175 @@
+//! The process's compute threads: as many as the core budget, fed by one bounded queue in arrival order.
+//!
+//! Work says how many cores it keeps busy (an engine may use several per call), so that what runs at one moment never
+//! needs more than the budget, whatever is loaded.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+/// Work waiting for a thread. Calls hold a lane while they wait and lanes are few; this bounds the rest (tokenising).
+const QUEUE_MAX: usize = 4096;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Cheap to clone; the threads end when the last clone is gone and the queue is empty.
+#[derive(Debug, Clone)]
+pub(crate) struct ComputePool(Arc<Owner>);
+
+#[derive(Debug)]
+struct Owner {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cores: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    busy: usize,
+    stopping: bool,
+}
+
+struct Job {
+    cores: usize,
+    work: Work,
+}
+
+/// Why work gave no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The queue has no place.
+    Full,
+    /// The work panicked.
+    Panicked,
+}
+
+impl ComputePool {
+    /// Starts `cores` threads, named `compute-0` and so on.
+    pub(crate) fn start(cores: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            cores: cores.max(1),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        // Made first, so that threads started before a failure end again.
+        let pool = Self(Arc::new(Owner {
+            shared: Arc::clone(&shared),
+        }));
+        for index in 0..shared.cores {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name(format!("compute-{index}"))
+                .spawn(move || shared.serve())?;
+        }
+        Ok(pool)
+    }
+
+    /// Threads, which is also the budget.
+    pub(crate) fn cores(&self) -> usize {
+        self.0.shared.cores
+    }
+
+    /// Queues work that keeps `cores` cores busy while it runs.
+    pub(crate) fn submit(
+        &self,
+        cores: usize,
+        work: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Refused> {
+        let shared = &self.0.shared;
+        let mut state = shared.state.lock();
+        if state.queue.len() >= QUEUE_MAX {
+            return Err(Refused::Full);
+        }
+        state.queue.push_back(Job {
+            cores: cores.clamp(1, shared.cores),
+            work: Box::new(work),
+        });
+        drop(state);
+        shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// Runs work on one core and waits for its result. When the caller goes away first, the work is skipped.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let (answer, result) = oneshot::channel();
+        self.submit(1, move || {
+            if !answer.is_closed() {
+                // The caller may leave while the work runs; then nobody misses the result.
+                let _gone = answer.send(work());
+            }
+        })?;
+        result.await.map_err(|_| Refused::Panicked)
+    }
+
+    /// As [`Self::run`], for loader threads: blocks the calling thread.
+    pub(crate) fn run_blocking<T: Send + 'static>(
+        &self,
+        cores: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let (answer, result) = oneshot::channel();
+        self.submit(cores, move || {
+            let _gone = answer.send(work());
+        })?;
+        result.blocking_recv().map_err(|_| Refused::Panicked)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.state.lock().stopping = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+impl Shared {
+    fn serve(&self) {
+        let mut state = self.state.lock();
+        loop {
+            let free = self.cores - state.busy;
+            let fits = |job: &mut Job| job.cores <= free;
+            let Some(job) = state.queue.pop_front_if(fits) else {
+                if state.stopping && state.queue.is_empty() {
+                    return;
+                }
+                self.wake.wait(&mut state);
+                continue;
+            };
+            state.busy += job.cores;
+            if !state.queue.is_empty() {
+                // The next one may fit beside this one.
+                self.wake.notify_one();
+            }
+            drop(state);
+            // Calls catch their own panics to rebuild their lane; this keeps the thread whatever comes.
+            if catch_unwind(AssertUnwindSafe(job.work)).is_err() {
+                tracing::error!("work on a compute thread panicked");
+            }
+            state = self.state.lock();
+            state.busy -= job.cores;
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("cores", &self.cores)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

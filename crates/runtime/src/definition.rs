@@ -1,0 +1,214 @@
+//! What a model's folder says about it: `config.pbtxt` and `kapok.toml`, read once per load.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use protocol::config::{self, ConfigFile, Problem};
+use protocol::oip::proto::ModelConfig;
+use protocol::oip::proto::model_config::SchedulingChoice;
+use protocol::sidecar::Sidecar;
+use protocol::{Parameter, TensorSpec};
+
+use crate::engine::{LoadOptions, Loaded, Source};
+use crate::repository::Found;
+
+const CONFIG_FILE: &str = "config.pbtxt";
+const SIDECAR_FILE: &str = "kapok.toml";
+const MODEL_FILE: &str = "model.onnx";
+
+/// Lanes beyond this are a slip: each holds an engine's working memory.
+const LANES_MAX: usize = 1024;
+
+/// A model's settings before any engine has seen it.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    model: String,
+    pub(crate) folder: PathBuf,
+    file: Option<ConfigFile>,
+    pub(crate) sidecar: Sidecar,
+}
+
+/// How calls share the cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Calls at the same time.
+    pub(crate) lanes: usize,
+    /// Cores of one call.
+    pub(crate) threads: usize,
+}
+
+impl Definition {
+    /// Reads both files; either may be absent. The error is for people and names file, line and column.
+    pub(crate) fn read(found: &Found) -> Result<Self, String> {
+        let file = read(&found.folder.join(CONFIG_FILE))?
+            .map(|(name, text)| config::parse(&name, &text))
+            .transpose()
+            .map_err(|error| error.to_string())?;
+        let sidecar = read(&found.folder.join(SIDECAR_FILE))?
+            .map(|(name, text)| Sidecar::parse(&text, &name))
+            .transpose()
+            .map_err(|errors| join(errors.iter()))?
+            .unwrap_or_default();
+        let definition = Self {
+            model: found.name.clone(),
+            folder: found.folder.clone(),
+            file,
+            sidecar,
+        };
+        definition.supported()?;
+        Ok(definition)
+    }
+
+    /// The configuration as written; empty without a file.
+    pub(crate) fn config(&self) -> ModelConfig {
+        self.file
+            .as_ref()
+            .map(|file| file.config.clone())
+            .unwrap_or_default()
+    }
+
+    /// What would change answers and is not done here refuses to load, by name; what only tunes is left alone.
+    fn supported(&self) -> Result<(), String> {
+        let config = self.config();
+        let scheduling = match &config.scheduling_choice {
+            Some(SchedulingChoice::SequenceBatching(_)) => Some("sequence_batching"),
+            Some(SchedulingChoice::EnsembleScheduling(_)) => Some("ensemble_scheduling"),
+            Some(SchedulingChoice::DynamicBatching(_)) | None => None,
+        };
+        let decoupled = config
+            .model_transaction_policy
+            .as_ref()
+            .is_some_and(|policy| policy.decoupled);
+        let library = config
+            .model_operations
+            .as_ref()
+            .is_some_and(|operations| !operations.op_library_filename.is_empty());
+        let checks = [
+            (scheduling.is_some(), scheduling.unwrap_or_default()),
+            (decoupled, "model_transaction_policy.decoupled"),
+            (!config.batch_input.is_empty(), "batch_input"),
+            (!config.batch_output.is_empty(), "batch_output"),
+            (library, "model_operations.op_library_filename"),
+            (
+                config.model_repository_agents.is_some(),
+                "model_repository_agents",
+            ),
+        ];
+        match checks.into_iter().find(|(used, _)| *used) {
+            None => Ok(()),
+            Some((_, field)) => Err(self.locate(&Problem {
+                field: field.to_owned(),
+                message: format!("`{field}` is not supported; remove it to load the model"),
+            })),
+        }
+    }
+
+    fn locate(&self, problem: &Problem) -> String {
+        match &self.file {
+            Some(file) => file.locate(problem).to_string(),
+            None => problem.message.clone(),
+        }
+    }
+
+    /// Where the engine finds one version.
+    pub(crate) fn source(&self, version_folder: &Path) -> Result<Source, String> {
+        let config = self.config();
+        let named = Some(config.default_model_filename.as_str()).filter(|name| !name.is_empty());
+        let file = version_folder.join(named.unwrap_or(MODEL_FILE));
+        let backend = match (config.backend.as_str(), config.platform.as_str()) {
+            ("", "" | "onnxruntime_onnx" | "onnxruntime") => "onnxruntime",
+            ("", platform) => platform,
+            (backend, _) => backend,
+        };
+        let on_file = backend == "onnxruntime";
+        if on_file && !file.is_file() {
+            return Err(format!("there is no `{}`", file.display()));
+        }
+        let (inputs, outputs) = config::engine_specs(&config);
+        let parameter = |(key, value): (String, protocol::oip::proto::ModelParameter)| {
+            (key, Parameter::Text(value.string_value))
+        };
+        Ok(Source {
+            model: self.model.clone(),
+            path: if on_file {
+                file
+            } else {
+                version_folder.to_owned()
+            },
+            backend: backend.to_owned(),
+            parameters: config.parameters.into_iter().map(parameter).collect(),
+            inputs,
+            outputs,
+        })
+    }
+
+    /// Lanes and threads within the core budget. An artificial delay holds a lane without computing, so such a model
+    /// has Triton's one instance unless told otherwise; all others get a lane per core.
+    pub(crate) fn layout(&self, cores: usize, loaded: Option<&dyn Loaded>) -> Layout {
+        let threads = self.sidecar.threads.clamp(1, cores);
+        let asked = self
+            .sidecar
+            .lanes
+            .or_else(|| config::instances_asked(&self.config()));
+        let delays = loaded.is_some_and(|loaded| !loaded.delay().is_zero());
+        let inline = loaded.is_some_and(|loaded| loaded.inline_bytes_max() > 0);
+        let fitting = (cores / threads).max(1);
+        let allowed = if delays || inline { LANES_MAX } else { fitting };
+        let lanes = asked.unwrap_or(if delays { 1 } else { fitting });
+        if lanes > allowed || self.sidecar.threads > cores {
+            tracing::warn!(
+                model = self.model,
+                asked_lanes = lanes,
+                asked_threads = self.sidecar.threads,
+                lanes = lanes.min(allowed),
+                threads,
+                cores,
+                "more lanes or threads than cores; using what fits"
+            );
+        }
+        Layout {
+            lanes: lanes.clamp(1, allowed),
+            threads,
+        }
+    }
+
+    pub(crate) fn options(&self, cores: usize) -> LoadOptions {
+        LoadOptions {
+            threads: self.layout(cores, None).threads,
+        }
+    }
+
+    /// The whole configuration: what the file leaves open is taken from the model, and the two must agree.
+    pub(crate) fn complete(
+        &self,
+        inputs: &[TensorSpec],
+        outputs: &[TensorSpec],
+    ) -> Result<ModelConfig, String> {
+        let mut config = self.config();
+        config::complete(&mut config, &self.model, inputs, outputs)
+            .map_err(|problem| self.locate(&problem))?;
+        let problems = config::validate(&config, &self.model, inputs, outputs);
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        let lines: Vec<_> = problems
+            .iter()
+            .map(|problem| self.locate(problem))
+            .collect();
+        Err(lines.join("; "))
+    }
+}
+
+/// A file's name for messages and its text; none when it does not exist.
+fn read(path: &Path) -> Result<Option<(String, String)>, String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some((path.display().to_string(), text))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
+    }
+}
+
+fn join(errors: impl Iterator<Item = impl ToString>) -> String {
+    let lines: Vec<_> = errors.map(|error| error.to_string()).collect();
+    lines.join("; ")
+}

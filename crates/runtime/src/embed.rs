@@ -1,0 +1,182 @@
+//! Text in, vectors out: tokenise, run in sub-batches of similar length, pool, normalise, restore the order.
+
+mod batches;
+mod pipeline;
+
+pub(crate) use pipeline::TextPipeline;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use protocol::{EmbedInputs, EmbedRequest, Embeddings, Timing};
+use text::{Batch, Sequence, normalize, shorten};
+
+use crate::call::{self, Place};
+use crate::error::Error;
+use crate::join::join_all;
+use crate::model::Model;
+
+/// Texts tokenised in one go: a few milliseconds on one core.
+const TEXTS_PER_JOB: usize = 64;
+
+/// Embeds every input. Cancel-safe, as its calls are.
+pub(crate) async fn embed(
+    model: &Arc<Model>,
+    place: Place<'_>,
+    request: EmbedRequest,
+) -> Result<(Embeddings, Timing), Error> {
+    let Some(pipeline) = &model.text else {
+        let message = format!(
+            "model `{}` does not take text: its sidecar has no [text]",
+            model.name
+        );
+        return Err(Error::request("model", message));
+    };
+    if request.dimensions == Some(0) {
+        return Err(Error::request(
+            "dimensions",
+            "`dimensions` must be at least 1",
+        ));
+    }
+    let arrived = place.clock.now();
+    let sequences = tokenise(model, pipeline, place, request.inputs).await?;
+    let tokenised = place.clock.now();
+    let tokens = sequences.iter().map(Sequence::len).sum();
+    let rounds = batches::split(&sequences);
+    let work = Mutex::new(rounds.into_iter());
+    let done = Mutex::new((vec![Vec::new(); sequences.len()], Timing::default()));
+    // As many at a time as there are lanes: one request never fills the queue against the others.
+    let workers = (0..model.lanes).map(|_| async {
+        loop {
+            let Some(rows) = work.lock().next() else {
+                return Ok::<(), Error>(());
+            };
+            let batch = Batch::pad(rows.iter().map(|row| &sequences[*row]), pipeline.pad());
+            let (vectors, timing) =
+                run(model, pipeline, place, (batch, request.dimensions)).await?;
+            let mut done = done.lock();
+            for (row, vector) in rows.into_iter().zip(vectors) {
+                done.0[row] = vector;
+            }
+            done.1 = sum(done.1, timing);
+        }
+    });
+    join_all(workers).await?;
+    let (vectors, parts) = done.into_inner();
+    let computed = place.clock.now().saturating_duration_since(tokenised);
+    let mut timing = scale(parts, computed);
+    timing.input += tokenised.saturating_duration_since(arrived);
+    let embeddings = Embeddings {
+        model: request.model,
+        vectors,
+        tokens,
+    };
+    Ok((embeddings, timing))
+}
+
+/// On compute threads, some texts at a time, so that a long list does not keep a core from everybody else.
+async fn tokenise(
+    model: &Arc<Model>,
+    pipeline: &TextPipeline,
+    place: Place<'_>,
+    inputs: EmbedInputs,
+) -> Result<Vec<Sequence>, Error> {
+    let inputs = Arc::new(inputs);
+    let count = match inputs.as_ref() {
+        EmbedInputs::Texts(texts) => texts.len(),
+        EmbedInputs::Tokens(tokens) => tokens.len(),
+    };
+    let mut sequences = Vec::with_capacity(count);
+    while sequences.len() < count {
+        if place.deadline.passed(place.clock.now()) {
+            return Err(Error::Timeout {
+                model: model.name.clone(),
+                place: "while tokenising for a call",
+            });
+        }
+        let range = sequences.len()..count.min(sequences.len() + TEXTS_PER_JOB);
+        let (encoder, inputs) = (pipeline.encoder(), Arc::clone(&inputs));
+        let encode = move || -> Result<Vec<Sequence>, Error> {
+            let one = |index: usize| match inputs.as_ref() {
+                EmbedInputs::Texts(texts) => encoder.encode(&texts[index]),
+                EmbedInputs::Tokens(tokens) => encoder.sequence(&tokens[index]),
+            };
+            range
+                .map(|index| {
+                    one(index).map_err(|error| {
+                        Error::request("input", format!("`input[{index}]`: {error}"))
+                    })
+                })
+                .collect()
+        };
+        let encoded = place.compute.run(encode).await;
+        sequences.extend(encoded.map_err(|refused| call::refused_error(model, refused))??);
+    }
+    Ok(sequences)
+}
+
+/// One sub-batch: a call like any other, whose outputs are pooled where they were computed.
+async fn run(
+    model: &Arc<Model>,
+    pipeline: &TextPipeline,
+    place: Place<'_>,
+    (batch, dimensions): (Batch, Option<usize>),
+) -> Result<(Vec<Vec<f32>>, Timing), Error> {
+    let attempt = model.statistics.begin(place.clock);
+    let rows = batch.rows;
+    let inputs = pipeline.inputs(&batch)?;
+    let finish = pipeline.finish(batch);
+    let finish = move |outputs: Vec<protocol::Tensor>| {
+        let mut vectors = finish.pool(outputs)?;
+        for vector in &mut vectors {
+            if let Some(dimensions) = dimensions {
+                shorten(vector, dimensions)
+                    .map_err(|error| Error::request("dimensions", error.to_string()))?;
+            }
+            if finish.normalized() {
+                normalize(vector);
+            }
+        }
+        Ok(vectors)
+    };
+    match call::run(model, place, inputs, finish).await {
+        Ok((vectors, timing)) => {
+            attempt.success(rows, &timing);
+            Ok((vectors, timing))
+        }
+        Err(error) => {
+            attempt.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+fn sum(left: Timing, right: Timing) -> Timing {
+    Timing {
+        queue: left.queue + right.queue,
+        input: left.input + right.input,
+        infer: left.infer + right.infer,
+        output: left.output + right.output,
+    }
+}
+
+/// Sub-batches run side by side, so their times can exceed the wall's; the shares are kept and the sum made to fit.
+fn scale(parts: Timing, wall: std::time::Duration) -> Timing {
+    let total = (parts.queue + parts.input + parts.infer + parts.output).as_secs_f64();
+    if total == 0.0 {
+        return Timing {
+            output: wall,
+            ..Timing::default()
+        };
+    }
+    let share = |part: std::time::Duration| wall.mul_f64((part.as_secs_f64() / total).min(1.0));
+    Timing {
+        queue: share(parts.queue),
+        input: share(parts.input),
+        infer: share(parts.infer),
+        output: share(parts.output),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base::{ErrorKind, Retry};
+use protocol::ApiError;
+
+use crate::engine::EngineError;
+
+/// Why a call got no answer, or the runtime did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read model repository `{}`: {reason}", path.display())]
+    Repository { path: PathBuf, reason: String },
+    #[error("cannot start compute threads: {0}")]
+    Threads(std::io::Error),
+    /// Triton's own words; its clients match on them.
+    #[error("Request for unknown model: '{model}' is not found")]
+    UnknownModel { model: String },
+    #[error("Request for unknown model: '{model}' version {version} is not found")]
+    UnknownVersion { model: String, version: String },
+    #[error("Request for unknown model: '{model}' version {version} is not at ready state")]
+    NotReady { model: String, version: String },
+    /// The request does not fit the model; `param` is the field at fault.
+    #[error("{message}")]
+    Request { message: String, param: String },
+    #[error("queue of model `{model}` is full ({waiting} waiting)")]
+    QueueFull { model: String, waiting: usize },
+    #[error("deadline passed {place} of model `{model}`")]
+    Timeout { model: String, place: &'static str },
+    #[error("model `{model}` failed: {reason}")]
+    Failed { model: String, reason: String },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Text(#[from] text::Error),
+}
+
+impl Error {
+    pub(crate) fn request(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Request {
+            message: message.into(),
+            param: param.into(),
+        }
+    }
+
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Repository { .. } | Self::Request { .. } => ErrorKind::Invalid,
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } => ErrorKind::NotFound,
+            Self::NotReady { .. } | Self::QueueFull { .. } => ErrorKind::Unavailable,
+            Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Threads(_) | Self::Failed { .. } => ErrorKind::Internal,
+            Self::Engine(error) => error.kind(),
+            Self::Text(error) => error.kind(),
+        }
+    }
+
+    pub fn retry(&self) -> Retry {
+        match self {
+            // Long enough for a queue of typical calls to move, short enough not to idle the lanes.
+            Self::QueueFull { .. } => Retry::After(Duration::from_secs(1)),
+            Self::NotReady { .. } => Retry::After(Duration::from_secs(2)),
+            _ => Retry::No,
+        }
+    }
+
+    fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } => Some("model_not_found"),
+            Self::NotReady { .. } => Some("model_not_ready"),
+            Self::QueueFull { .. } => Some("queue_full"),
+            Self::Timeout { .. } => Some("deadline_exceeded"),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let mut api = ApiError::new(error.kind(), error.to_string());
+        api.code = error.code();
+        api.retry = error.retry();
+        api.param = match error {
+            Error::UnknownModel { .. } | Error::UnknownVersion { .. } | Error::NotReady { .. } => {
+                Some("model".to_owned())
+            }
+            Error::Request { param, .. } => Some(param),
+            _ => None,
+        };
+        api
+    }
+}

@@ -1,0 +1,242 @@
+//! From a model's folder to a model that answers, on loader threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use protocol::TensorSpec;
+use protocol::config;
+use protocol::oip::proto::ModelConfig;
+
+use crate::choose::{Choice, Chosen};
+use crate::definition::Definition;
+use crate::embed::TextPipeline;
+use crate::lane::Slot;
+use crate::model::Model;
+use crate::queue::Queue;
+use crate::repository::{Found, select};
+use crate::request::{Interface, Port, Reshape};
+use crate::runtime::Inner;
+use crate::snapshot::{Snapshot, Version};
+use crate::statistics::Statistics;
+
+/// What is shown until a model's configuration has been read: its latest version is being loaded.
+pub(crate) fn first_snapshot(found: &[Found]) -> Snapshot {
+    let entry = |found: &Found| {
+        let state = match &found.problem {
+            Some(problem) => Version::Unavailable(problem.clone()),
+            None => Version::Loading,
+        };
+        let latest = latest(found);
+        (found.name.clone(), BTreeMap::from([(latest, state)]))
+    };
+    Snapshot {
+        models: found.iter().map(entry).collect(),
+    }
+}
+
+fn latest(found: &Found) -> u64 {
+    found.versions.keys().copied().next_back().unwrap_or(1)
+}
+
+/// Loads every model; returns at once, and `inner.loading` tells when all is done.
+///
+/// As many threads as cores: reading and preparing a model is mostly one core's work.
+pub(crate) fn load_all(inner: &Arc<Inner>, found: Vec<Found>) -> std::io::Result<()> {
+    let found: VecDeque<Found> = found
+        .into_iter()
+        .filter(|found| found.problem.is_none())
+        .collect();
+    let threads = found.len().min(inner.tools.compute.cores());
+    inner.loading.send_replace(threads);
+    let found = Arc::new(Mutex::new(found));
+    for index in 0..threads {
+        let (inner, found) = (Arc::clone(inner), Arc::clone(&found));
+        std::thread::Builder::new()
+            .name(format!("loader-{index}"))
+            .spawn(move || {
+                // In a loop of its own: the lock must not be held while loading.
+                while let Some(next) = next(&inner, &found) {
+                    load(&inner, &next);
+                }
+                inner.loading.send_modify(|threads| *threads -= 1);
+            })?;
+    }
+    Ok(())
+}
+
+fn next(inner: &Inner, found: &Mutex<VecDeque<Found>>) -> Option<Found> {
+    let next = found.lock().pop_front();
+    next.filter(|_| !inner.tasks.stopping())
+}
+
+fn load(inner: &Inner, found: &Found) {
+    let wanted = Definition::read(found).and_then(|definition| {
+        let policy = definition.config().version_policy;
+        let versions = select(&found.versions, policy.as_ref())?;
+        Ok((definition, versions))
+    });
+    let (definition, versions) = match wanted {
+        Ok(wanted) => wanted,
+        Err(reason) => {
+            let failed = Version::Unavailable(refused(&found.name, latest(found), reason));
+            return inner.publish(&found.name, BTreeMap::from([(latest(found), failed)]));
+        }
+    };
+    let mut states: BTreeMap<u64, Version> = versions
+        .iter()
+        .map(|version| (*version, Version::Loading))
+        .collect();
+    inner.publish(&found.name, states.clone());
+    for version in versions {
+        let state = match build(inner, &definition, (version, &found.versions[&version])) {
+            Ok(model) => {
+                tracing::info!(
+                    model = found.name,
+                    version,
+                    engine = model.engine,
+                    lanes = model.lanes,
+                    load_ms = model.load_ms,
+                    "model is ready"
+                );
+                Version::Ready(Arc::new(model))
+            }
+            Err(reason) => Version::Unavailable(refused(&found.name, version, reason)),
+        };
+        states.insert(version, state);
+        inner.publish(&found.name, states.clone());
+    }
+}
+
+/// Logs why, once, where the error stops.
+fn refused(model: &str, version: u64, reason: String) -> String {
+    tracing::error!(model, version, reason, "model is unavailable");
+    reason
+}
+
+fn build(
+    inner: &Inner,
+    definition: &Definition,
+    (number, folder): (u64, &Path),
+) -> Result<Model, String> {
+    let started = inner.tools.clock.now();
+    let cores = inner.tools.compute.cores();
+    let source = definition.source(folder)?;
+    let choice = Choice {
+        engines: &inner.engines,
+        source: &source,
+        sidecar: &definition.sidecar,
+        options: definition.options(cores),
+        tools: &inner.tools,
+    };
+    let mut chosen = choice.make()?;
+    let loaded = Arc::clone(&chosen.loaded);
+    let mut config = definition.complete(loaded.inputs(), loaded.outputs())?;
+    let interface = interface(&config, loaded.inputs(), loaded.outputs())?;
+    let text = definition.sidecar.text.as_ref();
+    let text = text
+        .map(|text| TextPipeline::load(&definition.folder, text, loaded.as_ref()))
+        .transpose()?;
+    let layout = definition.layout(cores, Some(loaded.as_ref()));
+    if let [group] = config.instance_group.as_mut_slice() {
+        group.count = i32::try_from(layout.lanes).unwrap_or(i32::MAX);
+    }
+    let (name, version) = (source.model, number.to_string());
+    let metrics = inner.metrics.model(&name, &version);
+    metrics
+        .lanes
+        .set(i64::try_from(layout.lanes).unwrap_or(i64::MAX));
+    let slots = slots(&mut chosen, layout.lanes)?;
+    let depth = metrics.pending.clone();
+    let elapsed = inner.tools.clock.now().saturating_duration_since(started);
+    Ok(Model {
+        queue: Queue::new(&name, loaded, slots, inner.queue_max, depth),
+        statistics: Statistics::new(metrics),
+        name,
+        version,
+        inputs: config::specs(&config).0,
+        config,
+        interface,
+        text,
+        lanes: layout.lanes,
+        threads: layout.threads,
+        engine: chosen.engine,
+        engine_version: chosen.version,
+        candidates: chosen.candidates,
+        load_ms: elapsed.as_secs_f64() * 1e3,
+    })
+}
+
+fn slots(chosen: &mut Chosen, lanes: usize) -> Result<Vec<Slot>, String> {
+    let first = chosen.lane.take();
+    let missing = lanes - usize::from(first.is_some());
+    let more = (0..missing).map(|_| chosen.loaded.lane());
+    first
+        .map(Ok)
+        .into_iter()
+        .chain(more)
+        .map(|lane| lane.map(Slot::new).map_err(|error| error.to_string()))
+        .collect()
+}
+
+/// Pairs the configuration's tensors with the engine's by name.
+fn interface(
+    config: &ModelConfig,
+    inputs: &[TensorSpec],
+    outputs: &[TensorSpec],
+) -> Result<Interface, String> {
+    let (input_specs, output_specs) = config::specs(config);
+    let port = |spec: &TensorSpec, engine: &[TensorSpec], reshape| {
+        let index = engine.iter().position(|engine| engine.name == spec.name)?;
+        Some(Port {
+            spec: spec.clone(),
+            engine: engine[index].clone(),
+            index,
+            reshape,
+        })
+    };
+    let mut interface = Interface {
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        batch_max: usize::try_from(config.max_batch_size)
+            .ok()
+            .filter(|batch| *batch > 0),
+    };
+    for (spec, input) in input_specs.iter().zip(&config.input) {
+        let reshape = input.reshape.as_ref().map(|reshape| Reshape {
+            from: input.dims.clone(),
+            to: reshape.shape.clone(),
+        });
+        let port = port(spec, inputs, reshape);
+        interface
+            .inputs
+            .push(port.ok_or_else(|| format!("the model has no input `{}`", spec.name))?);
+    }
+    for (spec, output) in output_specs.iter().zip(&config.output) {
+        let reshape = output.reshape.as_ref().map(|reshape| Reshape {
+            from: reshape.shape.clone(),
+            to: output.dims.clone(),
+        });
+        let port = port(spec, outputs, reshape);
+        interface
+            .outputs
+            .push(port.ok_or_else(|| format!("the model has no output `{}`", spec.name))?);
+    }
+    interface.inputs.sort_by_key(|port| port.index);
+    let known = |(place, port): (usize, &Port)| place == port.index;
+    let complete = interface.inputs.len() == inputs.len();
+    if complete && interface.inputs.iter().enumerate().all(known) {
+        return Ok(interface);
+    }
+    let unnamed = inputs.iter().find(|spec| {
+        interface
+            .inputs
+            .iter()
+            .all(|port| port.spec.name != spec.name)
+    });
+    Err(match unnamed {
+        Some(spec) => format!("the configuration lacks the model's input `{}`", spec.name),
+        None => "the configuration names an input twice".to_owned(),
+    })
+}

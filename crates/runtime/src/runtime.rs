@@ -1,0 +1,328 @@
+//! The handle that others hold: everything a door asks about models in this process.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base::{Clock, Deadline, Tasks};
+use parking_lot::RwLock;
+use protocol::oip::proto::{ModelConfig, ModelStatistics};
+use protocol::{
+    ApiError, BufferPool, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
+    ModelDescription, ModelMetadata, ModelState, Timing,
+};
+use telemetry::metrics::Registry;
+use tokio::sync::watch;
+
+use crate::call::{self, Place};
+use crate::choose::{Cache, Tools};
+use crate::compute::ComputePool;
+use crate::embed;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::loader;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::repository;
+use crate::snapshot::{Snapshot, Version};
+
+/// What the runtime is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folders in Triton's layout: `<repository>/<model>/<version>/model.onnx`.
+    pub repositories: Vec<PathBuf>,
+    /// Calls waiting for a lane, per model; one more is refused.
+    pub queue_max: usize,
+    /// Compute threads: the machine's core budget.
+    pub cores: usize,
+    /// Where engine choices are kept between starts; none keeps nothing.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What the runtime is given.
+#[derive(Debug)]
+pub struct Parts {
+    pub config: Config,
+    /// In the order of preference: the most complete first, built-ins anywhere.
+    pub engines: Vec<Arc<dyn Engine>>,
+    pub clock: Clock,
+    pub tasks: Tasks,
+    pub registry: Registry,
+    pub buffers: BufferPool,
+}
+
+/// Models in this process. Cheap to clone; dropping a future of its methods cancels the call.
+#[derive(Debug, Clone)]
+pub struct Runtime(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) engines: Vec<Arc<dyn Engine>>,
+    pub(crate) queue_max: usize,
+    pub(crate) tools: Tools,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Metrics,
+    /// Loader threads at work.
+    pub(crate) loading: watch::Sender<usize>,
+    buffers: BufferPool,
+    snapshot: ArcSwap<Snapshot>,
+}
+
+impl Inner {
+    /// Replaces what is known about one model.
+    pub(crate) fn publish(&self, name: &str, versions: BTreeMap<u64, Version>) {
+        self.snapshot.rcu(|before| {
+            let mut next = Snapshot::clone(before);
+            next.models.insert(name.to_owned(), versions.clone());
+            next
+        });
+    }
+}
+
+impl Runtime {
+    /// Looks at the repositories, starts the compute threads, and loads the models in the background.
+    pub fn start(parts: Parts) -> Result<Self, Error> {
+        let Parts {
+            config,
+            engines,
+            clock,
+            tasks,
+            registry,
+            buffers,
+        } = parts;
+        let found = repository::scan(&config.repositories)?;
+        for problem in found.iter().filter_map(|found| found.problem.as_ref()) {
+            tracing::error!(problem, "model is unavailable");
+        }
+        let compute = ComputePool::start(config.cores).map_err(Error::Threads)?;
+        let inner = Arc::new(Inner {
+            engines,
+            queue_max: config.queue_max,
+            metrics: Metrics::register(&registry, compute.cores()),
+            tools: Tools {
+                clock,
+                compute,
+                cache: config.cache_dir.as_deref().map(Cache::new),
+                quiet: RwLock::new(()),
+            },
+            tasks,
+            loading: watch::Sender::new(0),
+            buffers,
+            snapshot: ArcSwap::from_pointee(loader::first_snapshot(&found)),
+        });
+        loader::load_all(&inner, found).map_err(Error::Threads)?;
+        Ok(Self(inner))
+    }
+
+    /// Resolves when every model found at start is ready or unavailable.
+    pub async fn loaded(&self) {
+        let mut loading = self.0.loading.subscribe();
+        // The sender lives in self, so this ends by the count reaching zero.
+        let _closed = loading.wait_for(|threads| *threads == 0).await;
+    }
+
+    /// Whether a model of this name is in the repository, ready or not.
+    pub fn has(&self, model: &str) -> bool {
+        self.0.snapshot.load().models.contains_key(model)
+    }
+
+    /// Whether the model (this version, or any) answers now; unknown models are an error.
+    pub fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, ApiError> {
+        let snapshot = self.0.snapshot.load();
+        let (_, version) = snapshot.version(model, version)?;
+        Ok(version.state() == ModelState::Ready)
+    }
+
+    /// Whether every model that should be loaded is.
+    pub fn ready(&self) -> bool {
+        let snapshot = self.0.snapshot.load();
+        let mut versions = snapshot.models.values().flat_map(BTreeMap::values);
+        versions.all(|version| version.state() == ModelState::Ready)
+    }
+
+    pub fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError> {
+        let snapshot = self.0.snapshot.load();
+        let found = snapshot.model(model, version)?;
+        let ready = |(number, version): (&u64, &Version)| {
+            version.model().is_some().then(|| number.to_string())
+        };
+        let config = &found.config;
+        let platform = Some(&config.platform).filter(|platform| !platform.is_empty());
+        let outputs = &found.interface.outputs;
+        Ok(ModelMetadata {
+            name: found.name.clone(),
+            versions: snapshot.versions(model)?.iter().filter_map(ready).collect(),
+            platform: platform.unwrap_or(&config.backend).clone(),
+            inputs: found.inputs.clone(),
+            outputs: outputs.iter().map(|port| port.spec.clone()).collect(),
+        })
+    }
+
+    /// The merged configuration.
+    pub fn config(&self, model: &str, version: Option<&str>) -> Result<ModelConfig, ApiError> {
+        Ok(self.model(model, version)?.config.clone())
+    }
+
+    /// Every version known, ready or not, by name and version.
+    pub fn index(&self) -> Vec<IndexEntry> {
+        let snapshot = self.0.snapshot.load();
+        let mut index = Vec::new();
+        for (name, versions) in &snapshot.models {
+            for (number, version) in versions {
+                index.push(IndexEntry {
+                    name: name.clone(),
+                    version: number.to_string(),
+                    state: version.state(),
+                    reason: version.reason().to_owned(),
+                });
+            }
+        }
+        index
+    }
+
+    /// Counters since start; one entry per ready version, or only those of `model`.
+    pub fn statistics(
+        &self,
+        model: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<Vec<ModelStatistics>, ApiError> {
+        let snapshot = self.0.snapshot.load();
+        let count = |model: &Arc<Model>| model.statistics.snapshot(&model.name, &model.version);
+        let ready = |versions: &BTreeMap<u64, Version>| -> Vec<ModelStatistics> {
+            versions
+                .values()
+                .filter_map(Version::model)
+                .map(count)
+                .collect()
+        };
+        match (model, version.filter(|version| !version.is_empty())) {
+            (None, _) => Ok(snapshot.models.values().flat_map(ready).collect()),
+            (Some(model), None) => Ok(ready(snapshot.versions(model)?)),
+            (Some(model), version) => Ok(vec![count(snapshot.model(model, version)?)]),
+        }
+    }
+
+    /// Runs one inference.
+    pub async fn infer(
+        &self,
+        request: InferRequest,
+        deadline: Deadline,
+    ) -> Result<(InferResponse, Timing), ApiError> {
+        let model = self.model(&request.model, request.version.as_deref())?;
+        let place = self.place(deadline);
+        let attempt = model.statistics.begin(place.clock);
+        let mut batch = 1;
+        match self::infer(&model, place, request, &mut batch).await {
+            Ok((response, timing)) => {
+                attempt.success(batch, &timing);
+                Ok((response, timing))
+            }
+            Err(error) => {
+                attempt.fail(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Whether the model takes text.
+    pub fn embeds(&self, model: &str) -> bool {
+        self.model(model, None)
+            .is_ok_and(|model| model.text.is_some())
+    }
+
+    /// Turns text into vectors.
+    pub async fn embed(
+        &self,
+        request: EmbedRequest,
+        deadline: Deadline,
+    ) -> Result<(Embeddings, Timing), ApiError> {
+        let model = self.model(&request.model, None)?;
+        Ok(embed::embed(&model, self.place(deadline), request).await?)
+    }
+
+    /// Engine choices and their figures, for operators.
+    pub fn describe(&self) -> Vec<ModelDescription> {
+        let snapshot = self.0.snapshot.load();
+        let mut descriptions = Vec::new();
+        for (name, versions) in &snapshot.models {
+            for (number, version) in versions {
+                descriptions.push(describe(name, *number, version));
+            }
+        }
+        descriptions
+    }
+
+    fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
+        self.0.snapshot.load().model(name, version).map(Arc::clone)
+    }
+
+    fn place(&self, deadline: Deadline) -> Place<'_> {
+        Place {
+            clock: &self.0.tools.clock,
+            compute: &self.0.tools.compute,
+            buffers: &self.0.buffers,
+            deadline,
+        }
+    }
+}
+
+/// `batch` is told before the call runs, for the books.
+async fn infer(
+    model: &Model,
+    place: Place<'_>,
+    mut request: InferRequest,
+    batch: &mut usize,
+) -> Result<(InferResponse, Timing), Error> {
+    let arrived = place.clock.now();
+    let id = request.id.take();
+    let fitted = model.interface.fit(request)?;
+    *batch = fitted.batch;
+    let checked = place.clock.now().saturating_duration_since(arrived);
+    let (outputs, mut timing) = call::run(model, place, fitted.call, Ok).await?;
+    timing.input += checked;
+    let response = InferResponse {
+        model: model.name.clone(),
+        version: model.version.clone(),
+        id,
+        outputs: model.interface.answer(outputs, &fitted.outputs),
+        ..InferResponse::default()
+    };
+    Ok((response, timing))
+}
+
+fn describe(name: &str, number: u64, version: &Version) -> ModelDescription {
+    let mut description = ModelDescription {
+        name: name.to_owned(),
+        version: number.to_string(),
+        state: version.state(),
+        reason: version.reason().to_owned(),
+        engine: String::new(),
+        engine_version: String::new(),
+        candidates: Vec::new(),
+        lanes: 0,
+        load_ms: 0.0,
+        text: false,
+    };
+    if let Some(model) = version.model() {
+        model.engine.clone_into(&mut description.engine);
+        description.engine_version.clone_from(&model.engine_version);
+        description.candidates.clone_from(&model.candidates);
+        description.lanes = model.lanes;
+        description.load_ms = model.load_ms;
+        description.text = model.text.is_some();
+    }
+    description
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("engines", &self.engines)
+            .field("queue_max", &self.queue_max)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! What a model version has done so far, in Triton's statistics' shape.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base::Clock;
+use parking_lot::Mutex;
+use protocol::Timing;
+use protocol::oip::proto::{
+    InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration,
+};
+
+use crate::error::Error;
+use crate::metrics::{Failure, ModelMetrics};
+
+/// Counts one model version's requests; shared by its calls.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    pub(crate) metrics: ModelMetrics,
+    counters: Mutex<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    last_inference_ms: u64,
+    inferences: u64,
+    executions: u64,
+    success: Sum,
+    fail: Sum,
+    queue: Sum,
+    input: Sum,
+    infer: Sum,
+    output: Sum,
+    /// By batch size: input, infer, output.
+    batches: BTreeMap<u64, [Sum; 3]>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    count: u64,
+    ns: u64,
+}
+
+impl Sum {
+    fn add(&mut self, time: Duration) {
+        self.count += 1;
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.ns = self.ns.saturating_add(ns);
+    }
+
+    fn wire(self) -> Option<StatisticDuration> {
+        Some(StatisticDuration {
+            count: self.count,
+            ns: self.ns,
+        })
+    }
+}
+
+/// One request being served. It counts as cancelled unless it is settled, so that a dropped future is counted, too.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    statistics: Arc<Statistics>,
+    clock: Clock,
+    started: std::time::Instant,
+    settled: bool,
+}
+
+impl Statistics {
+    pub(crate) fn new(metrics: ModelMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            metrics,
+            counters: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>, clock: &Clock) -> Attempt {
+        Attempt {
+            statistics: Arc::clone(self),
+            clock: clock.clone(),
+            started: clock.now(),
+            settled: false,
+        }
+    }
+
+    pub(crate) fn snapshot(&self, name: &str, version: &str) -> ModelStatistics {
+        let counters = self.counters.lock();
+        let batch = |(size, [input, infer, output]): (&u64, &[Sum; 3])| InferBatchStatistics {
+            batch_size: *size,
+            compute_input: input.wire(),
+            compute_infer: infer.wire(),
+            compute_output: output.wire(),
+        };
+        ModelStatistics {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            last_inference: counters.last_inference_ms,
+            inference_count: counters.inferences,
+            execution_count: counters.executions,
+            inference_stats: Some(InferStatistics {
+                success: counters.success.wire(),
+                fail: counters.fail.wire(),
+                queue: counters.queue.wire(),
+                compute_input: counters.input.wire(),
+                compute_infer: counters.infer.wire(),
+                compute_output: counters.output.wire(),
+                cache_hit: Sum::default().wire(),
+                cache_miss: Sum::default().wire(),
+            }),
+            batch_stats: counters.batches.iter().map(batch).collect(),
+            ..ModelStatistics::default()
+        }
+    }
+}
+
+impl Attempt {
+    /// Books a success with the times of its parts.
+    pub(crate) fn success(mut self, batch: usize, timing: &Timing) {
+        self.settled = true;
+        let total = self.elapsed();
+        let metrics = &self.statistics.metrics;
+        metrics.success.inc();
+        metrics.executions.inc();
+        let batch = u64::try_from(batch).unwrap_or(u64::MAX);
+        metrics.inferences.add(batch);
+        let Timing {
+            queue,
+            input,
+            infer,
+            output,
+        } = *timing;
+        metrics.observe([total, queue, input, infer, output]);
+        let mut counters = self.statistics.counters.lock();
+        counters.last_inference_ms = millis(self.clock.wall());
+        counters.inferences += batch;
+        counters.executions += 1;
+        counters.success.add(total);
+        counters.queue.add(queue);
+        counters.input.add(input);
+        counters.infer.add(infer);
+        counters.output.add(output);
+        let sums = counters.batches.entry(batch).or_default();
+        for (sum, time) in sums.iter_mut().zip([input, infer, output]) {
+            sum.add(time);
+        }
+    }
+
+    pub(crate) fn fail(mut self, error: &Error) {
+        self.settled = true;
+        self.book_failure(match error {
+            Error::QueueFull { .. } | Error::Timeout { .. } => Failure::Rejected,
+            Error::Engine(_) | Error::Failed { .. } => Failure::Backend,
+            _ => Failure::Other,
+        });
+    }
+
+    fn book_failure(&self, failure: Failure) {
+        self.statistics.metrics.failure(failure).inc();
+        let elapsed = self.elapsed();
+        self.statistics.counters.lock().fail.add(elapsed);
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.clock.now().saturating_duration_since(self.started)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.book_failure(Failure::Canceled);
+        }
+    }
+}
+
+fn millis(wall: SystemTime) -> u64 {
+    let since_epoch = wall.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since_epoch.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
