@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::log::Log;
-use crate::{binary, wait};
+use crate::{binary, repository, wait};
 
 /// How to start one; reads like a sentence.
 #[derive(Debug, Default)]
@@ -122,12 +122,31 @@ impl Kapok {
             std::fs::write(home.join("kapok.yaml"), yaml).expect("the folder is ours");
             command.arg("--config").arg("kapok.yaml");
         }
+        isolate(&mut command, home);
         command
             .envs(self.envs.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
+    }
+}
+
+/// Nothing of the user's own set-up reaches a test: no configuration, no remembered choice of engine. Only the library
+/// that `cargo xtask fetch` placed is named.
+fn isolate(command: &mut Command, home: &Path) {
+    for name in [
+        "KAPOK_CONFIG",
+        "KAPOK_MODEL_REPO",
+        "KAPOK_LISTEN",
+        "KAPOK_ADMIN",
+        "KAPOK_LOG",
+    ] {
+        command.env_remove(name);
+    }
+    command.env("XDG_CACHE_HOME", home.join("cache"));
+    if let Some(library) = repository::onnxruntime() {
+        command.env("ORT_DYLIB_PATH", library);
     }
 }
 

@@ -126,3 +126,12 @@ pub fn fetched(model: &str) -> PathBuf {
     );
     folder
 }
+
+/// ONNX Runtime's library in the cache, if it was fetched.
+pub fn onnxruntime() -> Option<PathBuf> {
+    let libraries = std::fs::read_dir(cache().join("lib")).ok()?;
+    libraries
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains("libonnxruntime.so"))
+}

@@ -30,10 +30,14 @@ fn embeddings_equal_a_reference_from_the_weights() {
 #[test]
 fn onnx_node_tests_and_light_models() {
     let kapok = e2e::binary();
+    let library = repository::onnxruntime().expect("run `cargo xtask fetch`");
+    let home = tempfile::tempdir().expect("a temporary folder");
     println!(
         "{}",
         Script::new("onnx_conformance.py")
             .env("KAPOK", kapok.display())
+            .env("ORT_DYLIB_PATH", library.display())
+            .env("XDG_CACHE_HOME", home.path().display())
             .run()
     );
 }
