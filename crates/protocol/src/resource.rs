@@ -6,7 +6,20 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
+
+mod locate;
+mod parse;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+pub use crate::file_error::FileError as ResourceError;
+pub use parse::{fuzz_resource_yaml, parse_documents};
+pub use secret::Secret;
+pub use validate::Problem;
 
 /// The only version so far.
 pub const API_VERSION: &str = "kapok.dev/v1alpha1";
@@ -33,6 +46,37 @@ pub enum Spec {
     Upstream(UpstreamSpec),
     Route(RouteSpec),
     Key(KeySpec),
+}
+
+impl Spec {
+    /// Every kind there is, in the order of the words.
+    pub const KINDS: [&str; 4] = ["Node", "Upstream", "Route", "Key"];
+
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Node(_) => "Node",
+            Self::Upstream(_) => "Upstream",
+            Self::Route(_) => "Route",
+            Self::Key(_) => "Key",
+        }
+    }
+}
+
+impl Serialize for Resource {
+    /// As a manifest: `apiVersion`, `kind`, `metadata`, `spec`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut manifest = serializer.serialize_struct("Resource", 4)?;
+        manifest.serialize_field("apiVersion", API_VERSION)?;
+        manifest.serialize_field("kind", self.spec.kind())?;
+        manifest.serialize_field("metadata", &self.metadata)?;
+        match &self.spec {
+            Spec::Node(spec) => manifest.serialize_field("spec", spec)?,
+            Spec::Upstream(spec) => manifest.serialize_field("spec", spec)?,
+            Spec::Route(spec) => manifest.serialize_field("spec", spec)?,
+            Spec::Key(spec) => manifest.serialize_field("spec", spec)?,
+        }
+        manifest.end()
+    }
 }
 
 /// This process: where it listens, what it loads, its bounds.
@@ -126,15 +170,6 @@ pub enum UpstreamKind {
     Sglang,
     Triton,
     Kapok,
-}
-
-/// A secret is named, not written: an environment variable or a file; `value` is for tests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Secret {
-    Env(String),
-    File(PathBuf),
-    Value(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
