@@ -101,10 +101,13 @@ impl Builtin {
     }
 }
 
-/// Where `cargo xtask fetch` puts what is never committed: `KAPOK_CACHE`, or the user's cache folder.
+/// Where `cargo xtask fetch` puts what is never committed: `KAPOK_TEST_CACHE` (set by `cargo xtask test`), `KAPOK_CACHE`,
+/// or the user's cache folder.
 pub fn cache() -> PathBuf {
-    if let Some(given) = std::env::var_os("KAPOK_CACHE") {
-        return PathBuf::from(given);
+    for name in ["KAPOK_TEST_CACHE", "KAPOK_CACHE"] {
+        if let Some(given) = std::env::var_os(name) {
+            return PathBuf::from(given);
+        }
     }
     let base = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
@@ -127,8 +130,11 @@ pub fn fetched(model: &str) -> PathBuf {
     folder
 }
 
-/// ONNX Runtime's library in the cache, if it was fetched.
+/// ONNX Runtime's library: the one named by `ORT_DYLIB_PATH`, or the one in the cache if it was fetched.
 pub fn onnxruntime() -> Option<PathBuf> {
+    if let Some(given) = std::env::var_os("ORT_DYLIB_PATH") {
+        return Some(PathBuf::from(given));
+    }
     let libraries = std::fs::read_dir(cache().join("lib")).ok()?;
     libraries
         .flatten()
