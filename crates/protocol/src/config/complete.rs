@@ -43,7 +43,17 @@ pub fn complete(
     if config.name.is_empty() {
         name.clone_into(&mut config.name);
     }
-    backend(config);
+    let ensemble = matches!(
+        config.scheduling_choice,
+        Some(SchedulingChoice::EnsembleScheduling(_))
+    );
+    if ensemble {
+        if config.platform.is_empty() && config.backend.is_empty() {
+            "ensemble".clone_into(&mut config.platform);
+        }
+    } else {
+        backend(config, !(inputs.is_empty() && outputs.is_empty()));
+    }
     // Triton asks the model only when the file does not describe both sides.
     if config.backend == ONNX_BACKEND
         && (config.input.is_empty() && config.batch_input.is_empty() || config.output.is_empty())
@@ -53,20 +63,25 @@ pub fn complete(
     }
     version_policy(config);
     preferred_batch_sizes(config);
-    if !matches!(
-        config.scheduling_choice,
-        Some(SchedulingChoice::EnsembleScheduling(_))
-    ) {
+    if !ensemble {
         pinned_memory(config);
         instances(config);
     }
     Ok(())
 }
 
-/// Backend, platform and file name each imply the others.
-fn backend(config: &mut ModelConfig) {
-    if config.backend.is_empty() && matches!(config.platform.as_str(), "" | ONNX_PLATFORM) {
+/// Backend, platform and file name each imply the others. With none of them, a model that could be read is ONNX; one
+/// that could not may say its backend in its name, as in `echo.identity`.
+fn backend(config: &mut ModelConfig, described: bool) {
+    let silent = config.backend.is_empty() && config.platform.is_empty();
+    if config.platform == ONNX_PLATFORM && config.backend.is_empty() || silent && described {
         ONNX_BACKEND.clone_into(&mut config.backend);
+    } else if silent
+        && config.default_model_filename.is_empty()
+        && let Some((_, suffix)) = config.name.split_once('.')
+    {
+        config.default_model_filename = format!("model.{suffix}");
+        config.backend = suffix.to_owned();
     }
     if config.backend == ONNX_BACKEND {
         if config.platform.is_empty() {

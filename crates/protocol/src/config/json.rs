@@ -14,9 +14,9 @@ pub fn to_json(config: &ModelConfig) -> String {
         .use_proto_field_name(true)
         .stringify_64_bit_integers(false)
         .skip_default_fields(false);
-    let mut json = serde_json::Serializer::new(Vec::new());
+    // By way of a value, whose maps are sorted: equal configurations are equal text.
     message
-        .serialize_with_options(&mut json, &options)
-        .expect("writing to memory cannot fail");
-    String::from_utf8(json.into_inner()).expect("JSON is UTF-8")
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .expect("every field has a JSON form")
+        .to_string()
 }

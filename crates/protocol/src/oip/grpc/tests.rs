@@ -1,1 +1,303 @@
+use std::collections::VecDeque;
 
+use bytes::{Buf, Bytes};
+use prost::Message as _;
+
+use super::*;
+use crate::oip::proto::infer_parameter::ParameterChoice;
+use crate::oip::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use crate::oip::proto::{InferParameter, InferTensorContents, ModelInferRequest};
+use crate::tensor::ALIGNMENT;
+use crate::{ApiError, DataType, InferResponse, Parameter, Tensor};
+
+mod roundtrip;
+
+/// A body as it comes from the network: one `Bytes` a frame.
+struct Frames(VecDeque<Bytes>);
+
+impl Frames {
+    fn cut(whole: &[u8], sizes: &[usize]) -> Self {
+        let mut rest = whole;
+        let mut frames = VecDeque::new();
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (frame, after) = rest.split_at(rest.len().min((*size).max(1)));
+            frames.push_back(Bytes::copy_from_slice(frame));
+            rest = after;
+        }
+        Self(frames)
+    }
+}
+
+impl Buf for Frames {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.front().map_or(&[], |frame| frame)
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while count > 0 {
+            let front = self.0.front_mut().expect("no more than remains");
+            let step = front.len().min(count);
+            front.advance(step);
+            count -= step;
+            if front.is_empty() {
+                self.0.pop_front();
+            }
+        }
+    }
+}
+
+fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
+    InferInputTensor {
+        name: name.into(),
+        datatype: datatype.into(),
+        shape: shape.to_vec(),
+        ..InferInputTensor::default()
+    }
+}
+
+fn request(inputs: Vec<InferInputTensor>, raw: &[&[u8]]) -> ModelInferRequest {
+    ModelInferRequest {
+        model_name: "m".into(),
+        inputs,
+        raw_input_contents: raw.iter().map(|raw| Bytes::copy_from_slice(raw)).collect(),
+        ..ModelInferRequest::default()
+    }
+}
+
+fn typed(name: &str, datatype: &str, contents: InferTensorContents) -> InferInputTensor {
+    InferInputTensor {
+        contents: Some(contents),
+        ..input(name, datatype, &[2])
+    }
+}
+
+fn error(message: ModelInferRequest) -> String {
+    infer_request(message).map_or_else(|error| error.message, |_| String::new())
+}
+
+#[test]
+fn raw_tensors_are_aligned_in_a_pooled_buffer() {
+    let floats: Vec<u8> = (0..5_000_u32)
+        .flat_map(|n| (n as f32).to_le_bytes())
+        .collect();
+    let message = request(vec![input("x", "FP32", &[5_000])], &[&floats]);
+    let pool = BufferPool::default();
+    let frames = Frames::cut(&message.encode_to_vec(), &[1, 7, 4096, 16_384]);
+    let decoded = decode_infer(frames, &pool).expect("a valid request");
+    let data = &decoded.inputs[0].data;
+    assert_eq!(data.as_ptr().align_offset(ALIGNMENT), 0);
+    assert_eq!(data, &floats);
+    assert_eq!(pool.idle_bytes(), 0);
+    drop(decoded);
+    assert!(pool.idle_bytes() >= floats.len(), "the buffer comes back");
+}
+
+#[test]
+fn every_typed_list_becomes_its_bytes() {
+    let c = InferTensorContents::default;
+    #[rustfmt::skip]
+    let cases: Vec<(&str, InferTensorContents, Vec<u8>)> = vec![
+        ("BOOL", InferTensorContents { bool_contents: vec![true, false], ..c() }, vec![1, 0]),
+        ("INT8", InferTensorContents { int_contents: vec![-1, 127], ..c() }, vec![255, 127]),
+        ("INT16", InferTensorContents { int_contents: vec![-2, 256], ..c() }, vec![254, 255, 0, 1]),
+        ("INT32", InferTensorContents { int_contents: vec![1, -1], ..c() }, vec![1, 0, 0, 0, 255, 255, 255, 255]),
+        ("UINT8", InferTensorContents { uint_contents: vec![0, 255], ..c() }, vec![0, 255]),
+        ("UINT16", InferTensorContents { uint_contents: vec![1, 65_535], ..c() }, vec![1, 0, 255, 255]),
+        ("UINT32", InferTensorContents { uint_contents: vec![1, 2], ..c() }, vec![1, 0, 0, 0, 2, 0, 0, 0]),
+        ("INT64", InferTensorContents { int64_contents: vec![1, -1], ..c() }, [1_i64, -1].map(i64::to_le_bytes).concat()),
+        ("UINT64", InferTensorContents { uint64_contents: vec![1, u64::MAX], ..c() }, [1, u64::MAX].map(u64::to_le_bytes).concat()),
+        ("FP32", InferTensorContents { fp32_contents: vec![0.5, -1.0], ..c() }, [0.5_f32, -1.0].map(f32::to_le_bytes).concat()),
+        ("FP64", InferTensorContents { fp64_contents: vec![0.5, -1.0], ..c() }, [0.5_f64, -1.0].map(f64::to_le_bytes).concat()),
+        ("BYTES", InferTensorContents { bytes_contents: vec![Bytes::from("ab"), Bytes::new()], ..c() }, vec![2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0]),
+    ];
+    for (datatype, contents, expected) in cases {
+        let decoded = infer_request(request(vec![typed("x", datatype, contents)], &[]));
+        let tensor = decoded.expect(datatype).inputs.remove(0);
+        assert_eq!(tensor.data, expected, "{datatype}");
+        assert_eq!(tensor.dtype.name(), datatype);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_an_input_is_said_with_its_name() {
+    let ints = || InferTensorContents {
+        int_contents: vec![1, 300],
+        ..InferTensorContents::default()
+    };
+    let floats = || InferTensorContents {
+        fp32_contents: vec![1.0, 2.0],
+        ..InferTensorContents::default()
+    };
+    let i32s = |name| input(name, "INT32", &[1]);
+    #[rustfmt::skip]
+    let cases = [
+        (request(vec![typed("x", "INT32", ints()), i32s("y")], &[&[0; 4]]),
+         "contents field must not be specified when using raw_input_contents for 'x' for model 'm'"),
+        (request(vec![i32s("x"), i32s("y")], &[&[0; 4]]),
+         "unable to find data for input tensor 'y' for model 'm' in request."),
+        (request(vec![i32s("x")], &[&[0; 4], &[0; 4]]),
+         "2 raw input contents for model 'm', but its inputs need 1"),
+        (request(vec![typed("x", "FP32", ints())], &[]),
+         "unexpected explicit tensor data for input tensor 'x' for model 'm' of type 'INT32', expected datatype 'FP32'"),
+        (request(vec![typed("x", "FP16", floats())], &[]),
+         "unexpected explicit tensor data for input tensor 'x' for model 'm' of type 'FP32', expected datatype 'FP16'"),
+        (request(vec![typed("x", "INT8", ints())], &[]),
+         "input `x`: element 1 is 300, which INT8 cannot hold"),
+        (request(vec![input("x", "INT33", &[1])], &[&[0; 4]]),
+         "input `x`: unknown datatype `INT33`; did you mean `INT32`?"),
+        (request(vec![input("x", "INT32", &[1, -1])], &[&[0; 4]]),
+         "input `x`: dimension -1 of shape [1, -1]; a request's shape has no negative dimensions"),
+        (request(vec![input("x", "INT32", &[2])], &[&[0; 4]]),
+         "tensor `x`: 4 bytes given, shape and type need 8"),
+        (request(vec![input("x", "BYTES", &[1])], &[&[9, 0, 0, 0, 1]]),
+         "tensor `x`: an element's length runs past the end of the data"),
+        (request(vec![input("x", "INT64", &[i64::MAX, 2])], &[&[0; 4]]),
+         "tensor `x`: shape [9223372036854775807, 2] has more elements than can be addressed"),
+    ];
+    for (message, expected) in cases {
+        assert_eq!(error(message), expected);
+    }
+}
+
+#[test]
+fn an_input_in_shared_memory_is_refused_by_name() {
+    let mut shared = input("x", "INT32", &[1]);
+    let region = InferParameter {
+        parameter_choice: Some(ParameterChoice::StringParam("r".into())),
+    };
+    shared
+        .parameters
+        .insert("shared_memory_region".into(), region);
+    let refused = infer_request(request(vec![shared], &[])).expect_err("no shared memory here");
+    assert_eq!(refused.kind, base::ErrorKind::Unsupported);
+    assert_eq!(refused.param.as_deref(), Some("x"));
+}
+
+#[test]
+fn a_length_beyond_the_body_is_an_error_and_not_an_allocation() {
+    // Field 7, then a claim of 1 GiB, 2^63 bytes, and a varint that never ends.
+    for claim in [
+        &b"\x3a\x80\x80\x80\x80\x04"[..],
+        b"\x3a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
+        b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x0a\x80\x80\x80\x80\x04",
+        b"\x2a\x05\x0a",
+    ] {
+        let refused = decode_infer(claim, &BufferPool::new(0)).expect_err("nothing is there");
+        assert_eq!(refused.kind, base::ErrorKind::Invalid, "{refused}");
+    }
+}
+
+#[test]
+fn a_flood_of_empty_inputs_is_refused() {
+    let flood = b"\x2a\x00".repeat(20_000);
+    let refused = decode_infer(&flood[..], &BufferPool::new(0)).expect_err("too many");
+    assert_eq!(
+        refused.message,
+        "a request has at most 16384 inputs and as many outputs"
+    );
+}
+
+#[test]
+fn parameters_of_every_type_arrive() {
+    let choices = [
+        ("b", ParameterChoice::BoolParam(true), Parameter::Bool(true)),
+        (
+            "d",
+            ParameterChoice::DoubleParam(0.5),
+            Parameter::Double(0.5),
+        ),
+        ("i", ParameterChoice::Int64Param(-1), Parameter::Int(-1)),
+        (
+            "s",
+            ParameterChoice::StringParam("x".into()),
+            Parameter::Text("x".into()),
+        ),
+        (
+            "u",
+            ParameterChoice::Uint64Param(u64::MAX),
+            Parameter::Uint(u64::MAX),
+        ),
+    ];
+    let mut message = request(vec![], &[]);
+    for (name, choice, _) in choices.clone() {
+        let parameter_choice = Some(choice);
+        message
+            .parameters
+            .insert(name.into(), InferParameter { parameter_choice });
+    }
+    let decoded = infer_request(message.clone()).expect("valid");
+    for (name, _, expected) in choices {
+        assert_eq!(decoded.parameters[name], expected);
+    }
+    message
+        .parameters
+        .insert("none".into(), InferParameter::default());
+    assert_eq!(
+        error(message),
+        "parameter `none` of the request has no value"
+    );
+}
+
+fn response(outputs: Vec<Tensor>) -> InferResponse {
+    InferResponse {
+        model: "m".into(),
+        version: "1".into(),
+        id: Some("7".into()),
+        parameters: [("p".to_owned(), Parameter::Int(1))].into(),
+        outputs,
+    }
+}
+
+#[test]
+fn large_outputs_are_sent_without_a_copy() -> Result<(), Box<dyn std::error::Error>> {
+    let large = Bytes::from(vec![7; 100_000]);
+    let outputs = vec![
+        Tensor::new(
+            "small",
+            DataType::Uint8,
+            vec![2],
+            Bytes::from_static(&[1, 2]),
+        )?,
+        Tensor::new("large", DataType::Uint8, vec![100_000], large.clone())?,
+        Tensor::new("last", DataType::Uint8, vec![1], Bytes::from_static(&[3]))?,
+    ];
+    let pieces = encode_infer(response(outputs.clone()));
+    assert_eq!(pieces.len(), 3);
+    assert_eq!(pieces[1].as_ptr(), large.as_ptr());
+    let whole = pieces.concat();
+    assert_eq!(
+        whole,
+        infer_response(response(outputs.clone())).encode_to_vec()
+    );
+
+    let streamed = encode_stream_infer(response(outputs.clone())).concat();
+    let decoded = crate::oip::proto::ModelStreamInferResponse::decode(&streamed[..])?;
+    assert_eq!(
+        decoded.infer_response,
+        Some(infer_response(response(outputs)))
+    );
+    Ok(())
+}
+
+#[test]
+fn the_corpus_is_survived() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/grpc_infer");
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(folder).expect("the corpus is checked in") {
+        let data = std::fs::read(entry.expect("a file").path()).expect("readable");
+        fuzz_grpc_infer(&data);
+        for cut in 0..data.len().min(200) {
+            fuzz_grpc_infer(&data[..cut]);
+        }
+        seeds += 1;
+    }
+    assert!(seeds >= 20, "{seeds}");
+}
