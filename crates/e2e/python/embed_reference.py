@@ -28,7 +28,7 @@ def load(path):
             continue
         begin, end = entry["data_offsets"]
         array = np.frombuffer(data[begin:end], KINDS[entry["dtype"]]).reshape(entry["shape"])
-        tensors[name.removeprefix("bert.")] = array.astype(np.float64) if array.dtype.kind == "f" else array
+        tensors[name.removeprefix("bert.")] = array.astype(np.float32) if array.dtype.kind == "f" else array
     return tensors
 
 
