@@ -200,6 +200,16 @@ fn data_type(number: i32) -> Option<DataType> {
 }
 
 impl Description {
+    /// Refuses, by name, what no engine could hand to a client; a type that is not declared may still be inferred.
+    pub fn check_kinds(&self) -> Result<(), String> {
+        let inputs = self.inputs.iter().map(|port| (port, "input"));
+        let outputs = self.outputs.iter().map(|port| (port, "output"));
+        inputs
+            .chain(outputs)
+            .filter(|(port, _)| port.kind != PortKind::Undeclared)
+            .try_for_each(|(port, role)| port.dtype(role).map(|_| ()))
+    }
+
     /// Inputs and outputs as a client sees them, or which one cannot be shown and why.
     ///
     /// The protocol cannot say "any rank". An input without one takes the dimensions `configured` for it; an output
@@ -209,6 +219,7 @@ impl Description {
         configured: &[TensorSpec],
     ) -> Result<(Vec<TensorSpec>, Vec<TensorSpec>), String> {
         let inputs = self.inputs.iter().map(|port| {
+            let dtype = port.dtype("input")?;
             let named = || configured.iter().find(|spec| spec.name == port.name);
             let shape = port
                 .shape
@@ -220,7 +231,7 @@ impl Description {
                         port.name
                     )
                 })?;
-            Ok(TensorSpec::new(&port.name, port.dtype("input")?, shape))
+            Ok(TensorSpec::new(&port.name, dtype, shape))
         });
         let outputs = self.outputs.iter().map(|port| {
             let shape = port.shape.clone().unwrap_or_else(|| vec![-1]);

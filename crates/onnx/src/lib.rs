@@ -5,16 +5,20 @@
 //! OpenVINO will be a third engine beside them (`openvino.rs`: its C library found like ONNX Runtime's).
 //!
 //! `unsafe` is allowed in this room only, and denied unless a line asks for it: asking a library for its version before
-//! it is loaded for good, and reading an output where ONNX Runtime left it.
+//! it is loaded for good, reading an output where ONNX Runtime left it, and giving memory back after a load.
 //! Never here: lanes' threads, batching, warm-up and the choice between engines (runtime does those), the environment
 //! (kapok reads it and passes paths in).
 
 pub mod graph;
-pub mod proto;
 
+mod memory;
 mod ort;
+mod proto;
 mod reason;
 mod rten;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::ort::{OrtEngine, Search};
 pub use self::rten::RtenEngine;
@@ -46,6 +50,15 @@ fn elements<T: Pod>(tensor: &Tensor) -> Result<&[T], EngineError> {
         EngineError::Input(format!(
             "input `{}`: its data is not aligned for {}",
             tensor.name, tensor.dtype
+        ))
+    })
+}
+
+fn bools(tensor: &Tensor) -> Result<&[bool], EngineError> {
+    bytemuck::checked::try_cast_slice(&tensor.data).map_err(|_| {
+        EngineError::Input(format!(
+            "input `{}`: the bytes of BOOL must be 0 or 1",
+            tensor.name
         ))
     })
 }

@@ -19,7 +19,7 @@ use protocol::{Tensor, TensorSpec};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
 
 use crate::graph::{self, Description, Port, PortKind};
-use crate::reason;
+use crate::{memory, reason};
 use library::Library;
 
 pub use library::Search;
@@ -60,6 +60,7 @@ impl Engine for OrtEngine {
 
     fn load(&self, source: &Source, options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
         let declared = graph::describe(&source.path).map_err(|error| refuse(error.to_string()))?;
+        declared.check_kinds().map_err(refuse)?;
         let recipe = Recipe {
             library: Arc::clone(&self.library),
             path: source.path.clone(),
@@ -91,12 +92,14 @@ impl Recipe {
     fn session(&self) -> Result<Session, EngineError> {
         let commit = || self.options()?.commit_from_file(&self.path);
         // The wrapper panics on types it does not know; that costs this load, not the process.
-        catch_unwind(AssertUnwindSafe(commit))
+        let session = catch_unwind(AssertUnwindSafe(commit))
             .map_err(|_| failed("it panicked while reading the model"))?
             .map_err(|error| match error.code() {
                 ErrorCode::NoSuchFile => failed(reason::public(error.message())),
                 _ => refuse(reason::public(error.message())),
-            })
+            });
+        memory::give_back();
+        session
     }
 
     fn options(&self) -> ort::Result<SessionBuilder> {
@@ -109,9 +112,7 @@ impl Recipe {
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             // Memory plans are kept for each input shape ever seen, without bound.
-            .with_memory_pattern(self.static_shapes)?
-            // Weights get exactly what they need; the arena grows by powers of two.
-            .with_device_allocated_initializers()?)
+            .with_memory_pattern(self.static_shapes)?)
     }
 }
 

@@ -15,7 +15,7 @@ use protocol::{DataType, Tensor, TensorSpec};
 use rten::{Model, ModelOptions, NodeId, RunErrorKind, RunOptions, ThreadPool};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
 
-use crate::{graph, reason};
+use crate::{graph, memory, reason};
 
 const NAME: &str = "rten";
 
@@ -48,9 +48,10 @@ impl Engine for RtenEngine {
         // rten panics on some malformed graphs; that costs this load, not the process.
         let model = catch_unwind(AssertUnwindSafe(|| read(&source.path)))
             .unwrap_or_else(|_| Err(failed("it panicked while reading the model")))?;
+        memory::give_back();
         let shared = Shared {
-            input_nodes: nodes(&model, model.input_ids(), &inputs)?,
-            output_nodes: nodes(&model, model.output_ids(), &outputs)?,
+            input_nodes: input_nodes(&model, &inputs)?,
+            output_nodes: output_nodes(&model, &outputs)?,
             model,
             inputs,
             outputs,
@@ -106,20 +107,26 @@ fn check_carried(specs: &[TensorSpec], role: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// rten's ids of the declared inputs or outputs, which it keeps in the file's order.
-fn nodes(model: &Model, ids: &[NodeId], specs: &[TensorSpec]) -> Result<Vec<NodeId>, EngineError> {
+/// rten's ids of the declared inputs, which it keeps in the file's order.
+fn input_nodes(model: &Model, specs: &[TensorSpec]) -> Result<Vec<NodeId>, EngineError> {
+    let ids = model.input_ids();
     let same = |(id, spec): (&NodeId, &TensorSpec)| {
-        model
-            .node_info(*id)
-            .and_then(|info| info.name().map(str::to_owned))
-            == Some(spec.name.clone())
+        let info = model.node_info(*id);
+        info.is_some_and(|info| info.name() == Some(spec.name.as_str()))
     };
     if ids.len() == specs.len() && ids.iter().zip(specs).all(same) {
         return Ok(ids.to_vec());
     }
-    Err(refuse(
-        "its inputs or outputs are not those that the file declares",
-    ))
+    Err(refuse("its inputs are not those that the file declares"))
+}
+
+/// The same for outputs; by place only, for an output that was computed while loading has no name any more.
+fn output_nodes(model: &Model, specs: &[TensorSpec]) -> Result<Vec<NodeId>, EngineError> {
+    let ids = model.output_ids();
+    if ids.len() == specs.len() {
+        return Ok(ids.to_vec());
+    }
+    Err(refuse("its outputs are not those that the file declares"))
 }
 
 struct Shared {

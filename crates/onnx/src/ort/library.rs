@@ -68,14 +68,18 @@ pub(super) fn find(search: &Search) -> Result<Arc<Library>, EngineError> {
     if let Some(library) = loaded.as_ref() {
         return Ok(Arc::clone(library));
     }
+    let (path, version) = locate(search)?;
+    let library = Arc::new(load(path, version)?);
+    *loaded = Some(Arc::clone(&library));
+    Ok(library)
+}
+
+/// The first library that is new enough, and its version.
+fn locate(search: &Search) -> Result<(PathBuf, String), EngineError> {
     let mut refused = Vec::new();
     for path in candidates(search) {
         match check(&path) {
-            Ok(version) => {
-                let library = Arc::new(load(path, version)?);
-                *loaded = Some(Arc::clone(&library));
-                return Ok(library);
-            }
+            Ok(version) => return Ok((path, version)),
             Err(reason) => refused.push(format!("`{}`: {reason}", file_name(&path))),
         }
     }
@@ -247,3 +251,6 @@ impl fmt::Display for Version {
         write!(f, "{}.{}", self.major, self.minor)
     }
 }
+
+#[cfg(test)]
+mod tests;

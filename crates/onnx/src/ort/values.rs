@@ -20,11 +20,7 @@ use super::failed;
 /// Binds a tensor's bytes as they lie; only strings are copied, for they become C++ strings.
 pub(super) fn bind(tensor: &Tensor) -> Result<SessionInputValue<'_>, EngineError> {
     match tensor.dtype {
-        DataType::Bool => {
-            let elements: &[bool] = bytemuck::checked::try_cast_slice(&tensor.data)
-                .map_err(|_| wrong(tensor, "the bytes of BOOL must be 0 or 1"))?;
-            view(tensor, elements)
-        }
+        DataType::Bool => view(tensor, crate::bools(tensor)?),
         DataType::Uint8 => pod::<u8>(tensor),
         DataType::Uint16 => pod::<u16>(tensor),
         DataType::Uint32 => pod::<u32>(tensor),

@@ -25,14 +25,10 @@ pub(super) fn into_engine(tensor: &Tensor) -> Result<ValueOrView<'_>, EngineErro
                 .collect::<Result<_, _>>()?;
             owned(tensor, narrowed)
         }
-        DataType::Bool => owned(
-            tensor,
-            tensor
-                .data
-                .iter()
-                .map(|byte| i32::from(*byte != 0))
-                .collect(),
-        ),
+        DataType::Bool => {
+            let elements = crate::bools(tensor)?;
+            owned(tensor, elements.iter().copied().map(i32::from).collect())
+        }
         DataType::Fp16 => owned(tensor, crate::elements::<f16>(tensor)?.to_f32_vec()),
         DataType::Uint16
         | DataType::Uint32
