@@ -12,7 +12,9 @@
 mod catalogue;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod demo;
 mod fetch;
+mod http;
 mod minilm;
 mod process;
 mod setup;
@@ -67,6 +69,11 @@ enum Command {
         #[arg(last = true)]
         filter: Vec<String>,
     },
+    /// Real models behind one endpoint, real requests, and where their time went
+    #[command(
+        after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --once --output json"
+    )]
+    Demo(demo::Options),
     /// House rules that no compiler checks
     Tidy,
     /// Generate the protobuf types from crates/protocol/proto
@@ -89,6 +96,7 @@ fn main() -> ExitCode {
         Command::Fetch { list: true, .. } => fetch::list(),
         Command::Fetch { names, cache, .. } => fetch::run(&names, cache.dir),
         Command::Test { cache, filter } => testing::run_all(cache.dir, &filter),
+        Command::Demo(options) => demo::run_demo(&options),
         Command::Tidy => tidy::run(),
         Command::Codegen { check } => codegen(check),
     };
