@@ -3,14 +3,13 @@
 //! For the two places where a tree would cost too much: tensor data, and bodies that are only relayed. What is skipped
 //! is checked as well, so a body that passes is JSON.
 
+mod open;
 mod string;
 #[cfg(test)]
 mod tests;
 
+use open::{DEPTH_CAP, Open};
 pub(crate) use string::{Lone, Text, string_end};
-
-/// No caller allows more; what is open is kept in that many bits.
-const DEPTH_CAP: usize = 1024;
 
 /// Where and why a text is not the JSON that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -360,42 +359,5 @@ impl<'a> Reader<'a> {
 
     fn fault(&self, what: &'static str) -> Fault {
         Fault::Syntax { at: self.at, what }
-    }
-}
-
-/// What is open inside a skipped value, one bit each: set for an object.
-struct Open {
-    bits: [u64; DEPTH_CAP / 64],
-    depth: usize,
-}
-
-impl Default for Open {
-    fn default() -> Self {
-        Self {
-            bits: [0; DEPTH_CAP / 64],
-            depth: 0,
-        }
-    }
-}
-
-impl Open {
-    /// The reader's own depth limit keeps this in bounds.
-    fn push(&mut self, object: bool) {
-        let (word, bit) = (self.depth / 64, self.depth % 64);
-        if let Some(word) = self.bits.get_mut(word) {
-            *word = *word & !(1 << bit) | u64::from(object) << bit;
-        }
-        self.depth += 1;
-    }
-
-    fn pop(&mut self) {
-        self.depth -= 1;
-    }
-
-    fn top(&self) -> Option<bool> {
-        let last = self.depth.checked_sub(1)?;
-        self.bits
-            .get(last / 64)
-            .map(|word| word >> (last % 64) & 1 == 1)
     }
 }

@@ -14,7 +14,9 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-pub use bodies::{index, live, metadata, model_ready, ready, server_metadata, statistics};
+pub use bodies::{
+    EXTENSIONS, index, live, metadata, model_ready, ready, server_metadata, statistics,
+};
 pub use fuzz::fuzz_rest_infer;
 pub use header::{Header, Input, InputData, ResponseForm, parse_header, raw_request};
 pub use response::{EncodedResponse, encode};

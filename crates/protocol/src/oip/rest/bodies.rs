@@ -10,7 +10,7 @@ use crate::oip::proto::{
 };
 
 /// Triton's names for what this build answers, and nothing beyond it.
-const EXTENSIONS: [&str; 4] = [
+pub const EXTENSIONS: [&str; 4] = [
     "model_configuration",
     "binary_tensor_data",
     "parameters",

@@ -1,6 +1,6 @@
 //! The JSON part of an inference request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use base::ErrorKind;
 use bytes::Bytes;
@@ -121,7 +121,7 @@ fn elements<'a>(list: Option<&'a str>, name: &'static str) -> Result<Vec<&'a str
 
 fn read_inputs(list: Option<&str>) -> Result<Vec<Input<'_>>, ApiError> {
     let mut inputs: Vec<Input<'_>> = Vec::new();
-    let mut names = std::collections::HashSet::new();
+    let mut names = HashSet::new();
     let mut binary_bytes = 0_usize;
     for (index, text) in elements(list, "inputs")?.into_iter().enumerate() {
         let (input, place) = read_input(text, index)?;
@@ -208,6 +208,7 @@ type Outputs = (Vec<RequestedOutput>, BTreeMap<String, bool>);
 fn read_outputs(list: Option<&str>) -> Result<Outputs, ApiError> {
     let mut outputs: Vec<RequestedOutput> = Vec::new();
     let mut forms = BTreeMap::new();
+    let mut names = HashSet::new();
     if list.is_none() {
         return Ok((outputs, forms));
     }
@@ -226,7 +227,7 @@ fn read_outputs(list: Option<&str>) -> Result<Outputs, ApiError> {
             forms.insert(name.clone(), binary);
         }
         // Asked for twice is given once.
-        if outputs.iter().all(|output| output.name != name) {
+        if names.insert(name.clone()) {
             outputs.push(RequestedOutput { name, parameters });
         }
     }
@@ -234,7 +235,8 @@ fn read_outputs(list: Option<&str>) -> Result<Outputs, ApiError> {
 }
 
 impl Header<'_> {
-    /// Bytes of each binary tensor that follows the JSON, in that order; their sum can be addressed.
+    /// Bytes of each binary tensor that follows the JSON, in that order. Their sum can be addressed, but it is only what
+    /// the client claims: compare it with the body's own length and limit before allocating.
     pub fn binary_plan(&self) -> Vec<usize> {
         let sizes = self.inputs.iter().map(|input| match input.data {
             InputData::Json(_) => None,
