@@ -103,7 +103,7 @@ impl Endpoint {
             .map_err(exchange)
     }
 
-    async fn connect(&self) -> Result<TcpStream, HttpError> {
+    pub(crate) async fn connect(&self) -> Result<TcpStream, HttpError> {
         let unreachable = |source| HttpError::Connect {
             address: self.address(),
             source,

@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod exit;
 mod http;
+mod managed;
 
 mod output;
 

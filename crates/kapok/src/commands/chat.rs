@@ -14,8 +14,10 @@ const PATH: &str = "/v1/chat/completions";
 pub(super) fn run(args: &ChatArgs, printer: &Printer, environment: &Environment) -> Outcome {
     let client = Client::public(&args.server, environment)?;
     block_on(async {
-        let served = client.get("/v1/models").await?.json()?;
-        let (model, words) = choose(args, &served)?;
+        let (model, words) = match &args.model {
+            Some(model) => (model.clone(), args.words.as_slice()),
+            None => choose(&args.words, &client.get("/v1/models").await?.json()?)?,
+        };
         let body = request(args, &model, &prompt(words)?);
         if args.no_stream {
             let answer = client.post_json(PATH, &body).await?.json()?;
@@ -30,16 +32,13 @@ pub(super) fn run(args: &ChatArgs, printer: &Printer, environment: &Environment)
 }
 
 /// The model to ask, and the words that make the prompt.
-fn choose<'a>(args: &'a ChatArgs, served: &Value) -> Outcome<(String, &'a [String])> {
+fn choose<'a>(words: &'a [String], served: &Value) -> Outcome<(String, &'a [String])> {
     let entries: Vec<&Value> = served["data"].as_array().into_iter().flatten().collect();
     let names: Vec<&str> = entries
         .iter()
         .filter_map(|entry| entry["id"].as_str())
         .collect();
-    if let Some(model) = &args.model {
-        return Ok((model.clone(), &args.words));
-    }
-    if let [first, rest @ ..] = args.words.as_slice()
+    if let [first, rest @ ..] = words
         && !rest.is_empty()
         && names.contains(&first.as_str())
     {
@@ -51,7 +50,7 @@ fn choose<'a>(args: &'a ChatArgs, served: &Value) -> Outcome<(String, &'a [Strin
         .filter(|entry| !is_local(entry))
         .filter_map(|entry| entry["id"].as_str());
     match (chatting.next(), chatting.next()) {
-        (Some(only), None) => Ok((only.to_owned(), &args.words)),
+        (Some(only), None) => Ok((only.to_owned(), words)),
         (Some(_), Some(_)) => Err(Failure::usage("more than one model could answer")
             .hint(format!("name one with --model: {}", names.join(", ")))),
         (None, _) => Err(Failure::failed("no language model is served")
@@ -211,10 +210,10 @@ fn footer(document: &Value, style: Style, terminal: bool) -> String {
 mod tests {
     use super::*;
 
-    fn args(words: &[&str], model: Option<&str>) -> ChatArgs {
+    fn args() -> ChatArgs {
         ChatArgs {
-            words: words.iter().map(|word| (*word).to_owned()).collect(),
-            model: model.map(str::to_owned),
+            words: Vec::new(),
+            model: None,
             system: Some("be brief".to_owned()),
             max_tokens: Some(5),
             temperature: None,
@@ -228,16 +227,16 @@ mod tests {
         let one = json!({"data": [{"id": "minilm", "owned_by": "kapok"}, {"id": "smol", "owned_by": "llama"}]});
         let two =
             json!({"data": [{"id": "smol", "owned_by": "a"}, {"id": "big", "owned_by": "b"}]});
-        for (words, model, served, expected) in [
-            (&["hi"][..], None, &one, Some(("smol", 1))),
-            (&["smol", "hi", "you"], None, &one, Some(("smol", 2))),
-            (&["smol"], None, &one, Some(("smol", 1))),
-            (&["what", "now"], None, &two, None),
-            (&["what"], Some("big"), &two, Some(("big", 1))),
-            (&["hi"], None, &json!({"data": []}), None),
+        for (words, served, expected) in [
+            (&["hi"][..], &one, Some(("smol", 1))),
+            (&["smol", "hi", "you"], &one, Some(("smol", 2))),
+            (&["smol"], &one, Some(("smol", 1))),
+            (&["what", "now"], &two, None),
+            (&["big", "now"], &two, Some(("big", 1))),
+            (&["hi"], &json!({"data": []}), None),
         ] {
-            let args = args(words, model);
-            let chosen = choose(&args, served).ok();
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            let chosen = choose(&words, served).ok();
             let chosen = chosen
                 .as_ref()
                 .map(|(model, words)| (model.as_str(), words.len()));
@@ -270,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_request_says_what_was_asked_for() {
-        let body = request(&args(&["hi"], None), "smol", "hi");
+        let body = request(&args(), "smol", "hi");
         assert_eq!(
             body,
             json!({

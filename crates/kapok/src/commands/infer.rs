@@ -80,7 +80,7 @@ fn spec<'a>(metadata: &'a Value, name: &str) -> Outcome<&'a Value> {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("its inputs: {}", names.join(", ")),
     };
-    Err(Failure::usage(format!("the model has no input `{name}`")).hint(hint))
+    Err(Failure::failed(format!("the model has no input `{name}`")).hint(hint))
 }
 
 fn table(answer: &Value, style: Style) -> String {

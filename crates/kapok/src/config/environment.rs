@@ -1,7 +1,8 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Every environment variable that kapok looks at, read once.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Environment {
     pub(crate) config: Option<PathBuf>,
     pub(crate) model_repositories: Vec<PathBuf>,
@@ -19,20 +20,26 @@ pub(crate) struct Environment {
     pub(crate) admin_url: Option<String>,
     pub(crate) api_key: Option<String>,
     pub(crate) no_colour: bool,
+    /// For secrets that a resource names.
+    all: BTreeMap<String, String>,
 }
 
 impl Environment {
     pub(crate) fn read() -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the one place that reads the environment"
-        )]
-        Self::from_lookup(|name| std::env::var(name).ok())
+        // Names and values that are no UTF-8 mean nothing to kapok.
+        let pairs = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::of(pairs)
     }
 
-    /// From any source of variables; an empty one counts as unset.
-    pub(crate) fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
-        let get = |name: &str| lookup(name).filter(|value| !value.is_empty());
+    /// From any variables; an empty one counts as unset.
+    pub(crate) fn of(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        let all: BTreeMap<String, String> = pairs
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        let get = |name: &str| all.get(name).cloned();
         let paths = |name: &str| {
             get(name)
                 .map(|list| std::env::split_paths(&list).collect())
@@ -52,6 +59,7 @@ impl Environment {
             api_key: get("KAPOK_API_KEY"),
             // https://no-color.org: any value that is not empty.
             no_colour: get("NO_COLOR").is_some() || get("TERM").as_deref() == Some("dumb"),
+            all,
         }
     }
 
@@ -59,10 +67,27 @@ impl Environment {
         !self.no_colour
     }
 
+    /// A variable that a resource names.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.all.get(name).map(String::as_str)
+    }
+
     /// The first program of this name on the search path.
     pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
-        let candidates = self.path.iter().map(|folder| folder.join(name));
-        candidates.into_iter().find(|path| path.is_file())
+        self.path
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
+    }
+}
+
+/// Values can be secrets.
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment")
+            .field("config", &self.config)
+            .field("names", &self.all.keys())
+            .finish_non_exhaustive()
     }
 }
 

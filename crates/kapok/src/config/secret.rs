@@ -1,0 +1,44 @@
+//! Secrets are named in resources and looked up here, once, before anything starts.
+
+use protocol::resource::{Resource, Secret, Spec};
+
+use super::Environment;
+use crate::exit::{Failure, Outcome};
+
+pub(super) fn look_up(resources: &mut [Resource], environment: &Environment) -> Outcome {
+    for resource in resources {
+        let Spec::Upstream(upstream) = &mut resource.spec else {
+            continue;
+        };
+        if let Some(secret) = &mut upstream.api_key {
+            let value = value(secret, environment).map_err(|failure| Failure {
+                error: failure
+                    .error
+                    .context(format!("apiKey of upstream `{}`", resource.metadata.name)),
+                ..failure
+            })?;
+            *secret = Secret::Value(value);
+        }
+    }
+    Ok(())
+}
+
+fn value(secret: &Secret, environment: &Environment) -> Outcome<String> {
+    match secret {
+        Secret::Value(value) => Ok(value.clone()),
+        Secret::Env(name) => environment
+            .variable(name)
+            .map(str::to_owned)
+            .ok_or_else(|| {
+                Failure::usage(format!("environment variable `{name}` is not set"))
+                    .hint(format!("export {name}=… before starting kapok"))
+            }),
+        Secret::File(file) => {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Failure::usage(format!("file `{}` cannot be read: {error}", file.display()))
+                    .hint("the file holds the key and nothing else")
+            })?;
+            Ok(text.trim().to_owned())
+        }
+    }
+}

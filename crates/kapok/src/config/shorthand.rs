@@ -1,0 +1,87 @@
+//! Flags and variables that stand for a line of a resource.
+
+use std::net::SocketAddr;
+
+use protocol::resource::{Resource, Spec, UpstreamSpec};
+use serde_json::json;
+
+use super::{Environment, named, node_mut, upstream_mut};
+use crate::cli::{Switch, UpArgs};
+use crate::exit::{Failure, Outcome};
+
+/// Triton's gRPC and metrics ports.
+const TRITON_PORTS: (u16, u16) = (8001, 8002);
+/// The public port beside which Triton's clients expect the other two.
+const TRITON_HTTP_PORT: u16 = 8000;
+
+pub(super) fn from_environment(
+    resources: &mut Vec<Resource>,
+    environment: &Environment,
+) -> Outcome {
+    let node = node_mut(resources);
+    if !environment.model_repositories.is_empty() {
+        node.model_repositories = environment.model_repositories.clone();
+    }
+    for (name, value, place) in [
+        ("KAPOK_LISTEN", &environment.listen, &mut node.listen),
+        ("KAPOK_ADMIN", &environment.admin, &mut node.admin),
+    ] {
+        if let Some(value) = value {
+            *place = address(name, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn address(name: &str, value: &str) -> Outcome<SocketAddr> {
+    value.parse().map_err(|_| {
+        Failure::usage(format!("`{name}` is `{value}`, which is no address"))
+            .hint(format!("{name}=127.0.0.1:8000"))
+    })
+}
+
+pub(super) fn from_flags(resources: &mut Vec<Resource>, args: &UpArgs) -> Outcome {
+    let node = node_mut(resources);
+    if !args.model_repo.is_empty() {
+        node.model_repositories = args.model_repo.clone();
+    }
+    node.listen = args.listen.unwrap_or(node.listen);
+    node.admin = args.admin.unwrap_or(node.admin);
+    let beside = |port| Some(SocketAddr::new(node.listen.ip(), port));
+    let (grpc, metrics) = TRITON_PORTS;
+    match args.triton_ports {
+        Some(Switch::Off) => (node.grpc_alias, node.metrics_alias) = (None, None),
+        None if node.listen.port() != TRITON_HTTP_PORT => {}
+        // An alias that the file places somewhere else stays there.
+        None | Some(Switch::On) => {
+            node.grpc_alias = node.grpc_alias.or(beside(grpc));
+            node.metrics_alias = node.metrics_alias.or(beside(metrics));
+        }
+    }
+    for shorthand in &args.upstream {
+        upstream(resources, shorthand)?;
+    }
+    Ok(())
+}
+
+/// `NAME=URL`: a new upstream, or another URL for one that the file describes.
+fn upstream(resources: &mut Vec<Resource>, shorthand: &str) -> Outcome {
+    let (name, url) = shorthand
+        .split_once('=')
+        .filter(|(name, url)| !name.is_empty() && !name.contains('/') && !url.is_empty())
+        .ok_or_else(|| {
+            Failure::usage(format!("upstream `{shorthand}` is not NAME=URL"))
+                .hint("kapok up --upstream vllm=http://127.0.0.1:8001")
+        })?;
+    if let Some(known) = upstream_mut(resources, name) {
+        url.clone_into(&mut known.url);
+        return Ok(());
+    }
+    let spec: UpstreamSpec = serde_json::from_value(json!({ "url": url }))
+        .expect("everything but the URL has a default");
+    resources.push(Resource {
+        metadata: named(name),
+        spec: Spec::Upstream(spec),
+    });
+    Ok(())
+}
