@@ -1,7 +1,35 @@
 //! Listen, authenticate, admit, route, relay.
 //!
-//! Reading order: [`server`] (what the gateway needs from whoever runs models in this process), then the snapshot, the
-//! pick, the doors and the relay.
-//! Never here: running models, starting processes, reading files. `kapok` adapts those to the traits in [`server`].
+//! Reading order: [`server`] (what the gateway needs from whoever runs models in this process), `gateway` (what it is
+//! made of, and its verbs), `snapshot` (resources, ready to route by), `pick` (who answers: a pure function), `doors`
+//! (one file per protocol), `relay` and `upstream` (the way to another server and back), `exchange` (one request's
+//! account, settled when its answer ends).
+//! Never here: running models, starting processes, reading files or the environment. `kapok` adapts those to the traits
+//! in [`server`] and hands over resources whose secrets are looked up.
 
+mod body;
+mod config;
+mod deadline;
+mod doors;
+mod error;
+mod exchange;
+mod gateway;
+mod grpc;
+mod headers;
+mod keys;
+mod listener;
+mod metrics;
+mod operation;
+mod pick;
+mod read;
+mod relay;
+mod reply;
 pub mod server;
+mod snapshot;
+mod upstream;
+
+pub use config::Config;
+pub use error::Error;
+pub use gateway::{Gateway, Parts, UpstreamStatus};
+pub use listener::{Door, Listener};
+pub use snapshot::Snapshot;

@@ -1,0 +1,37 @@
+use std::time::Duration;
+
+use protocol::resource::NodeSpec;
+
+/// The gateway's bounds. Everything a client can make us hold or wait for has one.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Largest request body, one tensor or many.
+    pub body_bytes_max: usize,
+    /// For a request that names no deadline of its own.
+    pub request_timeout: Duration,
+    /// From a connection's first byte to the end of a request's head, and between two requests on it: hyper has one
+    /// timer for both. nginx waits 60 s for a head and 75 s between requests.
+    pub head_timeout: Duration,
+    /// Connections open at a time, per listener; one more waits in the kernel's backlog.
+    pub connections_max: usize,
+    /// h2 streams at a time on one connection. gRPC clients share one connection among all their calls.
+    pub streams_max: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::from(&NodeSpec::default())
+    }
+}
+
+impl From<&NodeSpec> for Config {
+    fn from(node: &NodeSpec) -> Self {
+        Self {
+            body_bytes_max: node.body_bytes_max,
+            request_timeout: Duration::from_millis(node.request_timeout_ms),
+            head_timeout: Duration::from_secs(60),
+            connections_max: 20_000,
+            streams_max: 1024,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! From a request's head to whoever answers it.
+
+mod admin;
+mod grpc;
+mod health;
+mod oip;
+mod openai;
+mod path;
+mod visit;
+
+use std::convert::Infallible;
+
+use base::ErrorKind;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use protocol::ApiError;
+
+use crate::body::Body;
+use crate::exchange::Exchange;
+use crate::gateway::Gateway;
+use crate::listener::Door;
+use crate::reply::{Failure, Reply, Shape};
+
+use visit::Visit;
+
+/// Answers one request. Never fails: what goes wrong is an answer too.
+pub(crate) async fn handle(
+    gateway: Gateway,
+    request: Request<Incoming>,
+    door: Door,
+) -> Result<Response<Body>, Infallible> {
+    let (head, body) = request.into_parts();
+    let method = head.method.clone();
+    let mut exchange = Exchange::begin(&gateway, &head);
+    let grpc = crate::grpc::asked(&head.headers);
+    let shape = if grpc {
+        Shape::Grpc
+    } else {
+        path::shape(head.uri.path())
+    };
+    let answered = if grpc && matches!(door, Door::Public | Door::Grpc) {
+        grpc::answer(&mut exchange, &head, body).await
+    } else {
+        answer(&mut exchange, door, head, body).await
+    };
+    let reply = answered.unwrap_or_else(|failure| {
+        if failure.error.kind == ErrorKind::Internal {
+            tracing::error!(
+                request_id = exchange.id.as_str(),
+                error = failure.error.message,
+                "request failed"
+            );
+        }
+        let reply = Reply::refusal(&failure, shape);
+        exchange.error = Some(failure.error.message);
+        reply
+    });
+    Ok(reply.seal(exchange, &method))
+}
+
+async fn answer(
+    exchange: &mut Exchange,
+    door: Door,
+    head: Parts,
+    body: Incoming,
+) -> Result<Reply, Failure> {
+    let call = path::call(door, &head.method, head.uri.path())?;
+    exchange.operation = call.operation();
+    let snapshot = exchange.gateway.snapshot();
+    // Probes need no key: whoever restarts us has none.
+    if let path::Call::Live | path::Call::Oip(path::Oip::Live) = call {
+        return Ok(health::live(&call));
+    }
+    if let path::Call::Ready(shape) = call {
+        return health::ready(exchange, &snapshot, shape);
+    }
+    let visit = Visit::enter(exchange, &snapshot, &head.headers)?;
+    match call {
+        path::Call::OpenAi(call) => openai::answer(visit, call, head, body).await,
+        path::Call::Oip(call) => oip::answer(visit, call, head, body).await,
+        path::Call::Metrics => Ok(health::metrics(visit.exchange)),
+        call => admin::answer(&visit, call, head.uri.query()),
+    }
+}
+
+/// Compressed bodies cannot be looked into yet.
+fn refuse_compressed(head: &Parts) -> Result<(), Failure> {
+    let Some(encoding) = head.headers.get(header::CONTENT_ENCODING) else {
+        return Ok(());
+    };
+    if head.method == Method::GET || encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
+        return Ok(());
+    }
+    let encoding = String::from_utf8_lossy(encoding.as_bytes());
+    let message = format!("content-encoding `{encoding}` is not supported; send the body as it is");
+    Err(Failure::with_status(
+        ApiError::invalid(message).with_code("unsupported_content_encoding"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    ))
+}

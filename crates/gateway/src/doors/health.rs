@@ -1,0 +1,107 @@
+use http::{HeaderValue, StatusCode};
+use protocol::oip::rest;
+use serde::Serialize;
+
+use super::path::{Call, Oip};
+use crate::body::Payload;
+use crate::exchange::Exchange;
+use crate::reply::{Failure, JSON, Reply, Shape};
+use crate::snapshot::Snapshot;
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    /// What is missing, by name, and why.
+    waiting_for: Vec<Waiting>,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    kind: &'static str,
+    name: String,
+    reason: String,
+}
+
+/// The process answers, which is all that is asked.
+pub(super) fn live(call: &Call) -> Reply {
+    match call {
+        Call::Oip(Oip::Live) => Reply::json(rest::live(true)),
+        _ => Reply::json(&b"{\"live\":true}"[..]),
+    }
+}
+
+/// Whether every model that should be loaded is, and every managed process takes requests.
+pub(super) fn ready(
+    exchange: &Exchange,
+    snapshot: &Snapshot,
+    shape: Shape,
+) -> Result<Reply, Failure> {
+    let waiting_for = waiting(exchange, snapshot);
+    let ready = waiting_for.is_empty();
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    if shape == Shape::Oip {
+        let body = Payload::full(rest::ready(ready));
+        return Ok(Reply::new(status, JSON, body));
+    }
+    let body = Readiness { ready, waiting_for };
+    Ok(Reply::serialised(status, &body)?)
+}
+
+pub(super) fn is_ready(exchange: &Exchange, snapshot: &Snapshot) -> bool {
+    exchange.gateway.shared().models.ready()
+        && snapshot.upstreams.values().all(|upstream| upstream.ready())
+}
+
+fn waiting(exchange: &Exchange, snapshot: &Snapshot) -> Vec<Waiting> {
+    let models = &exchange.gateway.shared().models;
+    let mut waiting: Vec<Waiting> = snapshot
+        .upstreams
+        .values()
+        .filter(|upstream| !upstream.ready())
+        .map(|upstream| Waiting {
+            kind: "upstream",
+            name: upstream.name.to_string(),
+            reason: upstream.reason(),
+        })
+        .collect();
+    if models.ready() {
+        return waiting;
+    }
+    let before = waiting.len();
+    waiting.extend(
+        models
+            .index()
+            .into_iter()
+            .filter(|entry| entry.state != protocol::ModelState::Ready)
+            .map(|entry| Waiting {
+                kind: "model",
+                reason: if entry.reason.is_empty() {
+                    entry.state.name().to_lowercase()
+                } else {
+                    entry.reason
+                },
+                name: entry.name,
+            }),
+    );
+    if waiting.len() == before {
+        waiting.push(Waiting {
+            kind: "model",
+            name: String::new(),
+            reason: "the repository is still being read".to_owned(),
+        });
+    }
+    waiting
+}
+
+pub(super) fn metrics(exchange: &Exchange) -> Reply {
+    let text = exchange.gateway.shared().registry.encode();
+    Reply::new(
+        StatusCode::OK,
+        HeaderValue::from_static(telemetry::metrics::CONTENT_TYPE),
+        Payload::full(text),
+    )
+}

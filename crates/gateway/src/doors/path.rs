@@ -1,0 +1,304 @@
+//! What a path asks for. Pure: method and path in, a call or a refusal out.
+
+use http::Method;
+
+use crate::listener::Door;
+use crate::operation::Operation;
+use crate::reply::{Failure, Shape};
+
+/// A request that somebody here knows how to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Call {
+    Live,
+    Ready(Shape),
+    Metrics,
+    Request(String),
+    Requests,
+    Models,
+    Upstreams,
+    OpenAi(OpenAi),
+    Oip(Oip),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum OpenAi {
+    List,
+    Get(String),
+    /// A JSON body names the model.
+    Post(Operation),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Oip {
+    /// Like [`Call::Live`], in OIP's words.
+    Live,
+    Server,
+    Index,
+    Statistics,
+    Model(Model),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Model {
+    pub(super) name: String,
+    pub(super) version: Option<String>,
+    pub(super) operation: Operation,
+}
+
+impl Call {
+    pub(super) fn operation(&self) -> Operation {
+        match self {
+            Self::Live | Self::Ready(_) | Self::Oip(Oip::Live) => Operation::Health,
+            Self::Metrics => Operation::Metrics,
+            Self::Request(_) | Self::Requests | Self::Models | Self::Upstreams => Operation::Admin,
+            Self::OpenAi(OpenAi::List | OpenAi::Get(_)) => Operation::OpenAiModels,
+            Self::OpenAi(OpenAi::Post(operation)) => *operation,
+            Self::Oip(Oip::Server) => Operation::ServerMetadata,
+            Self::Oip(Oip::Index) => Operation::RepositoryIndex,
+            Self::Oip(Oip::Statistics) => Operation::ModelStatistics,
+            Self::Oip(Oip::Model(model)) => model.operation,
+        }
+    }
+}
+
+/// Whose words an error is said in: OpenAI's below `/v1`, OIP's elsewhere.
+pub(super) fn shape(path: &str) -> Shape {
+    match path.strip_prefix("/v1") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => Shape::OpenAi,
+        _ => Shape::Oip,
+    }
+}
+
+pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Failure> {
+    let segments: Vec<&str> = path.trim_end_matches('/').split('/').skip(1).collect();
+    let unknown = || Failure::no_such_path(path);
+    let (call, allow) = match segments.as_slice() {
+        ["health", "live"] => (Call::Live, GET),
+        ["health", "ready"] => (Call::Ready(Shape::OpenAi), GET),
+        ["metrics"] => (Call::Metrics, GET),
+        ["admin", "v1", rest @ ..] if door == Door::Admin => {
+            (admin(rest).ok_or_else(unknown)?, GET)
+        }
+        ["v1", rest @ ..] if door == Door::Public => openai(rest).ok_or_else(unknown)?,
+        ["v2", rest @ ..] if door == Door::Public => oip(rest).ok_or_else(unknown)?,
+        _ => return Err(unknown()),
+    };
+    let allowed = match allow {
+        GET => method == Method::GET || method == Method::HEAD,
+        _ => method == Method::POST,
+    };
+    if !allowed || door == Door::Grpc {
+        return Err(if allowed {
+            unknown()
+        } else {
+            Failure::wrong_method(method, allow)
+        });
+    }
+    Ok(call)
+}
+
+const GET: &str = "GET, HEAD";
+const POST: &str = "POST";
+
+fn admin(segments: &[&str]) -> Option<Call> {
+    Some(match segments {
+        ["requests"] => Call::Requests,
+        ["requests", id] => Call::Request(decode(id)?),
+        ["models"] => Call::Models,
+        ["upstreams"] => Call::Upstreams,
+        _ => return None,
+    })
+}
+
+fn openai(segments: &[&str]) -> Option<(Call, &'static str)> {
+    let post = |operation| (Call::OpenAi(OpenAi::Post(operation)), POST);
+    Some(match segments {
+        ["models"] => (Call::OpenAi(OpenAi::List), GET),
+        // Model names have slashes in them, and not every client escapes those.
+        ["models", name @ ..] => (Call::OpenAi(OpenAi::Get(decode(&name.join("/"))?)), GET),
+        ["chat", "completions"] => post(Operation::ChatCompletions),
+        ["completions"] => post(Operation::Completions),
+        ["embeddings"] => post(Operation::Embeddings),
+        [_, ..] => post(Operation::OpenAiOther),
+        [] => return None,
+    })
+}
+
+fn oip(segments: &[&str]) -> Option<(Call, &'static str)> {
+    let (oip, allow) = match segments {
+        [] => (Oip::Server, GET),
+        ["health", "live"] => (Oip::Live, GET),
+        ["health", "ready"] => return Some((Call::Ready(Shape::Oip), GET)),
+        ["models", "stats"] => (Oip::Statistics, GET),
+        ["models", name, "versions", version, rest @ ..] => {
+            let (operation, allow) = model_operation(rest)?;
+            (model(name, Some(version), operation)?, allow)
+        }
+        ["models", name, rest @ ..] => {
+            let (operation, allow) = model_operation(rest)?;
+            (model(name, None, operation)?, allow)
+        }
+        // With one repository folder or many, there is one index.
+        ["repository", "index"] | ["repository", _, "index"] => (Oip::Index, POST),
+        _ => return None,
+    };
+    Some((Call::Oip(oip), allow))
+}
+
+fn model(name: &str, version: Option<&str>, operation: Operation) -> Option<Oip> {
+    let version = match version {
+        Some(version) => Some(decode(version)?),
+        None => None,
+    };
+    Some(Oip::Model(Model {
+        name: decode(name)?,
+        version,
+        operation,
+    }))
+}
+
+fn model_operation(segments: &[&str]) -> Option<(Operation, &'static str)> {
+    Some(match segments {
+        [] => (Operation::ModelMetadata, GET),
+        ["ready"] => (Operation::ModelReady, GET),
+        ["config"] => (Operation::ModelConfig, GET),
+        ["stats"] => (Operation::ModelStatistics, GET),
+        ["infer"] => (Operation::Infer, POST),
+        _ => return None,
+    })
+}
+
+/// Undoes `%XX`; none if that is not text, or empty.
+fn decode(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = (*first == b'%').then(|| after.split_first_chunk::<2>());
+        rest = match escaped {
+            Some(Some((digits, after))) => {
+                bytes.push(hex(digits[0])? << 4 | hex(digits[1])?);
+                after
+            }
+            Some(None) => return None,
+            None => {
+                bytes.push(*first);
+                after
+            }
+        };
+    }
+    String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.is_empty())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn infer(name: &str, version: Option<&str>) -> Call {
+        Call::Oip(Oip::Model(Model {
+            name: name.into(),
+            version: version.map(str::to_owned),
+            operation: Operation::Infer,
+        }))
+    }
+
+    #[test]
+    fn paths_lead_to_calls() {
+        for (method, path, expected) in [
+            (Method::GET, "/v2", Call::Oip(Oip::Server)),
+            (Method::GET, "/v2/", Call::Oip(Oip::Server)),
+            (Method::HEAD, "/v2/health/live", Call::Oip(Oip::Live)),
+            (Method::GET, "/v2/models/stats", Call::Oip(Oip::Statistics)),
+            (Method::POST, "/v2/models/m/infer", infer("m", None)),
+            (
+                Method::POST,
+                "/v2/models/a%20b/versions/3/infer",
+                infer("a b", Some("3")),
+            ),
+            (
+                Method::POST,
+                "/v2/models/org%2Fm/infer",
+                infer("org/m", None),
+            ),
+            (Method::POST, "/v2/repository/index", Call::Oip(Oip::Index)),
+            (
+                Method::POST,
+                "/v2/repository/any/index",
+                Call::Oip(Oip::Index),
+            ),
+            (Method::GET, "/v1/models", Call::OpenAi(OpenAi::List)),
+            (
+                Method::GET,
+                "/v1/models/org/m",
+                Call::OpenAi(OpenAi::Get("org/m".into())),
+            ),
+            (
+                Method::GET,
+                "/v1/models/org%2Fm",
+                Call::OpenAi(OpenAi::Get("org/m".into())),
+            ),
+            (
+                Method::POST,
+                "/v1/chat/completions",
+                Call::OpenAi(OpenAi::Post(Operation::ChatCompletions)),
+            ),
+            (
+                Method::POST,
+                "/v1/responses",
+                Call::OpenAi(OpenAi::Post(Operation::OpenAiOther)),
+            ),
+            (Method::GET, "/metrics", Call::Metrics),
+        ] {
+            assert_eq!(
+                call(Door::Public, &method, path).expect(path),
+                expected,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_in_the_right_words() {
+        for (door, method, path, status) in [
+            (Door::Public, Method::GET, "/", 404),
+            (Door::Public, Method::GET, "/v3", 404),
+            (Door::Public, Method::GET, "/v1", 404),
+            (Door::Public, Method::GET, "/v2/models", 404),
+            (Door::Public, Method::GET, "/v2/models/%ff", 404),
+            (Door::Public, Method::GET, "/v2/models/%4", 404),
+            (Door::Public, Method::GET, "/v2/models//infer", 404),
+            (Door::Public, Method::GET, "/admin/v1/models", 404),
+            (Door::Public, Method::GET, "/v2/models/m/infer", 405),
+            (Door::Public, Method::GET, "/v1/chat/completions", 405),
+            (Door::Public, Method::POST, "/v1/models", 405),
+            (Door::Admin, Method::GET, "/v2", 404),
+            (Door::Admin, Method::POST, "/admin/v1/models", 405),
+            (Door::Metrics, Method::GET, "/v1/models", 404),
+            (Door::Grpc, Method::GET, "/metrics", 404),
+        ] {
+            let failure = call(door, &method, path).expect_err(path);
+            let shape = shape(path);
+            let reply = crate::reply::Reply::refusal(&failure, shape);
+            assert_eq!(reply.response.status().as_u16(), status, "{path}");
+            if status == 405 {
+                assert!(reply.response.headers().contains_key(http::header::ALLOW));
+            } else {
+                assert_eq!(reply.response.status(), StatusCode::NOT_FOUND);
+            }
+        }
+        assert_eq!(shape("/v1/x"), Shape::OpenAi);
+        assert_eq!(shape("/v10"), Shape::Oip);
+    }
+}

@@ -1,0 +1,228 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ErrorKind, nearest};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use hyper::body::Incoming;
+use protocol::{ApiError, Timing};
+use telemetry::Stage;
+use tokio::time::timeout;
+
+use crate::exchange::Exchange;
+use crate::keys::Key;
+use crate::operation::Operation;
+use crate::pick::{self, Local, NoRoute, RequestFacts, Running};
+use crate::read::{ReadError, Reader};
+use crate::reply::{Failure, Shape};
+use crate::snapshot::{Snapshot, Target};
+use crate::upstream::Wire;
+
+/// A request whose key was checked, with the snapshot that it sees from start to end.
+pub(super) struct Visit<'a> {
+    pub(super) exchange: &'a mut Exchange,
+    pub(super) snapshot: &'a Arc<Snapshot>,
+    /// None when no key is needed.
+    pub(super) key: Option<&'a Key>,
+}
+
+/// Names that a "not found" lists before it says "and more".
+const NAMES_SHOWN: usize = 10;
+
+/// When to ask again for a target that is starting.
+const NOT_READY_RETRY: Duration = Duration::from_secs(1);
+
+impl<'a> Visit<'a> {
+    pub(super) fn enter(
+        exchange: &'a mut Exchange,
+        snapshot: &'a Arc<Snapshot>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Failure> {
+        exchange.doing = Stage::Admit;
+        let key = snapshot.keys.check(headers)?;
+        exchange.mark(Stage::Admit);
+        exchange.doing = Stage::Read;
+        Ok(Self {
+            exchange,
+            snapshot,
+            key,
+        })
+    }
+
+    pub(super) fn ours_authorized(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(super) fn reader(&self, body: Incoming, shape: Shape) -> Result<Reader<Incoming>, Failure> {
+        let bytes_max = self.exchange.gateway.shared().config.body_bytes_max;
+        Reader::new(body, bytes_max).map_err(|error| error.into_failure(shape))
+    }
+
+    /// Waits for the client's bytes, at most until its deadline.
+    pub(super) async fn read<T>(
+        &self,
+        shape: Shape,
+        reading: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, Failure> {
+        match timeout(self.exchange.time_left(), reading).await {
+            Ok(read) => read.map_err(|error| error.into_failure(shape)),
+            Err(_elapsed) => Err(too_slow()),
+        }
+    }
+
+    pub(super) async fn whole_body(
+        &mut self,
+        body: Incoming,
+        shape: Shape,
+    ) -> Result<Bytes, Failure> {
+        let mut reader = self.reader(body, shape)?;
+        let whole = self.read(shape, reader.rest()).await?;
+        self.exchange.mark(Stage::Read);
+        self.exchange.doing = Stage::Parse;
+        Ok(whole)
+    }
+
+    /// Who answers a request for this model; the exchange is told.
+    pub(super) fn choose(&mut self, model: &str) -> Result<Target, Failure> {
+        self.exchange.mark(Stage::Parse);
+        self.exchange.doing = Stage::Route;
+        model.clone_into(&mut self.exchange.model);
+        if let Some(key) = self.key {
+            key.may_use(model)?;
+        }
+        let facts = RequestFacts {
+            model,
+            wire: self.exchange.operation.wire(),
+            local: self.local(model),
+        };
+        let pick = pick::pick(self.snapshot, &facts, &Running)
+            .map_err(|refusal| self.no_route(model, refusal))?;
+        let shared = self.exchange.gateway.shared();
+        let metrics = match &pick.target {
+            Target::Local => Arc::clone(&shared.local),
+            Target::Upstream(upstream) => upstream
+                .live
+                .metrics
+                .get()
+                .map_or_else(|| shared.metrics.target(&upstream.name), Arc::clone),
+        };
+        self.exchange.answered_by(&metrics, pick.reason);
+        self.exchange.mark(Stage::Route);
+        Ok(pick.target)
+    }
+
+    /// Whether this process has the model, for this kind of request.
+    fn local(&self, model: &str) -> Local {
+        let models = &self.exchange.gateway.shared().models;
+        let takes = match self.exchange.operation {
+            Operation::Embeddings => models.has(model) && models.embeds(model),
+            operation => operation.wire() == Wire::Oip && models.has(model),
+        };
+        match takes.then(|| models.model_ready(model, None)) {
+            None => Local::Absent,
+            Some(Ok(true)) => Local::Ready,
+            Some(Ok(false) | Err(_)) => Local::NotReady,
+        }
+    }
+
+    fn no_route(&self, model: &str, refusal: NoRoute) -> ApiError {
+        match refusal {
+            NoRoute::NotReady(targets) => {
+                let reasons: Vec<String> = targets
+                    .into_iter()
+                    .map(|(name, reason)| format!("upstream `{name}` is not ready: {reason}"))
+                    .collect();
+                ApiError::new(ErrorKind::Unavailable, reasons.join("; "))
+                    .with_code("upstream_not_ready")
+                    .retry_after(NOT_READY_RETRY)
+            }
+            NoRoute::UnknownModel { .. } if self.exchange.gateway.shared().models.has(model) => {
+                let asked = self.exchange.operation.name();
+                let message = format!("model `{model}` does not take requests of `{asked}`");
+                ApiError::invalid(message).with_param("model")
+            }
+            NoRoute::UnknownModel { nearest } => self.unknown_model(model, nearest),
+        }
+    }
+
+    fn unknown_model(&self, model: &str, suggested: Option<String>) -> ApiError {
+        let visible = self.models();
+        let suggested = suggested
+            .or_else(|| nearest(model, visible.iter().map(String::as_str)).map(str::to_owned));
+        let suggested = suggested.filter(|name| self.sees(name));
+        let mut error = ApiError::unknown_model(model);
+        if self.exchange.operation.wire() == Wire::OpenAi {
+            error.message = format!("the model `{model}` does not exist here");
+        }
+        if let Some(name) = suggested {
+            error.message.push_str(&format!("; did you mean `{name}`?"));
+        } else if !visible.is_empty() {
+            let shown: Vec<String> = visible
+                .iter()
+                .take(NAMES_SHOWN)
+                .map(|name| format!("`{name}`"))
+                .collect();
+            let more = if visible.len() > NAMES_SHOWN {
+                " and more"
+            } else {
+                ""
+            };
+            let list = shown.join(", ");
+            error.message.push_str(&format!("; there are {list}{more}"));
+        }
+        error
+    }
+
+    fn sees(&self, model: &str) -> bool {
+        self.key.is_none_or(|key| key.sees(model))
+    }
+
+    /// Every model name that this caller may know of.
+    pub(super) fn models(&self) -> BTreeSet<String> {
+        let index = self.exchange.gateway.shared().models.index();
+        index
+            .into_iter()
+            .map(|entry| entry.name)
+            .chain(self.snapshot.known_models().map(str::to_owned))
+            .filter(|name| self.sees(name))
+            .collect()
+    }
+
+    /// Divides the time of a call to the models of this process.
+    pub(super) fn mark_call(&mut self, timing: &Timing) {
+        let parts = [
+            (Stage::Input, timing.input),
+            (Stage::Infer, timing.infer),
+            (Stage::Output, timing.output),
+            (Stage::Queue, timing.queue),
+        ];
+        let now = self.exchange.gateway.shared().clock.now();
+        // What nobody measured was spent getting to a lane and back.
+        self.exchange.ledger.mark_parts(&parts, Stage::Queue, now);
+        self.exchange.doing = Stage::Encode;
+    }
+
+    /// Waits for the models of this process, at most until the deadline. Giving up drops the call, which frees its lane.
+    pub(super) async fn wait<T>(
+        &mut self,
+        call: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, Failure> {
+        self.exchange.doing = Stage::Infer;
+        match timeout(self.exchange.time_left(), call).await {
+            Ok(answer) => Ok(answer?),
+            Err(_elapsed) => {
+                let message = "the deadline passed before the model answered";
+                Err(ApiError::new(ErrorKind::Timeout, message)
+                    .with_code("deadline_exceeded")
+                    .into())
+            }
+        }
+    }
+}
+
+fn too_slow() -> Failure {
+    let message = "the deadline passed before the request's body had arrived";
+    let error = ApiError::new(ErrorKind::Timeout, message).with_code("deadline_exceeded");
+    Failure::with_status(error, StatusCode::REQUEST_TIMEOUT)
+}

@@ -1,0 +1,132 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base::{Deadline, RequestId};
+use http::request::Parts;
+use telemetry::{Ledger, Record, Stage};
+
+use crate::deadline::{self, Patience};
+use crate::gateway::Gateway;
+use crate::headers::REQUEST_ID;
+use crate::metrics::TargetMetrics;
+use crate::operation::Operation;
+
+/// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
+const CLIENT_GONE: u16 = 499;
+
+/// One request from its head to the end of its answer. It settles when dropped, wherever that happens: at the end of
+/// the body, in a handler whose client went away, or in a panic.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) gateway: Gateway,
+    pub(crate) id: RequestId,
+    pub(crate) operation: Operation,
+    pub(crate) ledger: Ledger,
+    pub(crate) deadline: Deadline,
+    pub(crate) patience: Patience,
+    pub(crate) model: String,
+    pub(crate) reason: String,
+    /// The public message, if it failed.
+    pub(crate) error: Option<String>,
+    /// Whether the answer reached its end.
+    pub(crate) complete: bool,
+    /// What the time is booked to that has passed when the request is given up.
+    pub(crate) doing: Stage,
+    target: Option<Arc<TargetMetrics>>,
+    started: SystemTime,
+    status: u16,
+}
+
+impl Exchange {
+    pub(crate) fn begin(gateway: &Gateway, head: &Parts) -> Box<Self> {
+        let shared = gateway.shared();
+        let now = shared.clock.now();
+        shared.metrics.in_flight().inc();
+        let patience = deadline::patience(&head.headers);
+        let budget = patience.total.unwrap_or(shared.config.request_timeout);
+        let id = head.headers.get(REQUEST_ID).map(|value| value.as_bytes());
+        Box::new(Self {
+            gateway: gateway.clone(),
+            id: RequestId::from_client(id),
+            operation: Operation::Unknown,
+            ledger: Ledger::start(now),
+            deadline: Deadline::after(now, budget),
+            patience,
+            model: String::new(),
+            reason: String::new(),
+            error: None,
+            complete: false,
+            doing: Stage::Read,
+            target: None,
+            started: shared.clock.wall(),
+            status: CLIENT_GONE,
+        })
+    }
+
+    /// Books the time since the previous mark.
+    pub(crate) fn mark(&mut self, stage: Stage) {
+        self.ledger.mark(stage, self.gateway.shared().clock.now());
+    }
+
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.left(self.gateway.shared().clock.now())
+    }
+
+    /// Who answers.
+    pub(crate) fn answered_by(&mut self, target: &Arc<TargetMetrics>, reason: String) {
+        self.target = Some(Arc::clone(target));
+        self.reason = reason;
+    }
+
+    /// The answer's head is ready.
+    pub(crate) fn head_ready(&mut self, status: u16) {
+        self.status = status;
+        self.doing = Stage::Send;
+        let seconds = self.ledger.total().as_secs_f64();
+        self.target_metrics().first_byte(self.operation, seconds);
+    }
+
+    fn target_metrics(&self) -> &TargetMetrics {
+        self.target
+            .as_ref()
+            .unwrap_or_else(|| &self.gateway.shared().nobody)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = self.gateway.shared().clock.now();
+        self.ledger.mark(self.doing, now);
+        let shared = self.gateway.shared();
+        shared.metrics.in_flight().dec();
+        let total = self.ledger.total().as_secs_f64();
+        self.target_metrics()
+            .settled(self.operation, self.status, total);
+        if !self.operation.remembered() {
+            return;
+        }
+        let mut record = Record::new(&self.id, self.started, self.operation.name());
+        record.model = std::mem::take(&mut self.model);
+        record.target = self
+            .target
+            .as_ref()
+            .map_or_else(String::new, |target| target.name().to_string());
+        record.reason = std::mem::take(&mut self.reason);
+        record.status = self.status;
+        record.error = self.error.take();
+        record.complete = self.complete;
+        record.settle(&self.ledger);
+        tracing::debug!(
+            request_id = self.id.as_str(),
+            operation = record.operation,
+            model = record.model,
+            target = record.target,
+            status = record.status,
+            error = record.error,
+            complete = record.complete,
+            total_ms = record.total_ms,
+            "request"
+        );
+        shared.recent.push(record);
+    }
+}

@@ -1,0 +1,186 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::UNIX_EPOCH;
+
+use arc_swap::ArcSwap;
+use base::{Clock, Deadline, Tasks};
+use parking_lot::Mutex;
+use protocol::BufferPool;
+use protocol::resource::{Resource, UpstreamKind};
+use serde::Serialize;
+use telemetry::Recent;
+use telemetry::metrics::Registry;
+
+use crate::Error;
+use crate::config::Config;
+use crate::listener::{Connections, Door, Listener};
+use crate::metrics::{Metrics, TargetMetrics};
+use crate::server::ModelServer;
+use crate::snapshot::Snapshot;
+
+/// What the gateway is made of; everything it shares with the rest of the process comes in here.
+#[derive(Debug)]
+pub struct Parts {
+    pub config: Config,
+    pub clock: Clock,
+    pub tasks: Tasks,
+    pub models: Arc<dyn ModelServer>,
+    pub recent: Recent,
+    pub registry: Registry,
+    pub pool: BufferPool,
+    pub version: &'static str,
+}
+
+/// The running gateway. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gateway(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) tasks: Tasks,
+    pub(crate) models: Arc<dyn ModelServer>,
+    pub(crate) recent: Recent,
+    pub(crate) registry: Registry,
+    pub(crate) pool: BufferPool,
+    pub(crate) version: &'static str,
+    /// What `created` says of models: seconds since 1970.
+    pub(crate) started_seconds: u64,
+    pub(crate) metrics: Metrics,
+    /// Requests that this process answers itself.
+    pub(crate) local: Arc<TargetMetrics>,
+    /// Requests that were answered before anybody was chosen.
+    pub(crate) nobody: Arc<TargetMetrics>,
+    pub(crate) connections: Connections,
+    snapshot: ArcSwap<Snapshot>,
+    /// Held while a snapshot is built and published, so that none is built on one that is being replaced.
+    publishing: Mutex<()>,
+}
+
+impl Gateway {
+    pub fn new(parts: Parts) -> Result<Self, Error> {
+        let metrics = Metrics::register(&parts.registry);
+        let connections = Connections::new(&parts.config);
+        Ok(Self(Arc::new(Shared {
+            local: metrics.target("local"),
+            nobody: metrics.target(""),
+            metrics,
+            connections,
+            config: parts.config,
+            started_seconds: parts
+                .clock
+                .wall()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            clock: parts.clock,
+            tasks: parts.tasks,
+            models: parts.models,
+            recent: parts.recent,
+            registry: parts.registry,
+            pool: parts.pool,
+            version: parts.version,
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            publishing: Mutex::new(()),
+        })))
+    }
+
+    /// Makes these resources what requests are routed by, from the next request on. On an error the resources before
+    /// stay. Returns the new snapshot's generation.
+    ///
+    /// Secrets must have been looked up (`Secret::Value`). Connections and readiness of an upstream survive unless its
+    /// url or process changes.
+    pub fn publish(&self, resources: &[Resource]) -> Result<u64, Error> {
+        let _one_at_a_time = self.0.publishing.lock();
+        let next = self.snapshot().successor(resources)?;
+        for upstream in next.upstreams.values() {
+            upstream
+                .live
+                .metrics
+                .get_or_init(|| self.0.metrics.target(&upstream.name));
+        }
+        let generation = next.generation;
+        self.0.snapshot.store(Arc::new(next));
+        Ok(generation)
+    }
+
+    /// Opens a port. Every port is opened before any is served, so that a busy one stops the start, not a request.
+    /// Must be called within a runtime.
+    pub fn bind(addr: SocketAddr) -> Result<(Listener, SocketAddr), Error> {
+        Listener::bind(addr)
+    }
+
+    /// Serves a port until [`Gateway::drain`] or until the node stops. Returns at once.
+    pub fn serve(&self, listener: Listener, door: Door) {
+        self.0.connections.accept(self.clone(), listener, door);
+    }
+
+    /// Stops accepting, lets requests in flight finish, and closes their connections: HTTP/1.1 after its answer, h2
+    /// with GOAWAY. True if all were done by the deadline; what is left ends with the node's tasks.
+    pub async fn drain(&self, deadline: Deadline) -> bool {
+        let left = deadline.left(self.0.clock.now());
+        self.0.connections.drain(left).await
+    }
+
+    /// Says whether a managed process can take requests, and if not, why. False if there is no such upstream.
+    pub fn upstream_ready(&self, name: &str, ready: bool, reason: &str) -> bool {
+        // Not while publishing: the report must reach the state that the next snapshot takes over.
+        let _one_at_a_time = self.0.publishing.lock();
+        let snapshot = self.snapshot();
+        let upstream = snapshot.upstreams.get(name);
+        if let Some(upstream) = upstream {
+            upstream.live.set_ready(ready, reason);
+        }
+        upstream.is_some()
+    }
+
+    /// The upstreams as they are now.
+    pub fn upstreams(&self) -> Vec<UpstreamStatus> {
+        self.snapshot()
+            .upstreams
+            .values()
+            .map(|upstream| UpstreamStatus {
+                name: upstream.name.to_string(),
+                url: upstream.address.shown.clone(),
+                kind: upstream.spec.kind,
+                models: upstream.spec.models.clone(),
+                ready: upstream.ready(),
+                reason: upstream.reason(),
+                in_flight: upstream.live.in_flight.load(Ordering::Relaxed),
+                idle_connections: upstream.live.pool.idle(),
+                process: upstream
+                    .spec
+                    .process
+                    .as_ref()
+                    .map(|process| process.command.clone()),
+            })
+            .collect()
+    }
+
+    /// The snapshot to use from a request's start to its end.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.snapshot.load_full()
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// One upstream, for operators.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamStatus {
+    pub name: String,
+    pub url: String,
+    pub kind: UpstreamKind,
+    /// None means any that nobody else claims.
+    pub models: Option<Vec<String>>,
+    pub ready: bool,
+    /// Why it is not ready.
+    pub reason: String,
+    pub in_flight: usize,
+    pub idle_connections: usize,
+    /// The command of a managed process.
+    pub process: Option<Vec<String>>,
+}

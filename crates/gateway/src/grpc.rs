@@ -1,0 +1,171 @@
+//! gRPC over hyper's h2: messages in five-byte envelopes, status in trailers.
+//!
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+
+use std::collections::VecDeque;
+
+use base::ErrorKind;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body;
+use protocol::ApiError;
+use protocol::status;
+
+use crate::body::Payload;
+use crate::headers::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GRPC_MESSAGE, GRPC_STATUS};
+use crate::read::{Pieces, Reader};
+use crate::reply::{Failure, Reply, Shape};
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const OK: HeaderValue = HeaderValue::from_static("0");
+
+/// A compression flag, then the length in big-endian.
+const ENVELOPE_BYTES: usize = 5;
+
+/// Whether a request speaks gRPC: `application/grpc`, or with a codec such as `application/grpc+proto`.
+pub(crate) fn asked(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE) else {
+        return false;
+    };
+    kind.as_bytes()
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The next message of a call; none at the end of the stream.
+pub(crate) async fn next_message<B>(
+    body: &mut Reader<B>,
+    bytes_max: usize,
+) -> Result<Option<Pieces>, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::error::Error + 'static,
+{
+    let read = |error: crate::read::ReadError| error.into_failure(Shape::Grpc);
+    let mut envelope = body.exactly(ENVELOPE_BYTES).await.map_err(read)?;
+    if envelope.is_empty() {
+        return Ok(None);
+    }
+    if envelope.len() < ENVELOPE_BYTES {
+        return Err(truncated().into());
+    }
+    let compressed = envelope.get_u8();
+    let bytes = envelope.get_u32() as usize;
+    if compressed != 0 {
+        let message =
+            "compressed messages are not supported; send them with grpc-encoding identity";
+        return Err(ApiError::new(ErrorKind::Unsupported, message).into());
+    }
+    if bytes > bytes_max {
+        let message = format!("a message of {bytes} bytes is larger than {bytes_max}");
+        return Err(ApiError::new(ErrorKind::Exhausted, message).into());
+    }
+    let pieces = body.pieces(bytes).await.map_err(read)?;
+    if pieces.remaining() < bytes {
+        return Err(truncated().into());
+    }
+    Ok(Some(pieces))
+}
+
+/// The message of a unary call: exactly one.
+pub(crate) async fn only_message<B>(
+    body: &mut Reader<B>,
+    bytes_max: usize,
+) -> Result<Pieces, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::error::Error + 'static,
+{
+    let Some(message) = next_message(body, bytes_max).await? else {
+        return Err(ApiError::invalid("the call has no message").into());
+    };
+    // Reading to the end also lets h2 close the stream without a reset.
+    if !body
+        .at_end()
+        .await
+        .map_err(|error| error.into_failure(Shape::Grpc))?
+    {
+        return Err(ApiError::invalid("the call takes one message, and got more").into());
+    }
+    Ok(message)
+}
+
+fn truncated() -> ApiError {
+    ApiError::invalid("the stream ended in the middle of a message")
+}
+
+/// One message and an OK status.
+pub(crate) fn answer(message: &impl prost::Message) -> Reply {
+    answer_pieces(vec![message.encode_to_vec().into()])
+}
+
+/// One message that is already encoded, in parts.
+pub(crate) fn answer_pieces(parts: Vec<Bytes>) -> Reply {
+    let mut pieces = VecDeque::with_capacity(parts.len() + 1);
+    pieces.push_back(envelope(parts.iter().map(Bytes::len).sum()));
+    pieces.extend(parts.into_iter().filter(|part| !part.is_empty()));
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, OK);
+    Reply {
+        response: head(Payload::Pieces(pieces)),
+        trailers: Some(trailers),
+        counted_as: None,
+    }
+}
+
+fn envelope(bytes: usize) -> Bytes {
+    let mut envelope = BytesMut::with_capacity(ENVELOPE_BYTES);
+    envelope.put_u8(0);
+    // Above 4 GiB the client sees a length that does not fit; answers are bounded far below by memory.
+    envelope.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));
+    envelope.freeze()
+}
+
+/// A status without a message: HTTP calls it an answer of headers only.
+pub(crate) fn refusal(error: &ApiError) -> Reply {
+    let status = status::of(error.kind);
+    let mut response = head(Payload::Empty);
+    let headers = response.headers_mut();
+    headers.insert(GRPC_STATUS, HeaderValue::from(status.grpc as u8 as u16));
+    if let Ok(message) = HeaderValue::try_from(percent_encode(&error.message)) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    Reply {
+        response,
+        trailers: None,
+        counted_as: Some(status.http),
+    }
+}
+
+fn head(payload: Payload) -> Response<Payload> {
+    let mut response = Response::new(payload);
+    *response.status_mut() = StatusCode::OK;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, GRPC);
+    headers.insert(GRPC_ENCODING, IDENTITY);
+    headers.insert(GRPC_ACCEPT_ENCODING, IDENTITY);
+    response
+}
+
+/// Everything outside space to `~`, and `%` itself, as `%XX` (the specification's `Percent-Encoded`).
+fn percent_encode(message: &str) -> String {
+    const HEX: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
+    let mut text = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            text.push(char::from(byte));
+        } else {
+            text.push('%');
+            text.push(HEX[usize::from(byte >> 4)]);
+            text.push(HEX[usize::from(byte & 15)]);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+use crate::upstream::Wire;
+
+/// What a request asks for: a closed set, so that it can be a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub(crate) enum Operation {
+    Unknown,
+    Health,
+    Metrics,
+    Admin,
+    ChatCompletions,
+    Completions,
+    Embeddings,
+    OpenAiModels,
+    /// Any other POST below `/v1` that names a model.
+    OpenAiOther,
+    ServerMetadata,
+    ModelMetadata,
+    ModelReady,
+    ModelConfig,
+    ModelStatistics,
+    RepositoryIndex,
+    Infer,
+    GrpcUnknown,
+    GrpcHealth,
+    GrpcServerMetadata,
+    GrpcModelMetadata,
+    GrpcModelReady,
+    GrpcModelConfig,
+    GrpcModelStatistics,
+    GrpcRepositoryIndex,
+    GrpcInfer,
+}
+
+impl Operation {
+    pub(crate) const COUNT: usize = Self::GrpcInfer as usize + 1;
+
+    /// The door and the call.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+            Self::Admin => "admin",
+            Self::ChatCompletions => "openai chat.completions",
+            Self::Completions => "openai completions",
+            Self::Embeddings => "openai embeddings",
+            Self::OpenAiModels => "openai models",
+            Self::OpenAiOther => "openai other",
+            Self::ServerMetadata => "oip server.metadata",
+            Self::ModelMetadata => "oip model.metadata",
+            Self::ModelReady => "oip model.ready",
+            Self::ModelConfig => "oip model.config",
+            Self::ModelStatistics => "oip model.statistics",
+            Self::RepositoryIndex => "oip repository.index",
+            Self::Infer => "oip infer",
+            Self::GrpcUnknown => "grpc unknown",
+            Self::GrpcHealth => "grpc health",
+            Self::GrpcServerMetadata => "grpc server.metadata",
+            Self::GrpcModelMetadata => "grpc model.metadata",
+            Self::GrpcModelReady => "grpc model.ready",
+            Self::GrpcModelConfig => "grpc model.config",
+            Self::GrpcModelStatistics => "grpc model.statistics",
+            Self::GrpcRepositoryIndex => "grpc repository.index",
+            Self::GrpcInfer => "grpc infer",
+        }
+    }
+
+    /// Probes and scrapes are counted but not remembered: they would push out what `kapok explain` is asked about.
+    pub(crate) fn remembered(self) -> bool {
+        !matches!(
+            self,
+            Self::Health | Self::GrpcHealth | Self::Metrics | Self::Admin
+        )
+    }
+
+    /// The protocol whose upstreams can serve it.
+    pub(crate) fn wire(self) -> Wire {
+        match self {
+            Self::ChatCompletions
+            | Self::Completions
+            | Self::Embeddings
+            | Self::OpenAiModels
+            | Self::OpenAiOther => Wire::OpenAi,
+            _ => Wire::Oip,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use http_body::{Frame, SizeHint};
+
+use super::*;
+
+/// A body in given frames.
+struct Frames {
+    frames: VecDeque<Bytes>,
+    announced: Option<u64>,
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.frames.pop_front().map(|data| Ok(Frame::data(data))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.announced
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+fn reader(content: &[u8], frame_bytes: usize, bytes_max: usize) -> Reader<Frames> {
+    let body = Frames {
+        frames: content
+            .chunks(frame_bytes)
+            .map(Bytes::copy_from_slice)
+            .collect(),
+        announced: None,
+    };
+    Reader::new(body, bytes_max).expect("nothing announced")
+}
+
+#[tokio::test]
+async fn every_cut_into_frames_reads_the_same() {
+    let content: Vec<u8> = (0..100).collect();
+    let pool = BufferPool::new(0);
+    for frame_bytes in 1..=content.len() {
+        let mut body = reader(&content, frame_bytes, 100);
+        assert_eq!(body.exactly(10).await.expect("head"), content[..10]);
+        assert_eq!(
+            body.aligned(33, &pool).await.expect("tensor"),
+            content[10..43]
+        );
+        assert_eq!(body.aligned(0, &pool).await.expect("empty tensor"), b""[..]);
+        let mut pieces = body.pieces(7).await.expect("message");
+        assert_eq!(pieces.copy_to_bytes(7), content[43..50]);
+        assert!(!body.at_end().await.expect("more follows"));
+        assert_eq!(body.rest().await.expect("rest"), content[50..]);
+        assert!(body.at_end().await.expect("the end"));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_gives_what_there_is() {
+    let pool = BufferPool::new(0);
+    let mut body = reader(b"0123456789", 3, 100);
+    assert_eq!(body.exactly(4).await, Ok(Bytes::from_static(b"0123")));
+    assert_eq!(
+        body.aligned(1 << 40, &pool).await,
+        Ok(Bytes::from_static(b"456789"))
+    );
+    assert_eq!(body.exactly(1).await, Ok(Bytes::new()));
+}
+
+#[tokio::test]
+async fn one_frame_is_not_copied() {
+    let content = Bytes::from_static(b"{\"model\":\"m\"}");
+    let body = Frames {
+        frames: VecDeque::from([content.clone()]),
+        announced: Some(content.len() as u64),
+    };
+    let read = Reader::new(body, 100)
+        .expect("small enough")
+        .rest()
+        .await
+        .expect("a body");
+    assert_eq!(read.as_ptr(), content.as_ptr());
+}
+
+#[tokio::test]
+async fn too_much_is_refused_announced_or_not() {
+    let announced = Frames {
+        frames: VecDeque::new(),
+        announced: Some(11),
+    };
+    let too_large = ReadError::TooLarge { bytes_max: 10 };
+    assert_eq!(Reader::new(announced, 10).err(), Some(too_large.clone()));
+    assert_eq!(reader(&[0; 11], 4, 10).rest().await, Err(too_large));
+    assert_eq!(
+        reader(&[0; 10], 4, 10).rest().await.map(|body| body.len()),
+        Ok(10)
+    );
+}
+
+#[test]
+fn pieces_are_one_buffer() {
+    let mut pieces = Pieces::default();
+    for part in [&b"ab"[..], b"", b"cde", b"f"] {
+        pieces.push(Bytes::copy_from_slice(part));
+    }
+    assert_eq!(pieces.get_u8(), b'a');
+    pieces.advance(2);
+    assert_eq!(pieces.remaining(), 3);
+    assert_eq!(pieces.copy_to_bytes(3), b"def"[..]);
+    assert_eq!(pieces.chunk(), b"");
+}

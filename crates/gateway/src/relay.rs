@@ -1,0 +1,195 @@
+//! Sends a request to an upstream and the answer back, bytes untouched.
+//!
+//! Nothing is tried twice, with one exception: a pooled connection that closes before anything of the request was
+//! written. A POST that was written may have been obeyed.
+
+mod body;
+mod event;
+mod head;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use base::ErrorKind;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use protocol::ApiError;
+use telemetry::Stage;
+use tokio::time::timeout;
+
+pub(crate) use body::{Cut, Relayed};
+
+use crate::body::Payload;
+use crate::exchange::Exchange;
+use crate::metrics::UpstreamFault;
+use crate::reply::{Failure, Reply};
+use crate::upstream::{Connection, RequestBody, SendError, Upstream};
+
+/// What is relayed: the client's own head and its whole body.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) head: Parts,
+    pub(crate) body: Bytes,
+    /// Whether the `Authorization` is a key of ours, which no upstream may see.
+    pub(crate) ours_authorized: bool,
+}
+
+pub(crate) async fn relay(
+    exchange: &mut Exchange,
+    upstream: &Arc<Upstream>,
+    outgoing: Outgoing,
+) -> Result<Reply, Failure> {
+    let in_flight = InFlight::enter(upstream);
+    let request = head::request(exchange, upstream, outgoing)?;
+    let (connection, response) = call(exchange, upstream, request).await?;
+    exchange.mark(Stage::Upstream);
+    let (head, incoming) = response.into_parts();
+    let head = head::response(head, exchange.id.as_str());
+    let mut relayed = Relayed::new(
+        exchange,
+        incoming,
+        &head,
+        body::Source {
+            upstream: Arc::clone(upstream),
+            connection,
+            _in_flight: in_flight,
+        },
+    );
+    let has_body = poll_fn(|cx| Poll::Ready(relayed.has_body(cx))).await;
+    let payload = if has_body {
+        Payload::Relayed(Box::new(relayed))
+    } else {
+        Payload::Empty
+    };
+    Ok(Response::from_parts(head, payload).into())
+}
+
+/// An answer's head, and the connection that its body comes over.
+async fn call(
+    exchange: &mut Exchange,
+    upstream: &Arc<Upstream>,
+    mut request: Request<RequestBody>,
+) -> Result<(Connection, Response<Incoming>), Failure> {
+    exchange.doing = Stage::Connect;
+    let mut pooled = idle(exchange, upstream).await;
+    loop {
+        let (mut connection, may_be_stale) = match pooled.take() {
+            Some(connection) => (connection, true),
+            None => (open(exchange, upstream).await?, false),
+        };
+        exchange.mark(Stage::Connect);
+        exchange.doing = Stage::Upstream;
+        let wait = silence(exchange, upstream).min(exchange.time_left());
+        let Ok(sent) = timeout(wait, connection.send(request)).await else {
+            fault(exchange, upstream, UpstreamFault::timeout);
+            return Err(no_answer_in(upstream, wait).into());
+        };
+        match sent {
+            Ok(response) => return Ok((connection, response)),
+            Err(SendError::Unsent(unsent)) if may_be_stale => request = *unsent,
+            Err(SendError::Unsent(_)) => {
+                fault(exchange, upstream, UpstreamFault::no_answer);
+                let message = format!("upstream `{}` closed the connection", upstream.name);
+                return Err(bad_upstream(message).into());
+            }
+            Err(SendError::Failed(error)) => {
+                fault(exchange, upstream, UpstreamFault::no_answer);
+                tracing::debug!(upstream = %upstream.name, error = base::chain(&error), "no answer");
+                return Err(broken_answer(upstream, &error).into());
+            }
+        }
+    }
+}
+
+/// A connection from the pool that the upstream has not closed meanwhile.
+async fn idle(exchange: &Exchange, upstream: &Upstream) -> Option<Connection> {
+    let now = exchange.gateway.shared().clock.now();
+    while let Some(mut connection) = upstream.live.pool.take(now) {
+        if poll_fn(|cx| Poll::Ready(connection.reusable(cx))).await {
+            return Some(connection);
+        }
+    }
+    None
+}
+
+async fn open(exchange: &Exchange, upstream: &Arc<Upstream>) -> Result<Connection, Failure> {
+    let limit = upstream.connect_timeout().min(exchange.time_left());
+    match timeout(limit, Connection::open(&upstream.address)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => {
+            fault(exchange, upstream, UpstreamFault::connect);
+            let reason = base::chain(&error);
+            let message = format!("upstream `{}` is not reachable: {reason}", upstream.name);
+            Err(bad_upstream(message).into())
+        }
+        Err(_elapsed) => {
+            fault(exchange, upstream, UpstreamFault::connect);
+            let message = format!(
+                "upstream `{}` accepted no connection within {} ms",
+                upstream.name,
+                limit.as_millis()
+            );
+            Err(ApiError::new(ErrorKind::Timeout, message)
+                .with_code("upstream_timeout")
+                .into())
+        }
+    }
+}
+
+/// The longest wait for the next part of an answer: the caller's or the upstream's, whichever is shorter.
+fn silence(exchange: &Exchange, upstream: &Upstream) -> Duration {
+    let configured = upstream.idle_timeout();
+    exchange
+        .patience
+        .silence
+        .map_or(configured, |said| said.min(configured))
+}
+
+fn fault(exchange: &Exchange, upstream: &Upstream, kind: UpstreamFault) {
+    let metrics = &exchange.gateway.shared().metrics;
+    metrics.upstream_error(&upstream.name, kind);
+}
+
+fn no_answer_in(upstream: &Upstream, wait: Duration) -> ApiError {
+    let message = format!(
+        "upstream `{}` did not answer within {} ms",
+        upstream.name,
+        wait.as_millis()
+    );
+    ApiError::new(ErrorKind::Timeout, message).with_code("upstream_timeout")
+}
+
+fn broken_answer(upstream: &Upstream, error: &hyper::Error) -> ApiError {
+    let name = &upstream.name;
+    bad_upstream(if error.is_parse() {
+        format!("upstream `{name}` answered with something that is not HTTP/1.1")
+    } else {
+        format!("upstream `{name}` closed the connection without answering")
+    })
+}
+
+fn bad_upstream(message: String) -> ApiError {
+    ApiError::new(ErrorKind::BadUpstream, message).with_code("upstream_error")
+}
+
+/// A request's place in an upstream's count, given up when dropped.
+#[derive(Debug)]
+struct InFlight(Arc<Upstream>);
+
+impl InFlight {
+    fn enter(upstream: &Arc<Upstream>) -> Self {
+        upstream.live.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(upstream))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,196 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use base::{Deadline, ErrorKind};
+use bytes::Bytes;
+use http::response;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use protocol::ApiError;
+use tokio::time::Sleep;
+
+use super::event::EventStream;
+use super::{InFlight, bad_upstream, fault, silence};
+use crate::exchange::Exchange;
+use crate::metrics::UpstreamFault;
+use crate::upstream::{Connection, Upstream};
+
+/// Why an answer stops before its end. hyper closes the client's connection on it, which is how HTTP says "cut".
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Cut(String);
+
+/// Where a relayed answer comes from.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) connection: Connection,
+    pub(super) _in_flight: InFlight,
+}
+
+/// An upstream's answer on its way through. Dropping it closes the upstream's connection, unless the answer had ended.
+#[derive(Debug)]
+pub(crate) struct Relayed {
+    incoming: Incoming,
+    /// None once the answer has ended, well or not.
+    source: Option<Source>,
+    events: Option<EventStream>,
+    silence: Duration,
+    /// Only if the caller named one: by default a stream may go on for as long as it goes on.
+    deadline: Option<Deadline>,
+    /// When the last part came.
+    latest: Instant,
+    /// Made at the first wait, so that an answer that is all there costs no timer.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
+
+impl Relayed {
+    pub(super) fn new(
+        exchange: &Exchange,
+        incoming: Incoming,
+        head: &response::Parts,
+        source: Source,
+    ) -> Self {
+        Self {
+            incoming,
+            events: EventStream::of(head, exchange.operation),
+            silence: silence(exchange, &source.upstream),
+            deadline: exchange.patience.total.map(|_| exchange.deadline),
+            latest: exchange.gateway.shared().clock.now(),
+            timer: None,
+            source: Some(source),
+        }
+    }
+
+    /// False if the answer consists of its head; its connection is free again then.
+    pub(super) fn has_body(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.incoming.is_end_stream() {
+            self.finish(cx);
+        }
+        self.source.is_some()
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.source.is_none()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange) -> Polled {
+        match self.poll_incoming(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.latest = exchange.gateway.shared().clock.now();
+                if let (Some(events), Some(data)) = (&mut self.events, frame.data_ref()) {
+                    events.note(data);
+                }
+                // With a known length the end is known with the last byte, and nobody asks again.
+                if self.incoming.is_end_stream() && self.events.is_none() {
+                    self.finish(cx);
+                    exchange.complete = true;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) if self.events.as_ref().is_none_or(EventStream::finished) => {
+                self.finish(cx);
+                exchange.complete = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(None) => self.cut(exchange, UpstreamFault::cut, |name| {
+                bad_upstream(format!("upstream `{name}` ended the stream without [DONE]"))
+            }),
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(error = base::chain(&error), "answer cut");
+                self.cut(exchange, UpstreamFault::cut, |name| {
+                    bad_upstream(format!(
+                        "upstream `{name}` stopped in the middle of its answer"
+                    ))
+                })
+            }
+            Poll::Pending => self.poll_patience(cx, exchange),
+        }
+    }
+
+    /// The next part that has arrived; reads the socket only when there is none.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(None);
+        };
+        let arrived = Pin::new(&mut self.incoming).poll_frame(cx);
+        if arrived.is_ready() {
+            return arrived;
+        }
+        source.connection.drive(cx);
+        Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+
+    /// Nothing has come: is it too late yet?
+    fn poll_patience(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange) -> Polled {
+        loop {
+            if let Some(timer) = &mut self.timer
+                && timer.as_mut().poll(cx).is_pending()
+            {
+                return Poll::Pending;
+            }
+            // The timer is not moved with every part, so when it rings there may be time left.
+            let now = exchange.gateway.shared().clock.now();
+            let quiet = now.saturating_duration_since(self.latest);
+            let left = self.deadline.map(|deadline| deadline.left(now));
+            let wait = self
+                .silence
+                .saturating_sub(quiet)
+                .min(left.unwrap_or(Duration::MAX));
+            if wait.is_zero() {
+                let late = left.is_some_and(|left| left.is_zero());
+                let silence_ms = self.silence.as_millis();
+                return self.cut(exchange, UpstreamFault::timeout, |name| {
+                    let message = if late {
+                        format!("the deadline passed while upstream `{name}` was answering")
+                    } else {
+                        format!("upstream `{name}` sent nothing for {silence_ms} ms")
+                    };
+                    ApiError::new(ErrorKind::Timeout, message).with_code("upstream_timeout")
+                });
+            }
+            self.timer = Some(Box::pin(tokio::time::sleep(wait)));
+        }
+    }
+
+    /// The answer is whole: its connection may serve the next request.
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        if let Some(mut source) = self.source.take()
+            && source.connection.reusable(cx)
+        {
+            source
+                .upstream
+                .live
+                .pool
+                .give(source.connection, self.latest);
+        }
+    }
+
+    /// The answer is not whole, and must not look as if it were.
+    fn cut(
+        &mut self,
+        exchange: &mut Exchange,
+        kind: UpstreamFault,
+        error: impl FnOnce(&str) -> ApiError,
+    ) -> Polled {
+        let Some(source) = self.source.take() else {
+            return Poll::Ready(None);
+        };
+        let error = error(&source.upstream.name);
+        fault(exchange, &source.upstream, kind);
+        exchange.error = Some(error.message.clone());
+        Poll::Ready(Some(match &self.events {
+            Some(events) => Ok(Frame::data(events.error(&error))),
+            None => Err(Cut(error.message)),
+        }))
+    }
+}

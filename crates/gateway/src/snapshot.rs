@@ -1,0 +1,207 @@
+//! Everything a request needs to be routed, built from a list of resources and never changed afterwards.
+
+mod group;
+mod patterns;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use base::nearest;
+use protocol::resource::{Resource, RouteSpec, Spec, UpstreamSpec};
+
+pub(crate) use group::{Group, Target, Why};
+pub(crate) use patterns::Patterns;
+
+use crate::Error;
+use crate::keys::Keys;
+use crate::upstream::Upstream;
+
+/// The name by which a route means the models in this process.
+const LOCAL: &str = "local";
+
+/// One consistent set of resources. Readers take it once per request.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    pub(crate) generation: u64,
+    /// By name.
+    pub(crate) upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Routes for one name each.
+    pub(crate) exact: HashMap<String, Group>,
+    /// Routes for names with this start, longest first.
+    pub(crate) wildcards: Vec<(String, Group)>,
+    /// Upstreams by the models they list.
+    pub(crate) listed: HashMap<String, Group>,
+    /// Upstreams that list no models: they get what nobody else claims.
+    pub(crate) catch_all: Group,
+    pub(crate) keys: Keys,
+}
+
+impl Snapshot {
+    /// The only way from resources to a snapshot, whatever their source. Pure: looks nothing up, opens nothing.
+    ///
+    /// An `apiKey` must be a `Secret::Value` by now; looking up the other kinds is the caller's.
+    pub fn build(resources: &[Resource]) -> Result<Self, Error> {
+        Self::default().successor(resources)
+    }
+
+    /// [`Snapshot::build`], taking over what is alive here: connections and readiness of upstreams that stay the same.
+    pub(crate) fn successor(&self, resources: &[Resource]) -> Result<Self, Error> {
+        refuse_duplicates(resources)?;
+        let mut next = Self {
+            generation: self.generation + 1,
+            ..Self::default()
+        };
+        for resource in resources {
+            if let Spec::Upstream(spec) = &resource.spec {
+                next.add_upstream(&resource.metadata.name, spec, self)?;
+            }
+        }
+        for resource in resources {
+            let name = &resource.metadata.name;
+            match &resource.spec {
+                Spec::Route(spec) => next.add_route(name, spec)?,
+                Spec::Key(spec) => next
+                    .keys
+                    .add(name, spec)
+                    .map_err(|reason| invalid("Key", name, reason))?,
+                Spec::Upstream(_) | Spec::Node(_) => {}
+            }
+        }
+        next.index_upstreams();
+        next.wildcards
+            .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        Ok(next)
+    }
+
+    /// Model names that are written anywhere: what a "not found" can suggest.
+    pub(crate) fn known_models(&self) -> impl Iterator<Item = &str> {
+        self.exact
+            .keys()
+            .chain(self.listed.keys())
+            .map(String::as_str)
+    }
+
+    fn add_upstream(
+        &mut self,
+        name: &str,
+        spec: &UpstreamSpec,
+        before: &Self,
+    ) -> Result<(), Error> {
+        if name == LOCAL {
+            let reason = "this name means the models in this process";
+            return Err(invalid("Upstream", name, reason));
+        }
+        let mut upstream =
+            Upstream::new(name, spec).map_err(|reason| invalid("Upstream", name, reason))?;
+        if let Some(old) = before.upstreams.get(name) {
+            upstream.inherit(old);
+        }
+        let upstream = Arc::new(upstream);
+        self.upstreams.insert(Arc::clone(&upstream.name), upstream);
+        Ok(())
+    }
+
+    fn add_route(&mut self, name: &str, spec: &RouteSpec) -> Result<(), Error> {
+        if spec.models.is_empty() {
+            return Err(invalid("Route", name, "models is empty"));
+        }
+        let mut targets = Vec::with_capacity(spec.targets.len());
+        for target in &spec.targets {
+            let found = if target.upstream == LOCAL {
+                Target::Local
+            } else {
+                Target::Upstream(Arc::clone(self.upstream(&target.upstream)?))
+            };
+            targets.push((found, target.weight));
+        }
+        if targets.iter().all(|(_, weight)| *weight == 0) {
+            return Err(invalid("Route", name, "no target has a weight above 0"));
+        }
+        for model in &spec.models {
+            let group = Group::new(Why::Route(name.into()), targets.clone());
+            let taken = match model.strip_suffix('*') {
+                Some(prefix) if !prefix.contains('*') => {
+                    let prefix = prefix.to_owned();
+                    let taken = self.wildcards.iter().any(|(other, _)| *other == prefix);
+                    self.wildcards.push((prefix, group));
+                    taken
+                }
+                None if !model.contains('*') => self.exact.insert(model.clone(), group).is_some(),
+                _ => {
+                    let reason = format!("`{model}`: a star may stand only at the end");
+                    return Err(invalid("Route", name, reason));
+                }
+            };
+            if taken {
+                let reason = format!("`{model}` is already routed by another Route");
+                return Err(invalid("Route", name, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn upstream(&self, name: &str) -> Result<&Arc<Upstream>, Error> {
+        self.upstreams
+            .get(name)
+            .ok_or_else(|| Error::UnknownUpstream {
+                name: name.to_owned(),
+                nearest: nearest(name, self.upstreams.keys().map(AsRef::as_ref)).map(str::to_owned),
+            })
+    }
+
+    fn index_upstreams(&mut self) {
+        let mut listed: HashMap<String, Vec<(Target, u32)>> = HashMap::new();
+        let mut catch_all = Vec::new();
+        for upstream in self.upstreams.values() {
+            let target = || (Target::Upstream(Arc::clone(upstream)), 1);
+            match &upstream.spec.models {
+                Some(models) => {
+                    for model in models {
+                        listed.entry(model.clone()).or_default().push(target());
+                    }
+                }
+                None => catch_all.push(target()),
+            }
+        }
+        self.listed = listed
+            .into_iter()
+            .map(|(model, targets)| (model, Group::new(Why::Listed, targets)))
+            .collect();
+        self.catch_all = Group::new(Why::CatchAll, catch_all);
+    }
+}
+
+fn refuse_duplicates(resources: &[Resource]) -> Result<(), Error> {
+    let mut seen = std::collections::HashSet::new();
+    for resource in resources {
+        let kind = kind_of(&resource.spec);
+        let name = resource.metadata.name.as_str();
+        if name.is_empty() {
+            return Err(invalid(kind, name, "metadata.name is empty"));
+        }
+        if !seen.insert((kind, name)) {
+            return Err(invalid(kind, name, "there are two of this name"));
+        }
+    }
+    Ok(())
+}
+
+fn kind_of(spec: &Spec) -> &'static str {
+    match spec {
+        Spec::Node(_) => "Node",
+        Spec::Upstream(_) => "Upstream",
+        Spec::Route(_) => "Route",
+        Spec::Key(_) => "Key",
+    }
+}
+
+fn invalid(kind: &'static str, name: &str, reason: impl Into<String>) -> Error {
+    Error::Resource {
+        kind,
+        name: name.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
