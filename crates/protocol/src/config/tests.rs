@@ -3,6 +3,7 @@ use crate::oip::proto::model_config::SchedulingChoice;
 use crate::{DataType, TensorSpec};
 
 mod corpus;
+mod printed;
 
 fn check_error(text: &str, expected: &str) {
     let found =

@@ -13,7 +13,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{model_metadata, repository_index};
+pub use admin::{model_metadata, repository_index, server_metadata};
 pub use decode::{decode_infer, decode_infer_message};
 pub use encode::{encode_infer, encode_stream_error, encode_stream_infer, infer_response};
 pub use request::infer_request;

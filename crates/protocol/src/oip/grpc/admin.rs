@@ -1,7 +1,16 @@
 use crate::oip::proto::model_metadata_response::TensorMetadata;
 use crate::oip::proto::repository_index_response::ModelIndex;
-use crate::oip::proto::{ModelMetadataResponse, RepositoryIndexResponse};
+use crate::oip::proto::{ModelMetadataResponse, RepositoryIndexResponse, ServerMetadataResponse};
+use crate::oip::rest::EXTENSIONS;
 use crate::{IndexEntry, ModelMetadata, TensorSpec};
+
+pub fn server_metadata(version: &str) -> ServerMetadataResponse {
+    ServerMetadataResponse {
+        name: "kapok".to_owned(),
+        version: version.to_owned(),
+        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+    }
+}
 
 pub fn model_metadata(metadata: ModelMetadata) -> ModelMetadataResponse {
     ModelMetadataResponse {

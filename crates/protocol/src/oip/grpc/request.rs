@@ -12,7 +12,7 @@ const SHARED_MEMORY: &str = "shared_memory_region";
 /// `raw_input_contents`. Where both are possible the words are Triton's, because its clients match on them.
 pub fn infer_request(message: ModelInferRequest) -> Result<InferRequest, ApiError> {
     let mut raw = RawContents {
-        model: message.model_name.clone(),
+        model: &message.model_name,
         total: message.raw_input_contents.len(),
         left: message.raw_input_contents.into_iter(),
     };
@@ -49,13 +49,13 @@ fn none_if_empty(text: String) -> Option<String> {
 }
 
 /// Hands out the raw contents in order and notices when the count is wrong.
-struct RawContents {
-    model: String,
+struct RawContents<'a> {
+    model: &'a str,
     total: usize,
     left: std::vec::IntoIter<Bytes>,
 }
 
-impl RawContents {
+impl RawContents<'_> {
     fn next_for(&mut self, input: &str) -> Result<Bytes, ApiError> {
         self.left.next().ok_or_else(|| {
             ApiError::invalid(format!(
@@ -79,7 +79,7 @@ impl RawContents {
     }
 }
 
-fn tensor(input: InferInputTensor, raw: &mut RawContents) -> Result<Tensor, ApiError> {
+fn tensor(input: InferInputTensor, raw: &mut RawContents<'_>) -> Result<Tensor, ApiError> {
     let InferInputTensor {
         name,
         datatype,
@@ -106,7 +106,7 @@ fn tensor(input: InferInputTensor, raw: &mut RawContents) -> Result<Tensor, ApiE
             ))
             .with_param(name));
         }
-        Some(contents) => contents::bytes_of(contents, dtype, &name, &raw.model)?,
+        Some(contents) => contents::bytes_of(contents, dtype, &name, raw.model)?,
         None => raw.next_for(&name)?,
     };
     Tensor::new(name.clone(), dtype, shape, data)

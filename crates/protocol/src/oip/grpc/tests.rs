@@ -8,7 +8,10 @@ use crate::oip::proto::infer_parameter::ParameterChoice;
 use crate::oip::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::oip::proto::{InferParameter, InferTensorContents, ModelInferRequest};
 use crate::tensor::ALIGNMENT;
-use crate::{ApiError, DataType, InferResponse, Parameter, Tensor};
+use crate::{
+    ApiError, DataType, IndexEntry, InferResponse, ModelMetadata, ModelState, Parameter, Tensor,
+    TensorSpec,
+};
 
 mod roundtrip;
 
@@ -285,6 +288,36 @@ fn large_outputs_are_sent_without_a_copy() -> Result<(), Box<dyn std::error::Err
         Some(infer_response(response(outputs)))
     );
     Ok(())
+}
+
+#[test]
+fn metadata_and_index_say_what_the_rest_door_says() {
+    let server = server_metadata("1.2.3");
+    let rest: serde_json::Value =
+        serde_json::from_slice(&crate::oip::rest::server_metadata("1.2.3")).expect("JSON");
+    assert_eq!(rest["name"], server.name);
+    assert_eq!(rest["version"], server.version);
+    assert_eq!(rest["extensions"], serde_json::json!(server.extensions));
+
+    let spec = |name: &str| TensorSpec::new(name, DataType::Bf16, vec![-1, 2]);
+    let model = model_metadata(ModelMetadata {
+        name: "m".into(),
+        versions: vec!["1".into()],
+        platform: "onnxruntime_onnx".into(),
+        inputs: vec![spec("x")],
+        outputs: vec![spec("y")],
+    });
+    assert_eq!(model.inputs[0].datatype, "BF16");
+    assert_eq!(model.outputs[0].shape, [-1, 2]);
+
+    let index = repository_index(vec![IndexEntry {
+        name: "m".into(),
+        version: "2".into(),
+        state: ModelState::Unavailable,
+        reason: "broken".into(),
+    }]);
+    assert_eq!(index.models[0].state, "UNAVAILABLE");
+    assert_eq!(index.models[0].reason, "broken");
 }
 
 #[test]
