@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`tensor`] (typed bytes), [`infer`] (one inference, whatever door it came through),
 //! [`model`] (what a model looks like from outside), [`error`] and [`status`] (one error, every protocol's shape),
-//! then the wire formats.
+//! then the wire formats ([`oip`], [`openai`]) and the files people write ([`config`], [`resource`], [`sidecar`]).
 //! Never here: sockets, clocks, decisions. A parser takes bytes and returns a value or an error that names the field.
 
 pub mod config;
