@@ -70,3 +70,60 @@ pub(crate) struct Dimension {
     #[prost(string, optional, tag = "2")]
     pub(crate) param: Option<String>,
 }
+
+/// A model's structure. Weights are not among the fields, so decoding steps over them.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Structure {
+    #[prost(message, optional, tag = "7")]
+    pub(crate) graph: Option<Nodes>,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) opsets: Vec<Opset>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Opset {
+    #[prost(string, tag = "1")]
+    pub(crate) domain: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) version: i64,
+}
+
+/// A graph or subgraph: what computes, and the declared types of its values.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Nodes {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) nodes: Vec<Node>,
+    #[prost(message, repeated, tag = "12")]
+    pub(crate) outputs: Vec<ValueInfo>,
+    #[prost(message, repeated, tag = "13")]
+    pub(crate) values: Vec<ValueInfo>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Node {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) inputs: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(crate) outputs: Vec<String>,
+    #[prost(string, tag = "4")]
+    pub(crate) operator: String,
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) attributes: Vec<Attribute>,
+    #[prost(string, tag = "7")]
+    pub(crate) domain: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Attribute {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(int64, optional, tag = "3")]
+    pub(crate) int: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub(crate) text: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "6")]
+    pub(crate) graph: Option<Nodes>,
+    /// 2 for an integer, 3 for a text, 5 for a graph.
+    #[prost(int32, tag = "20")]
+    pub(crate) kind: i32,
+}

@@ -4,6 +4,7 @@
 //! refuses a model whose inputs or outputs it could not carry exactly.
 
 mod border;
+mod doubt;
 
 use std::fmt;
 use std::fs;
@@ -64,16 +65,21 @@ impl Engine for RtenEngine {
 /// Reading rather than mapping: weights inside an ONNX file are copied in either case, and a mapped file that changes
 /// underneath is undefined behaviour.
 fn read(path: &Path) -> Result<Model, EngineError> {
+    let bytes = fs::read(path).map_err(|error| refuse(graph::Error::from(error).to_string()))?;
+    let doubt = doubt::doubt(&bytes)
+        .map_err(|error| refuse(graph::Error::Broken(error.to_string()).to_string()))?;
+    if let Some(doubt) = doubt {
+        return Err(refuse(doubt));
+    }
     let options = ModelOptions::with_all_ops();
-    // Only a path leads to external weights, but rten reads paths ending in `.onnx` only.
+    // Only a path leads to weights in other files, but rten reads paths ending in `.onnx` only.
     let model = if path
         .extension()
         .is_some_and(|extension| extension == "onnx")
     {
+        drop(bytes);
         options.load_file(path)
     } else {
-        let bytes =
-            fs::read(path).map_err(|error| refuse(graph::Error::from(error).to_string()))?;
         options.load(bytes)
     };
     model.map_err(|error| refuse(reason::public(&error.to_string())))

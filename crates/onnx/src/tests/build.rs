@@ -1,6 +1,8 @@
 //! Writes tiny ONNX models: the messages that reading does not need, and a few words to put them together.
 
-use crate::proto::{Dimension, Opaque, Shape, TensorType, Type, ValueInfo, element};
+use crate::proto::{
+    Attribute, Dimension, Node, Nodes, Opaque, Opset, Shape, TensorType, Type, ValueInfo, element,
+};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Model {
@@ -10,14 +12,6 @@ pub(crate) struct Model {
     pub(crate) graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
     pub(crate) opsets: Vec<Opset>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Opset {
-    #[prost(string, tag = "1")]
-    pub(crate) domain: String,
-    #[prost(int64, tag = "2")]
-    pub(crate) version: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -32,29 +26,6 @@ pub(crate) struct Graph {
     pub(crate) inputs: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) outputs: Vec<ValueInfo>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Node {
-    #[prost(string, repeated, tag = "1")]
-    pub(crate) inputs: Vec<String>,
-    #[prost(string, repeated, tag = "2")]
-    pub(crate) outputs: Vec<String>,
-    #[prost(string, tag = "4")]
-    pub(crate) operator: String,
-    #[prost(message, repeated, tag = "5")]
-    pub(crate) attributes: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Attribute {
-    #[prost(string, tag = "1")]
-    pub(crate) name: String,
-    #[prost(int64, tag = "3")]
-    pub(crate) int: i64,
-    /// 2 for an integer.
-    #[prost(int32, tag = "20")]
-    pub(crate) kind: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -111,7 +82,7 @@ pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> Node {
         inputs: owned(inputs),
         outputs: owned(outputs),
         operator: operator.to_owned(),
-        attributes: Vec::new(),
+        ..Node::default()
     }
 }
 
@@ -119,8 +90,29 @@ impl Node {
     pub(crate) fn with_int(mut self, name: &str, int: i64) -> Self {
         self.attributes.push(Attribute {
             name: name.to_owned(),
-            int,
+            int: Some(int),
             kind: 2,
+            ..Attribute::default()
+        });
+        self
+    }
+
+    pub(crate) fn with_text(mut self, name: &str, text: &str) -> Self {
+        self.attributes.push(Attribute {
+            name: name.to_owned(),
+            text: Some(text.as_bytes().to_vec()),
+            kind: 3,
+            ..Attribute::default()
+        });
+        self
+    }
+
+    pub(crate) fn with_graph(mut self, name: &str, graph: Nodes) -> Self {
+        self.attributes.push(Attribute {
+            name: name.to_owned(),
+            graph: Some(graph),
+            kind: 5,
+            ..Attribute::default()
         });
         self
     }

@@ -9,7 +9,7 @@ use runtime::engine::{EngineError, LoadOptions};
 use super::build::{self, model, node, sequence, tensor, unranked};
 use super::{addition, engines, load, source};
 use crate::graph::{self, Port, PortKind};
-use crate::proto::element;
+use crate::proto::{Nodes, element};
 
 fn describe(model: &build::Model) -> Result<graph::Description, graph::Error> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -102,6 +102,55 @@ fn an_unknown_operator_is_refused_by_name() {
         );
         assert!(error.to_string().contains("NoSuchOperator"), "{error}");
     }
+}
+
+#[test]
+fn what_rten_would_compute_wrongly_is_refused() {
+    let softmax = |opset, axis: Option<i64>, dims: Option<&[i64]>| {
+        let mut softmax = node("Softmax", &["x"], &["y"]);
+        if let Some(axis) = axis {
+            softmax = softmax.with_int("axis", axis);
+        }
+        let y = dims.map_or_else(
+            || unranked("y", element::FLOAT),
+            |dims| tensor("y", element::FLOAT, dims),
+        );
+        let x = tensor("x", element::FLOAT, dims.unwrap_or(&[2, 3]));
+        let mut model = model(vec![softmax], vec![x], vec![y]);
+        model.opsets[0].version = opset;
+        model
+    };
+    let check = |model: &build::Model, expected: Result<(), &str>| {
+        let loaded = load(&crate::RtenEngine, model);
+        match (loaded, expected) {
+            (Ok(_), Ok(())) => {}
+            (Err(EngineError::Unsupported { reason, .. }), Err(part)) => {
+                assert!(reason.contains(part), "{reason}");
+            }
+            (other, expected) => panic!("{other:?}, expected {expected:?}"),
+        }
+    };
+    let flatten = Err("before 13");
+    check(&softmax(11, None, Some(&[2, 3])), Ok(()));
+    check(&softmax(11, None, Some(&[2, 3, 1, 1])), flatten);
+    check(&softmax(11, None, None), flatten);
+    check(&softmax(11, Some(1), Some(&[2, 3, 4])), flatten);
+    check(&softmax(11, Some(2), Some(&[2, 3, 4])), Ok(()));
+    check(&softmax(11, Some(-1), None), Ok(()));
+    check(&softmax(13, None, Some(&[2, 3, 1, 1])), Ok(()));
+    let unary = |node| {
+        let ports = |name| vec![tensor(name, element::FLOAT, &[1])];
+        model(vec![node], ports("x"), ports("y"))
+    };
+    check(&unary(node("Sign", &["x"], &["y"])), Err("rten's Sign"));
+    let cubic = node("Resize", &["x", "", "x"], &["y"]).with_text("mode", "cubic");
+    check(&unary(cubic), Err("cubic"));
+    let branch = Nodes {
+        nodes: vec![node("Sign", &["x"], &["z"])],
+        ..Nodes::default()
+    };
+    let nested = node("If", &["x"], &["y"]).with_graph("then_branch", branch);
+    check(&unary(nested), Err("rten's Sign"));
 }
 
 #[test]
