@@ -14,6 +14,7 @@ mod http;
 mod managed;
 
 mod output;
+mod up;
 
 use std::process::ExitCode;
 

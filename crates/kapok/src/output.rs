@@ -35,10 +35,6 @@ impl Printer {
         self.format
     }
 
-    pub(crate) fn style(&self) -> Style {
-        self.style
-    }
-
     /// Whether a person watches.
     pub(crate) fn terminal(&self) -> bool {
         self.terminal

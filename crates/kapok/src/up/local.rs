@@ -1,0 +1,65 @@
+use base::Deadline;
+use gateway::server::{Answer, ModelServer};
+use protocol::embed::{EmbedRequest, Embeddings};
+use protocol::model::{IndexEntry, ModelDescription, ModelMetadata};
+use protocol::oip::proto::{ModelConfig, ModelStatistics};
+use protocol::{ApiError, InferRequest, InferResponse, Timing};
+use runtime::Runtime;
+
+/// The models in this process, as the gateway wants them: the two rooms do not know each other.
+#[derive(Debug)]
+pub(super) struct LocalModels(pub(super) Runtime);
+
+impl ModelServer for LocalModels {
+    fn has(&self, model: &str) -> bool {
+        self.0.has(model)
+    }
+
+    fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, ApiError> {
+        self.0.model_ready(model, version)
+    }
+
+    fn ready(&self) -> bool {
+        self.0.ready()
+    }
+
+    fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError> {
+        self.0.metadata(model, version)
+    }
+
+    fn config(&self, model: &str, version: Option<&str>) -> Result<ModelConfig, ApiError> {
+        self.0.config(model, version)
+    }
+
+    fn index(&self) -> Vec<IndexEntry> {
+        self.0.index()
+    }
+
+    fn statistics(
+        &self,
+        model: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<Vec<ModelStatistics>, ApiError> {
+        self.0.statistics(model, version)
+    }
+
+    fn infer(
+        &self,
+        request: InferRequest,
+        deadline: Deadline,
+    ) -> Answer<'_, (InferResponse, Timing)> {
+        Box::pin(self.0.infer(request, deadline))
+    }
+
+    fn embeds(&self, model: &str) -> bool {
+        self.0.embeds(model)
+    }
+
+    fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Answer<'_, (Embeddings, Timing)> {
+        Box::pin(self.0.embed(request, deadline))
+    }
+
+    fn describe(&self) -> Vec<ModelDescription> {
+        self.0.describe()
+    }
+}

@@ -1,0 +1,95 @@
+//! Every port is open before any work begins.
+
+use std::net::SocketAddr;
+
+use gateway::{Door, Gateway, Listener};
+use protocol::resource::NodeSpec;
+use serde_json::{Value, json};
+
+use crate::cli::Format;
+use crate::exit::{Failure, Outcome};
+use crate::output::Printer;
+
+/// Open ports that nobody serves yet.
+#[derive(Debug)]
+pub(super) struct Ports(Vec<(Door, Listener, SocketAddr)>);
+
+/// Where the doors are; port 0 has become a real one.
+#[derive(Debug, Clone)]
+pub(super) struct Addresses(Vec<(Door, SocketAddr)>);
+
+impl Ports {
+    /// Must be called within a runtime.
+    pub(super) fn open(node: &NodeSpec) -> Outcome<Self> {
+        let wanted = [
+            (
+                Door::Public,
+                Some(node.listen),
+                "take another with --listen ADDR",
+            ),
+            (
+                Door::Admin,
+                Some(node.admin),
+                "take another with --admin ADDR",
+            ),
+            (Door::Grpc, node.grpc_alias, NO_ALIASES),
+            (Door::Metrics, node.metrics_alias, NO_ALIASES),
+        ];
+        let mut ports = Vec::new();
+        for (door, addr, hint) in wanted {
+            let Some(addr) = addr else { continue };
+            let (listener, bound) = Gateway::bind(addr)
+                .map_err(|error| Failure::failed(base::chain(&error)).hint(hint))?;
+            ports.push((door, listener, bound));
+        }
+        Ok(Self(ports))
+    }
+
+    pub(super) fn serve(self, gateway: &Gateway) -> Addresses {
+        let mut addresses = Vec::new();
+        for (door, listener, addr) in self.0 {
+            gateway.serve(listener, door);
+            tracing::info!("listening on http://{addr} ({})", name(door));
+            addresses.push((door, addr));
+        }
+        Addresses(addresses)
+    }
+}
+
+const NO_ALIASES: &str =
+    "it stands for one of Triton's ports: do without them with --triton-ports off";
+
+impl Addresses {
+    pub(super) fn public(&self) -> Option<SocketAddr> {
+        let mut addresses = self.0.iter();
+        addresses.find_map(|(door, addr)| (*door == Door::Public).then_some(*addr))
+    }
+
+    /// For scripts: one line on stdout that tells the real ports.
+    pub(super) fn announce(&self, printer: &Printer) -> Outcome {
+        match printer.format() {
+            Format::Table => {}
+            Format::Json => printer.write(&format!("{}\n", self.document()))?,
+            Format::Yaml => printer.print(&self.document(), |_, _| String::new())?,
+        }
+        Ok(())
+    }
+
+    fn document(&self) -> Value {
+        let listening: serde_json::Map<String, Value> = self
+            .0
+            .iter()
+            .map(|(door, addr)| (name(*door).to_owned(), addr.to_string().into()))
+            .collect();
+        json!({ "listening": listening, "pid": std::process::id() })
+    }
+}
+
+fn name(door: Door) -> &'static str {
+    match door {
+        Door::Public => "public",
+        Door::Admin => "admin",
+        Door::Grpc => "grpc",
+        Door::Metrics => "metrics",
+    }
+}
