@@ -158,12 +158,12 @@ fn timeout(model: &Model, place: &'static str) -> Error {
 }
 
 pub(crate) fn refused_error(model: &Model, refused: Refused) -> Error {
-    let reason = match refused {
-        Refused::Full => "too much work is waiting for a compute thread",
-        Refused::Panicked => "preparing the call panicked",
-    };
-    Error::Failed {
-        model: model.name.clone(),
-        reason: reason.to_owned(),
+    let model = model.name.clone();
+    match refused {
+        Refused::Full => Error::Busy { model },
+        Refused::Panicked => Error::Failed {
+            model,
+            reason: "preparing the call panicked".to_owned(),
+        },
     }
 }

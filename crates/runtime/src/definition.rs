@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 
 use protocol::config::{self, ConfigFile, Problem};
 use protocol::oip::proto::ModelConfig;
-use protocol::oip::proto::model_config::SchedulingChoice;
 use protocol::sidecar::Sidecar;
 use protocol::{Parameter, TensorSpec};
 
 use crate::engine::{LoadOptions, Loaded, Source};
 use crate::repository::Found;
+use crate::request::list;
 
 const CONFIG_FILE: &str = "config.pbtxt";
 const SIDECAR_FILE: &str = "kapok.toml";
 const MODEL_FILE: &str = "model.onnx";
+
+/// Triton's name for whatever runs ONNX files; here, any engine that does.
+const ONNX_BACKEND: &str = "onnxruntime";
 
 /// Lanes beyond this are a slip: each holds an engine's working memory.
 const LANES_MAX: usize = 1024;
@@ -55,7 +58,7 @@ impl Definition {
             file,
             sidecar,
         };
-        definition.supported()?;
+        definition.check()?;
         Ok(definition)
     }
 
@@ -67,40 +70,31 @@ impl Definition {
             .unwrap_or_default()
     }
 
-    /// What would change answers and is not done here refuses to load, by name; what only tunes is left alone.
-    fn supported(&self) -> Result<(), String> {
-        let config = self.config();
-        let scheduling = match &config.scheduling_choice {
-            Some(SchedulingChoice::SequenceBatching(_)) => Some("sequence_batching"),
-            Some(SchedulingChoice::EnsembleScheduling(_)) => Some("ensemble_scheduling"),
-            Some(SchedulingChoice::DynamicBatching(_)) | None => None,
+    /// What cannot be served whatever the model turns out to be; said before an engine spends time on it.
+    fn check(&self) -> Result<(), String> {
+        let Some(file) = &self.file else {
+            return Ok(());
         };
-        let decoupled = config
-            .model_transaction_policy
-            .as_ref()
-            .is_some_and(|policy| policy.decoupled);
-        let library = config
-            .model_operations
-            .as_ref()
-            .is_some_and(|operations| !operations.op_library_filename.is_empty());
-        let checks = [
-            (scheduling.is_some(), scheduling.unwrap_or_default()),
-            (decoupled, "model_transaction_policy.decoupled"),
-            (!config.batch_input.is_empty(), "batch_input"),
-            (!config.batch_output.is_empty(), "batch_output"),
-            (library, "model_operations.op_library_filename"),
-            (
-                config.model_repository_agents.is_some(),
-                "model_repository_agents",
-            ),
-        ];
-        match checks.into_iter().find(|(used, _)| *used) {
-            None => Ok(()),
-            Some((_, field)) => Err(self.locate(&Problem {
+        let mut problems = config::validate(&file.config, &self.model, &[], &[]);
+        let transaction = file.config.model_transaction_policy.as_ref();
+        if transaction.is_some_and(|policy| policy.decoupled) {
+            let field = "model_transaction_policy.decoupled";
+            problems.push(Problem {
                 field: field.to_owned(),
-                message: format!("`{field}` is not supported; remove it to load the model"),
-            })),
+                message: format!(
+                    "`{field}` of model '{}' is not supported by this version",
+                    self.model
+                ),
+            });
         }
+        self.all(&problems)
+    }
+
+    fn all(&self, problems: &[Problem]) -> Result<(), String> {
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(join(problems.iter().map(|problem| self.locate(problem))))
     }
 
     fn locate(&self, problem: &Problem) -> String {
@@ -112,15 +106,20 @@ impl Definition {
 
     /// Where the engine finds one version.
     pub(crate) fn source(&self, version_folder: &Path) -> Result<Source, String> {
-        let config = self.config();
+        let mut config = self.config();
+        let silent = config.backend.is_empty() && config.platform.is_empty();
+        // Without the model's own inputs this fills in names only: the backend, its file.
+        config::complete(&mut config, &self.model, &[], &[])
+            .map_err(|problem| self.locate(&problem))?;
         let named = Some(config.default_model_filename.as_str()).filter(|name| !name.is_empty());
         let file = version_folder.join(named.unwrap_or(MODEL_FILE));
-        let backend = match (config.backend.as_str(), config.platform.as_str()) {
-            ("", "" | "onnxruntime_onnx" | "onnxruntime") => "onnxruntime",
-            ("", platform) => platform,
-            (backend, _) => backend,
-        };
-        let on_file = backend == "onnxruntime";
+        let backend = match config.backend.as_str() {
+            "" if silent => ONNX_BACKEND,
+            "" => config.platform.as_str(),
+            backend => backend,
+        }
+        .to_owned();
+        let on_file = backend == ONNX_BACKEND;
         if on_file && !file.is_file() {
             return Err(format!("there is no `{}`", file.display()));
         }
@@ -135,7 +134,7 @@ impl Definition {
             } else {
                 version_folder.to_owned()
             },
-            backend: backend.to_owned(),
+            backend,
             parameters: config.parameters.into_iter().map(parameter).collect(),
             inputs,
             outputs,
@@ -178,6 +177,20 @@ impl Definition {
         }
     }
 
+    /// Warm-up shapes for inputs that do not exist are a slip, and would be ignored in silence.
+    pub(crate) fn check_warmup(&self, inputs: &[TensorSpec]) -> Result<(), String> {
+        let names = || inputs.iter().map(|spec| spec.name.as_str());
+        for name in self.sidecar.warmup.shapes.keys() {
+            if !names().any(|known| known == name) {
+                return Err(format!(
+                    "[warmup] shapes: the model has no input `{name}`, its inputs are {}",
+                    list(names())
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The whole configuration: what the file leaves open is taken from the model, and the two must agree.
     pub(crate) fn complete(
         &self,
@@ -187,15 +200,8 @@ impl Definition {
         let mut config = self.config();
         config::complete(&mut config, &self.model, inputs, outputs)
             .map_err(|problem| self.locate(&problem))?;
-        let problems = config::validate(&config, &self.model, inputs, outputs);
-        if problems.is_empty() {
-            return Ok(config);
-        }
-        let lines: Vec<_> = problems
-            .iter()
-            .map(|problem| self.locate(problem))
-            .collect();
-        Err(lines.join("; "))
+        self.all(&config::validate(&config, &self.model, inputs, outputs))?;
+        Ok(config)
     }
 }
 

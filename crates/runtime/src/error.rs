@@ -25,6 +25,8 @@ pub enum Error {
     Request { message: String, param: String },
     #[error("queue of model `{model}` is full ({waiting} waiting)")]
     QueueFull { model: String, waiting: usize },
+    #[error("model `{model}` cannot be served now: too much work is waiting for a compute thread")]
+    Busy { model: String },
     #[error("deadline passed {place} of model `{model}`")]
     Timeout { model: String, place: &'static str },
     #[error("model `{model}` failed: {reason}")]
@@ -47,7 +49,9 @@ impl Error {
         match self {
             Self::Repository { .. } | Self::Request { .. } => ErrorKind::Invalid,
             Self::UnknownModel { .. } | Self::UnknownVersion { .. } => ErrorKind::NotFound,
-            Self::NotReady { .. } | Self::QueueFull { .. } => ErrorKind::Unavailable,
+            Self::NotReady { .. } | Self::QueueFull { .. } | Self::Busy { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Threads(_) | Self::Failed { .. } => ErrorKind::Internal,
             Self::Engine(error) => error.kind(),
@@ -58,7 +62,7 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             // Long enough for a queue of typical calls to move, short enough not to idle the lanes.
-            Self::QueueFull { .. } => Retry::After(Duration::from_secs(1)),
+            Self::QueueFull { .. } | Self::Busy { .. } => Retry::After(Duration::from_secs(1)),
             Self::NotReady { .. } => Retry::After(Duration::from_secs(2)),
             _ => Retry::No,
         }
@@ -68,7 +72,7 @@ impl Error {
         match self {
             Self::UnknownModel { .. } | Self::UnknownVersion { .. } => Some("model_not_found"),
             Self::NotReady { .. } => Some("model_not_ready"),
-            Self::QueueFull { .. } => Some("queue_full"),
+            Self::QueueFull { .. } | Self::Busy { .. } => Some("queue_full"),
             Self::Timeout { .. } => Some("deadline_exceeded"),
             _ => None,
         }

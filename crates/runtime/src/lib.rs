@@ -29,6 +29,8 @@ mod request;
 mod runtime;
 mod snapshot;
 mod statistics;
+#[cfg(test)]
+mod testing;
 mod warmup;
 
 pub use builtin::Builtin;

@@ -1,6 +1,7 @@
 //! From a model's folder to a model that answers, on loader threads.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ pub(crate) fn load_all(inner: &Arc<Inner>, found: Vec<Found>) -> std::io::Result
             .spawn(move || {
                 // In a loop of its own: the lock must not be held while loading.
                 while let Some(next) = next(&inner, &found) {
-                    load(&inner, &next);
+                    guarded(&inner, &next);
                 }
                 inner.loading.send_modify(|threads| *threads -= 1);
             })?;
@@ -69,6 +70,15 @@ pub(crate) fn load_all(inner: &Arc<Inner>, found: Vec<Found>) -> std::io::Result
 fn next(inner: &Inner, found: &Mutex<VecDeque<Found>>) -> Option<Found> {
     let next = found.lock().pop_front();
     next.filter(|_| !inner.tasks.stopping())
+}
+
+/// A model that makes us panic is a model that does not load; the others still do.
+fn guarded(inner: &Inner, found: &Found) {
+    if catch_unwind(AssertUnwindSafe(|| load(inner, found))).is_err() {
+        let reason = refused(&found.name, latest(found), "loading panicked".to_owned());
+        let failed = Version::Unavailable(reason);
+        inner.publish(&found.name, BTreeMap::from([(latest(found), failed)]));
+    }
 }
 
 fn load(inner: &Inner, found: &Found) {
@@ -132,6 +142,7 @@ fn build(
     };
     let mut chosen = choice.make()?;
     let loaded = Arc::clone(&chosen.loaded);
+    definition.check_warmup(loaded.inputs())?;
     let mut config = definition.complete(loaded.inputs(), loaded.outputs())?;
     let interface = interface(&config, loaded.inputs(), loaded.outputs())?;
     let text = definition.sidecar.text.as_ref();
@@ -180,6 +191,16 @@ fn slots(chosen: &mut Chosen, lanes: usize) -> Result<Vec<Slot>, String> {
         .collect()
 }
 
+/// A configuration cannot say "no dimensions": one of size 1 stands for it.
+fn scalar(spec: &TensorSpec, engine: &[TensorSpec]) -> Option<Reshape> {
+    let engine = engine.iter().find(|engine| engine.name == spec.name)?;
+    let stands = engine.shape.is_empty() && spec.shape == [1];
+    stands.then(|| Reshape {
+        from: vec![1],
+        to: Vec::new(),
+    })
+}
+
 /// Pairs the configuration's tensors with the engine's by name.
 fn interface(
     config: &ModelConfig,
@@ -208,16 +229,19 @@ fn interface(
             from: input.dims.clone(),
             to: reshape.shape.clone(),
         });
-        let port = port(spec, inputs, reshape);
-        interface
-            .inputs
-            .push(port.ok_or_else(|| format!("the model has no input `{}`", spec.name))?);
+        match port(spec, inputs, reshape.or_else(|| scalar(spec, inputs))) {
+            Some(port) => interface.inputs.push(port),
+            // An initializer of the graph, which requests cannot set.
+            None if input.optional => {}
+            None => return Err(format!("the model has no input `{}`", spec.name)),
+        }
     }
     for (spec, output) in output_specs.iter().zip(&config.output) {
         let reshape = output.reshape.as_ref().map(|reshape| Reshape {
             from: reshape.shape.clone(),
             to: output.dims.clone(),
         });
+        let reshape = reshape.or_else(|| scalar(spec, outputs).map(Reshape::reversed));
         let port = port(spec, outputs, reshape);
         interface
             .outputs

@@ -54,7 +54,7 @@ impl Interface {
         let mut places: Vec<Option<Tensor>> = vec![None; self.inputs.len()];
         for input in request.inputs {
             let index = self.index_of(&input.name)?;
-            check(&input, &self.inputs[index].spec)?;
+            self.inputs[index].check(&input)?;
             let place = &mut places[index];
             if place.is_some() {
                 let message = format!("input `{}` is given twice", input.name);
@@ -173,7 +173,24 @@ impl Interface {
     }
 }
 
+impl Reshape {
+    pub(crate) fn reversed(self) -> Self {
+        Self {
+            from: self.to,
+            to: self.from,
+        }
+    }
+}
+
 impl Port {
+    /// A scalar may be sent as one, although the configuration has no way to say so.
+    fn check(&self, input: &Tensor) -> Result<(), Error> {
+        if input.shape.is_empty() && self.engine.shape.is_empty() {
+            return check(input, &self.engine);
+        }
+        check(input, &self.spec)
+    }
+
     /// None when there is no reshape, or when the shape is not one the configuration foresees.
     fn reshaped(&self, shape: &[usize]) -> Option<Vec<usize>> {
         let Reshape { from, to } = self.reshape.as_ref()?;

@@ -148,7 +148,9 @@ impl Attempt {
     pub(crate) fn fail(mut self, error: &Error) {
         self.settled = true;
         self.book_failure(match error {
-            Error::QueueFull { .. } | Error::Timeout { .. } => Failure::Rejected,
+            Error::QueueFull { .. } | Error::Busy { .. } | Error::Timeout { .. } => {
+                Failure::Rejected
+            }
             Error::Engine(_) | Error::Failed { .. } => Failure::Backend,
             _ => Failure::Other,
         });

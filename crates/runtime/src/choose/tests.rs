@@ -1,1 +1,192 @@
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use protocol::sidecar::EngineChoice;
+
+use super::*;
+use crate::testing::{Fake, repository};
+
+struct Bench {
+    root: tempfile::TempDir,
+    tools: Tools,
+    sidecar: Sidecar,
+}
+
+impl Bench {
+    fn new(model: &str, clock: &Clock) -> Self {
+        let root = repository(&[("m/1/model.onnx", model)]);
+        let tools = Tools {
+            clock: clock.clone(),
+            compute: ComputePool::start(2).expect("starts"),
+            cache: Some(Cache::new(&root.path().join("cache"))),
+            quiet: RwLock::new(()),
+        };
+        Self {
+            root,
+            tools,
+            sidecar: Sidecar::default(),
+        }
+    }
+
+    fn make(&self, fakes: &[&Fake]) -> Result<Chosen, String> {
+        let source = Source {
+            model: "m".to_owned(),
+            path: self.root.path().join("m/1/model.onnx"),
+            backend: "onnxruntime".to_owned(),
+            parameters: protocol::Parameters::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let engines: Vec<_> = fakes.iter().map(|fake| fake.engine()).collect();
+        let choice = Choice {
+            engines: &engines,
+            source: &source,
+            sidecar: &self.sidecar,
+            options: LoadOptions { threads: 1 },
+            tools: &self.tools,
+        };
+        choice.make()
+    }
+
+    fn cache_files(&self) -> Vec<PathBuf> {
+        let folder = self.root.path().join("cache/engine-choice");
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        entries
+            .map(|entry| entry.expect("readable").path())
+            .collect()
+    }
+}
+
+/// An engine whose calls take this long on the shared clock.
+fn engine(name: &'static str, clock: &Clock, work_ms: u64) -> Fake {
+    Fake {
+        work: Duration::from_millis(work_ms),
+        clock: clock.clone(),
+        ..Fake::new(name)
+    }
+}
+
+fn verdicts(chosen: &Chosen) -> Vec<(&str, &str)> {
+    chosen
+        .candidates
+        .iter()
+        .map(|candidate| (candidate.engine.as_str(), candidate.verdict.as_str()))
+        .collect()
+}
+
+#[test]
+fn the_fastest_engine_that_agrees_serves() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let (slow, fast) = (engine("slow", &clock, 9), engine("fast", &clock, 3));
+    let chosen = bench.make(&[&slow, &fast]).expect("loads");
+    assert_eq!(chosen.engine, "fast");
+    assert_eq!(verdicts(&chosen), [("fast", "fastest"), ("slow", "slower")]);
+    let fast = &chosen.candidates[0];
+    assert_eq!(
+        (fast.median_ms, fast.max_difference),
+        (Some(3.0), Some(0.0))
+    );
+    assert_eq!(chosen.candidates[1].max_difference, None);
+}
+
+#[test]
+fn an_engine_that_disagrees_is_not_chosen_however_fast() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let reference = engine("reference", &clock, 9);
+    let wrong = Fake {
+        offset: -40.0,
+        ..engine("wrong", &clock, 1)
+    };
+    let chosen = bench.make(&[&reference, &wrong]).expect("loads");
+    assert_eq!(chosen.engine, "reference");
+    assert_eq!(
+        verdicts(&chosen),
+        [("reference", "fastest"), ("wrong", "disagrees")]
+    );
+    let difference = chosen.candidates[1].max_difference.expect("compared");
+    assert!((difference - 40.0).abs() < 1e-3, "{difference}");
+}
+
+#[test]
+fn an_engine_that_cannot_load_says_why_and_the_other_serves() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let mut broken = engine("broken", &clock, 1);
+    broken.refuses = true;
+    let good = engine("good", &clock, 5);
+    let chosen = bench.make(&[&broken, &good]).expect("loads");
+    assert_eq!(chosen.engine, "good");
+    assert!(verdicts(&chosen)[1].1.contains("the file is broken"));
+}
+
+#[test]
+fn no_engine_that_loads_is_an_error_with_every_reason() {
+    let clock = Clock::manual();
+    for content in ["broken", "panics"] {
+        let bench = Bench::new(content, &clock);
+        let (one, two) = (engine("one", &clock, 1), engine("two", &clock, 1));
+        let error = bench.make(&[&one, &two]).expect_err("nobody loads it");
+        assert!(
+            error.contains("`one`") && error.contains("`two`"),
+            "{error}"
+        );
+        assert!(bench.cache_files().is_empty());
+    }
+}
+
+#[test]
+fn a_named_engine_is_the_only_one_tried() {
+    let clock = Clock::manual();
+    let mut bench = Bench::new("ok", &clock);
+    bench.sidecar.engine = EngineChoice::Rten;
+    let (ort, rten) = (engine("onnxruntime", &clock, 1), engine("rten", &clock, 5));
+    let chosen = bench.make(&[&ort, &rten]).expect("loads");
+    assert_eq!(chosen.engine, "rten");
+    assert_eq!(ort.loads.load(Ordering::SeqCst), 0);
+    let error = bench.make(&[&ort]).expect_err("not there");
+    assert!(error.contains("`rten`"), "{error}");
+}
+
+#[test]
+fn the_next_start_loads_only_the_engine_chosen_before() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let (slow, fast) = (engine("slow", &clock, 9), engine("fast", &clock, 3));
+    let first = bench.make(&[&slow, &fast]).expect("loads");
+    let again = bench.make(&[&slow, &fast]).expect("loads");
+    assert_eq!(again.engine, "fast");
+    assert_eq!(again.candidates, first.candidates);
+    let loads = [&slow, &fast].map(|fake| fake.loads.load(Ordering::SeqCst));
+    assert_eq!(loads, [1, 2]);
+}
+
+#[test]
+fn a_broken_or_outdated_choice_is_made_again() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let (slow, fast) = (engine("slow", &clock, 9), engine("fast", &clock, 3));
+    bench.make(&[&slow, &fast]).expect("loads");
+    let [file] = &bench.cache_files()[..] else {
+        panic!("one choice, one file");
+    };
+    for content in [
+        "",
+        "{\"engine\": \"fa",
+        "{\"engine\": \"gone\", \"candidates\": []}",
+    ] {
+        std::fs::write(file, content).expect("writes");
+        let before = slow.loads.load(Ordering::SeqCst);
+        let chosen = bench.make(&[&slow, &fast]).expect("loads");
+        assert_eq!(chosen.engine, "fast", "{content}");
+        assert_eq!(slow.loads.load(Ordering::SeqCst), before + 1, "{content}");
+    }
+    // Another sidecar is another question.
+    let mut bench = bench;
+    bench.sidecar.agree.atol = 0.5;
+    let before = slow.loads.load(Ordering::SeqCst);
+    bench.make(&[&slow, &fast]).expect("loads");
+    assert_eq!(slow.loads.load(Ordering::SeqCst), before + 1);
+}

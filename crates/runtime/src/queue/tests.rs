@@ -1,1 +1,140 @@
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use protocol::DataType;
+use protocol::TensorSpec;
+
+use super::*;
+use crate::engine::{EngineError, Lane, Loaded};
+use crate::testing::far;
+
+#[derive(Debug)]
+struct Nothing(Vec<TensorSpec>);
+
+impl Loaded for Nothing {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.0
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.0
+    }
+
+    fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
+        Ok(Box::new(Still))
+    }
+}
+
+#[derive(Debug)]
+struct Still;
+
+impl Lane for Still {
+    fn run(&mut self, _inputs: &[Tensor], _wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+fn queue(lanes: usize, waiting_max: usize) -> (Arc<Queue>, Gauge) {
+    let loaded: Arc<dyn Loaded> = Arc::new(Nothing(vec![TensorSpec::new(
+        "x",
+        DataType::Fp32,
+        vec![-1],
+    )]));
+    let slots = (0..lanes).map(|_| Slot::new(Box::new(Still))).collect();
+    let depth = Gauge::default();
+    (
+        Queue::new("m", loaded, slots, waiting_max, depth.clone()),
+        depth,
+    )
+}
+
+fn poll<F: Future>(future: &mut std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn is_held(poll: &Poll<Result<Held, Error>>) -> bool {
+    matches!(poll, Poll::Ready(Ok(_)))
+}
+
+#[tokio::test]
+async fn lanes_go_out_in_order_of_arrival() {
+    let (queue, depth) = queue(1, 8);
+    let clock = Clock::real();
+    let first = queue.acquire(far(), &clock).await.expect("free");
+    let mut second = pin!(queue.acquire(far(), &clock));
+    let mut third = pin!(queue.acquire(far(), &clock));
+    assert!(poll(&mut second).is_pending());
+    assert!(poll(&mut third).is_pending());
+    assert_eq!(depth.get(), 2);
+    drop(first);
+    assert!(poll(&mut third).is_pending());
+    let second = poll(&mut second);
+    assert!(is_held(&second));
+    drop(second);
+    assert!(is_held(&poll(&mut third)));
+    assert_eq!(depth.get(), 0);
+}
+
+#[tokio::test]
+async fn one_more_than_the_bound_is_refused() {
+    let (queue, _) = queue(1, 2);
+    let clock = Clock::real();
+    let _held = queue.acquire(far(), &clock).await.expect("free");
+    let mut one = pin!(queue.acquire(far(), &clock));
+    let mut two = pin!(queue.acquire(far(), &clock));
+    assert!(poll(&mut one).is_pending());
+    assert!(poll(&mut two).is_pending());
+    let error = queue.acquire(far(), &clock).await.expect_err("full");
+    assert_eq!(error.to_string(), "queue of model `m` is full (2 waiting)");
+}
+
+#[tokio::test]
+async fn who_leaves_the_line_frees_the_place() {
+    let (queue, depth) = queue(1, 1);
+    let clock = Clock::real();
+    let held = queue.acquire(far(), &clock).await.expect("free");
+    {
+        let mut leaves = pin!(queue.acquire(far(), &clock));
+        assert!(poll(&mut leaves).is_pending());
+        assert_eq!(queue.waiting(), 1);
+    }
+    assert_eq!((queue.waiting(), depth.get()), (0, 0));
+    let mut stays = pin!(queue.acquire(far(), &clock));
+    assert!(poll(&mut stays).is_pending());
+    drop(held);
+    assert!(is_held(&poll(&mut stays)));
+}
+
+#[tokio::test]
+async fn a_lane_handed_to_somebody_who_left_goes_on() {
+    let (queue, _) = queue(1, 2);
+    let clock = Clock::real();
+    let held = queue.acquire(far(), &clock).await.expect("free");
+    {
+        let mut leaves = pin!(queue.acquire(far(), &clock));
+        assert!(poll(&mut leaves).is_pending());
+        drop(held);
+        // The lane is in its hands now, and it goes without having looked.
+    }
+    assert_eq!(queue.idle(), 1);
+}
+
+#[tokio::test]
+async fn the_deadline_holds_in_the_line() {
+    let (queue, _) = queue(1, 2);
+    let clock = Clock::real();
+    let passed = Deadline::after(clock.now(), Duration::ZERO);
+    assert!(queue.acquire(passed, &clock).await.is_err());
+    let _held = queue.acquire(far(), &clock).await.expect("free");
+    let soon = Deadline::after(clock.now(), Duration::from_millis(5));
+    let error = queue.acquire(soon, &clock).await.expect_err("late");
+    assert_eq!(
+        error.to_string(),
+        "deadline passed in the queue of model `m`"
+    );
+    assert_eq!(queue.waiting(), 0);
+}

@@ -1,1 +1,143 @@
+use protocol::DataType;
 
+use super::*;
+
+fn port(index: usize, name: &str, shape: &[i64]) -> Port {
+    let spec = TensorSpec::new(name, DataType::Fp32, shape.to_vec());
+    Port {
+        engine: spec.clone(),
+        spec,
+        index,
+        reshape: None,
+    }
+}
+
+/// Inputs `a` [-1,2] and `b` [-1], outputs `p` and `q` in another order than the engine's.
+fn interface() -> Interface {
+    Interface {
+        inputs: vec![port(0, "a", &[-1, 2]), port(1, "b", &[-1])],
+        outputs: vec![port(1, "p", &[-1]), port(0, "q", &[-1])],
+        batch_max: Some(4),
+    }
+}
+
+fn tensor(name: &str, shape: &[usize]) -> Tensor {
+    let count = shape.iter().product();
+    Tensor::from_elements(name, DataType::Fp32, shape.to_vec(), vec![0.0_f32; count])
+        .expect("as many elements")
+}
+
+fn request(inputs: Vec<Tensor>, outputs: &[&str]) -> InferRequest {
+    let output = |name: &&str| RequestedOutput {
+        name: (*name).to_owned(),
+        ..RequestedOutput::default()
+    };
+    InferRequest {
+        inputs,
+        outputs: outputs.iter().map(output).collect(),
+        ..InferRequest::default()
+    }
+}
+
+#[test]
+fn a_fitting_request_is_put_in_the_engine_s_order() {
+    let inputs = vec![tensor("b", &[3]), tensor("a", &[3, 2])];
+    let fitted = interface().fit(request(inputs, &[])).expect("fits");
+    let names: Vec<_> = fitted
+        .call
+        .inputs
+        .iter()
+        .map(|input| input.name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!((fitted.call.wanted, fitted.batch), (vec![1, 0], 3));
+    let inputs = vec![tensor("b", &[1]), tensor("a", &[1, 2])];
+    let fitted = interface().fit(request(inputs, &["q"])).expect("fits");
+    assert_eq!(
+        (fitted.call.wanted, &fitted.outputs[..]),
+        (vec![0], &[1][..])
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let (a, b) = (|| tensor("a", &[1, 2]), || tensor("b", &[1]));
+    let wrong_type = Tensor {
+        dtype: DataType::Int32,
+        ..a()
+    };
+    for (request, expected) in [
+        (
+            request(vec![a(), b(), tensor("c", &[1])], &[]),
+            "input `c` is unknown, the model's inputs are `a`, `b`",
+        ),
+        (request(vec![a()], &[]), "input `b` is missing"),
+        (request(vec![], &[]), "inputs `a`, `b` are missing"),
+        (
+            request(vec![a(), b(), a()], &[]),
+            "input `a` is given twice",
+        ),
+        (
+            request(vec![wrong_type, b()], &[]),
+            "input `a`: datatype INT32, the model expects FP32",
+        ),
+        (
+            request(vec![tensor("a", &[1, 3]), b()], &[]),
+            "input `a`: shape [1,3], the model expects [-1,2]",
+        ),
+        (
+            request(vec![tensor("a", &[2]), b()], &[]),
+            "input `a`: shape [2], the model expects [-1,2]",
+        ),
+        (
+            request(vec![tensor("a", &[5, 2]), tensor("b", &[5])], &[]),
+            "input `a`: batch of 5, the model takes 1 to 4",
+        ),
+        (
+            request(vec![tensor("a", &[0, 2]), tensor("b", &[0])], &[]),
+            "input `a`: batch of 0, the model takes 1 to 4",
+        ),
+        (
+            request(vec![tensor("a", &[2, 2]), b()], &[]),
+            "input `b`: batch of 1, input `a` has 2",
+        ),
+        (
+            request(vec![a(), b()], &["r"]),
+            "output `r` is unknown, the model's outputs are `p`, `q`",
+        ),
+        (
+            request(vec![a(), b()], &["p", "p"]),
+            "output `p` is asked for twice",
+        ),
+    ] {
+        let error = interface().fit(request).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(error.kind(), base::ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn a_reshape_is_seen_by_the_engine_and_never_by_the_client() {
+    let reshaped = |index, name: &str, from: &[i64], to: &[i64]| Port {
+        engine: TensorSpec::new(name, DataType::Fp32, vec![-1, 4, 1]),
+        reshape: Some(Reshape {
+            from: from.to_vec(),
+            to: to.to_vec(),
+        }),
+        ..port(index, name, &[-1, 2, 2])
+    };
+    let interface = Interface {
+        inputs: vec![reshaped(0, "x", &[2, 2], &[4, 1])],
+        outputs: vec![reshaped(0, "y", &[4, 1], &[2, 2])],
+        batch_max: Some(8),
+    };
+    let fitted = interface
+        .fit(request(vec![tensor("x", &[3, 2, 2])], &[]))
+        .expect("fits");
+    assert_eq!(fitted.call.inputs[0].shape, [3, 4, 1]);
+    let outputs = interface.answer(vec![tensor("engine's name", &[3, 4, 1])], &[0]);
+    assert_eq!(
+        (outputs[0].name.as_str(), &outputs[0].shape[..]),
+        ("y", &[3, 2, 2][..])
+    );
+}

@@ -1,0 +1,236 @@
+//! A fake engine and repositories for this room's tests.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base::{Clock, Deadline, Tasks};
+use parking_lot::{Condvar, Mutex};
+use protocol::{BufferPool, DataType, InferRequest, Tensor, TensorSpec};
+use telemetry::metrics::Registry;
+
+use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
+use crate::{Builtin, Config, Parts, Runtime};
+
+/// `x` FP32 [-1,2] to `y`: twice `x`, plus `offset`, after `work`. A model file holding `broken` does not load.
+#[derive(Debug, Clone)]
+pub(crate) struct Fake {
+    pub(crate) name: &'static str,
+    pub(crate) offset: f32,
+    pub(crate) work: Duration,
+    pub(crate) clock: Clock,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) loads: Arc<AtomicUsize>,
+    /// Does not load anything.
+    pub(crate) refuses: bool,
+}
+
+/// Lets a test hold calls inside the engine, and counts them.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    closed: Mutex<bool>,
+    moved: Condvar,
+    pub(crate) runs: AtomicUsize,
+    pub(crate) lanes: AtomicUsize,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        *self.closed.lock() = true;
+    }
+
+    pub(crate) fn open(&self) {
+        *self.closed.lock() = false;
+        self.moved.notify_all();
+    }
+
+    fn pass(&self) {
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        let mut closed = self.closed.lock();
+        while *closed {
+            self.moved.wait(&mut closed);
+        }
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+}
+
+impl Fake {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            offset: 0.0,
+            work: Duration::ZERO,
+            clock: Clock::manual(),
+            gate: Arc::default(),
+            loads: Arc::default(),
+            refuses: false,
+        }
+    }
+
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Engine for Fake {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn accepts(&self, source: &Source) -> bool {
+        source.backend == "onnxruntime"
+    }
+
+    fn load(&self, source: &Source, _options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        match fs::read_to_string(&source.path).expect("readable").as_str() {
+            content if self.refuses || content == "broken" => Err(EngineError::Unsupported {
+                engine: self.name,
+                reason: "the file is broken".to_owned(),
+            }),
+            "panics" => panic!("while loading"),
+            _ => Ok(Arc::new(FakeModel {
+                fake: self.clone(),
+                inputs: vec![TensorSpec::new("x", DataType::Fp32, vec![-1, 2])],
+                outputs: vec![TensorSpec::new("y", DataType::Fp32, vec![-1, 2])],
+            })),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FakeModel {
+    fake: Fake,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+}
+
+impl Loaded for FakeModel {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
+        self.fake.gate.lanes.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(FakeLane(self.fake.clone())))
+    }
+}
+
+#[derive(Debug)]
+struct FakeLane(Fake);
+
+impl Lane for FakeLane {
+    fn run(&mut self, inputs: &[Tensor], _wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        self.0.gate.pass();
+        self.0.clock.advance(self.0.work);
+        let x: &[f32] = inputs[0].elements().expect("aligned");
+        // A number no test sends by chance.
+        assert!(x.first() != Some(&PANIC), "asked to panic");
+        let y: Vec<f32> = x.iter().map(|x| x * 2.0 + self.0.offset).collect();
+        let shape = inputs[0].shape.clone();
+        let output = Tensor::from_elements("y", DataType::Fp32, shape, y);
+        Ok(vec![output.expect("as large as the input")])
+    }
+}
+
+/// The input that makes the fake engine panic.
+pub(crate) const PANIC: f32 = -666.0;
+
+/// Files under a temporary folder.
+pub(crate) fn repository(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    for (path, content) in files {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("creates");
+        fs::write(path, content).expect("writes");
+    }
+    root
+}
+
+/// `config.pbtxt` of a built-in backend on INT32 [-1].
+pub(crate) fn builtin(backend: &str, more: &str) -> String {
+    format!(
+        r#"backend: "{backend}"
+        input {{ name: "in" data_type: TYPE_INT32 dims: -1 }}
+        output {{ name: "out" data_type: TYPE_INT32 dims: -1 }}
+        {more}"#
+    )
+}
+
+/// A configuration with two cores and short queues.
+pub(crate) fn config(repositories: &[&Path]) -> Config {
+    Config {
+        repositories: repositories.iter().map(|path| path.to_path_buf()).collect(),
+        queue_max: 2,
+        cores: 2,
+        cache_dir: None,
+    }
+}
+
+/// Starts a runtime with the built-ins and these engines, and waits until all is loaded.
+pub(crate) async fn start(
+    config: Config,
+    engines: impl IntoIterator<Item = Arc<dyn Engine>>,
+) -> (Runtime, Registry) {
+    let registry = Registry::new();
+    let builtin: Arc<dyn Engine> = Arc::new(Builtin);
+    let parts = Parts {
+        config,
+        engines: engines.into_iter().chain([builtin]).collect(),
+        clock: Clock::real(),
+        tasks: Tasks::new(),
+        registry: registry.clone(),
+        buffers: BufferPool::default(),
+    };
+    let runtime = Runtime::start(parts).expect("starts");
+    runtime.loaded().await;
+    (runtime, registry)
+}
+
+/// A deadline that no test reaches.
+pub(crate) fn far() -> Deadline {
+    Deadline::after(Clock::real().now(), Duration::from_secs(60))
+}
+
+/// A request with one FP32 row.
+pub(crate) fn floats(model: &str, row: [f32; 2]) -> InferRequest {
+    let x = Tensor::from_elements("x", DataType::Fp32, vec![1, 2], row.to_vec());
+    InferRequest {
+        model: model.to_owned(),
+        inputs: vec![x.expect("two elements")],
+        ..InferRequest::default()
+    }
+}
+
+/// A request for a built-in model.
+pub(crate) fn ints(model: &str, values: &[i32]) -> InferRequest {
+    let data = values.to_vec();
+    let input = Tensor::from_elements("in", DataType::Int32, vec![data.len()], data);
+    InferRequest {
+        model: model.to_owned(),
+        inputs: vec![input.expect("as many elements")],
+        ..InferRequest::default()
+    }
+}
+
+/// Waits for something that another thread or task brings about.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = far();
+    while !condition() {
+        assert!(!deadline.passed(Clock::real().now()), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
