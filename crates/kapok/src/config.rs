@@ -79,7 +79,7 @@ fn read(file: &Path) -> Outcome<Vec<Resource>> {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failure::usage(lines.join("\n       ")).hint(format!("correct `{name}` and start again"))
     })?;
-    let folder = file.parent().unwrap_or(Path::new(""));
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
     for resource in &mut resources {
         anchor(resource, folder);
     }

@@ -53,8 +53,9 @@ fn choose<'a>(words: &'a [String], served: &Value) -> Outcome<(String, &'a [Stri
         (Some(only), None) => Ok((only.to_owned(), words)),
         (Some(_), Some(_)) => Err(Failure::usage("more than one model could answer")
             .hint(format!("name one with --model: {}", names.join(", ")))),
-        (None, _) => Err(Failure::failed("no language model is served")
-            .hint("kapok up --upstream NAME=URL, where URL is an OpenAI-compatible server")),
+        (None, _) => Err(Failure::failed("no language model is listed").hint(
+            "start one with `kapok up --upstream NAME=URL`; an upstream without a list takes any --model",
+        )),
     }
 }
 

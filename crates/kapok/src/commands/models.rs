@@ -20,8 +20,15 @@ pub(super) fn run(args: &ModelsArgs, printer: &Printer, environment: &Environmen
             server,
         } => {
             let admin = Client::admin(server, environment)?;
-            let document = block_on(async { admin.get("/admin/v1/models").await?.json() })?;
-            printer.print(&document, long_table)?;
+            let document = block_on(async {
+                let models = admin.get("/admin/v1/models").await?.json()?;
+                let upstreams = admin.get("/admin/v1/upstreams").await?.json()?;
+                Ok(json!({ "models": models, "upstreams": upstreams }))
+            })?;
+            printer.print(&document, |document, style| {
+                let upstreams = upstream_table(&document["upstreams"], style);
+                format!("{}{upstreams}", engine_table(&document["models"], style))
+            })?;
         }
     }
     Ok(())
@@ -79,8 +86,7 @@ fn short_table(document: &Value, style: Style) -> String {
 }
 
 /// One line a model, and below it one line for each engine that was tried.
-fn long_table(document: &Value, style: Style) -> String {
-    let models = document["models"].as_array().or(document.as_array());
+fn engine_table(models: &Value, style: Style) -> String {
     let mut table = Table::new(&[
         "MODEL",
         "VERSION",
@@ -90,7 +96,7 @@ fn long_table(document: &Value, style: Style) -> String {
         "DIFFERENCE",
         "VERDICT",
     ]);
-    for model in models.into_iter().flatten() {
+    for model in models.as_array().into_iter().flatten() {
         let mut row = ["name", "version", "state"]
             .map(|field| text(&model[field]))
             .to_vec();
@@ -113,6 +119,30 @@ fn long_table(document: &Value, style: Style) -> String {
         return "no models in this process\n".to_owned();
     }
     table.render_with(style, paint)
+}
+
+fn upstream_table(upstreams: &Value, style: Style) -> String {
+    let mut table = Table::new(&["UPSTREAM", "URL", "STATE", "IN FLIGHT", "MODELS", "REASON"]);
+    for upstream in upstreams.as_array().into_iter().flatten() {
+        let ready = upstream["ready"] == true;
+        let models = upstream["models"].as_array();
+        let models = models.map_or_else(
+            || "any that nobody else claims".to_owned(),
+            |models| models.iter().map(text).collect::<Vec<_>>().join(", "),
+        );
+        table.row([
+            text(&upstream["name"]),
+            text(&upstream["url"]),
+            if ready { "READY" } else { "UNAVAILABLE" }.to_owned(),
+            upstream["in_flight"].to_string(),
+            models,
+            text(&upstream["reason"]),
+        ]);
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    format!("\n{}", table.render_with(style, paint))
 }
 
 /// What else is worth a word: why it is not ready, or how it is served.
@@ -170,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_long_list_shows_why_an_engine_was_chosen() {
-        let document = json!([{
+        let models = json!([{
             "name": "minilm", "version": "1", "state": "READY", "reason": "", "engine": "onnxruntime",
             "engine_version": "1.31.1", "lanes": 2, "load_ms": 250.4,
             "candidates": [
@@ -179,11 +209,28 @@ mod tests {
             ],
         }]);
         assert_eq!(
-            long_table(&document, Style::new(false)),
+            engine_table(&models, Style::new(false)),
             "MODEL   VERSION  STATE  ENGINE              MEDIAN     DIFFERENCE  VERDICT\n\
              minilm  1        READY  onnxruntime 1.31.1                         2 lanes, loaded in 250 ms\n\
              \x20                       - onnxruntime       9.600 ms   1.0e-5      fastest\n\
              \x20                       - rten              12.600 ms              slower\n"
         );
+    }
+
+    #[test]
+    fn upstreams_are_listed_with_what_they_take() {
+        let upstreams = json!([
+            {"name": "llm", "url": "http://h:1", "ready": false, "reason": "its process has not started yet",
+             "in_flight": 0, "models": null},
+            {"name": "vllm", "url": "http://h:2", "ready": true, "reason": "", "in_flight": 3, "models": ["a", "b"]},
+        ]);
+        assert_eq!(
+            upstream_table(&upstreams, Style::new(false)),
+            "\nUPSTREAM  URL         STATE        IN FLIGHT  MODELS                       REASON\n\
+             llm       http://h:1  UNAVAILABLE  0          any that nobody else claims  its process has not started \
+             yet\n\
+             vllm      http://h:2  READY        3          a, b\n"
+        );
+        assert_eq!(upstream_table(&json!([]), Style::new(false)), "");
     }
 }

@@ -47,15 +47,16 @@ pub(super) fn from_flags(resources: &mut Vec<Resource>, args: &UpArgs) -> Outcom
     }
     node.listen = args.listen.unwrap_or(node.listen);
     node.admin = args.admin.unwrap_or(node.admin);
-    let beside = |port| Some(SocketAddr::new(node.listen.ip(), port));
+    let ip = node.listen.ip();
+    let beside = |port| Some(SocketAddr::new(ip, port));
     let (grpc, metrics) = TRITON_PORTS;
     match args.triton_ports {
         Some(Switch::Off) => (node.grpc_alias, node.metrics_alias) = (None, None),
         None if node.listen.port() != TRITON_HTTP_PORT => {}
         // An alias that the file places somewhere else stays there.
         None | Some(Switch::On) => {
-            node.grpc_alias = node.grpc_alias.or(beside(grpc));
-            node.metrics_alias = node.metrics_alias.or(beside(metrics));
+            node.grpc_alias = node.grpc_alias.or_else(|| beside(grpc));
+            node.metrics_alias = node.metrics_alias.or_else(|| beside(metrics));
         }
     }
     for shorthand in &args.upstream {

@@ -71,11 +71,12 @@ fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
 }
 
+/// `kapok up` raises the soft limit by itself, so the hard one counts.
 fn open_files() -> Check {
-    match getrlimit(Resource::Nofile).current {
+    match getrlimit(Resource::Nofile).maximum {
         Some(limit) if limit < OPEN_FILES_WANTED => {
             Check::new("open files", Verdict::Warn, format!("at most {limit}")).fix(format!(
-                "ulimit -n {OPEN_FILES_WANTED} (every client connection and every upstream connection is one)"
+                "raise the hard limit to {OPEN_FILES_WANTED}: every client and every upstream connection is one"
             ))
         }
         Some(limit) => Check::new("open files", Verdict::Ok, format!("at most {limit}")),
