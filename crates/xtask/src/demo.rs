@@ -17,11 +17,11 @@ use anyhow::{Context, Result, ensure};
 
 use crate::catalogue::Catalogue;
 use crate::fetch::{self, Store};
+use crate::kapok::Kapok;
 use crate::process::{self, cargo, output, run};
 use crate::setup::{self, Install};
 use crate::workspace::{self, cache_dir, poll, target};
 use report::{Report, Step};
-use server::Server;
 
 /// What the demo serves. Each must load.
 const MODELS: &[&str] = &[
@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// Where to listen [default: 127.0.0.1:8000, a free port with --once]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Another build of kapok than release, for work on the demo itself
+    #[arg(long, value_name = "PROFILE", default_value = "release", hide = true)]
+    profile: String,
     /// Instead of KAPOK_CACHE or the user's cache folder
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -73,13 +76,13 @@ pub(crate) fn run_demo(options: &Options) -> Result<()> {
 fn play(options: &Options, report: &mut Report) -> Result<()> {
     let parts = prepare(options)?;
     report.versions(versions(&parts)?);
-    let mut server = Server::start(&parts, options)?;
-    report.endpoint(server.http().base());
+    let mut server = server::start(&parts, options)?;
+    report.endpoint(server.public().base());
     ask(&server, &parts, report);
     server.check()?;
     report.verdict()?;
     if !options.once {
-        report.invite(server.http().base());
+        report.invite(server.public().base());
         serve(&mut server)?;
     }
     Ok(())
@@ -109,13 +112,19 @@ fn prepare(options: &Options) -> Result<Parts> {
         .collect::<Result<Vec<_>>>()?;
     eprintln!("models and libraries in {}", store.dir().display());
     fetch::bring(&catalogue, &wanted, &store)?;
-    eprintln!("kapok, release build");
+    eprintln!("kapok, {} build", options.profile);
     let mut build = cargo();
-    build.args(["build", "--release", "-p", "kapok"]);
+    build.args(["build", "-p", "kapok", "--profile", &options.profile]);
     if options.output == Format::Json {
         build.arg("--quiet");
     }
     run(&mut build)?;
+    // cargo names the folder of `dev` after what it was called first.
+    let folder = if options.profile == "dev" {
+        "debug"
+    } else {
+        &options.profile
+    };
     let pip = catalogue.entry("xllamacpp")?.pip.clone();
     let xllamacpp = pip.context("`xllamacpp` in models.toml has no `pip`")?;
     let python = setup::venv(&store.dir().join("venv"), &[Install::package(&xllamacpp)])?;
@@ -124,7 +133,7 @@ fn prepare(options: &Options) -> Result<Parts> {
     let scratch = target().join("demo");
     std::fs::create_dir_all(&scratch)?;
     Ok(Parts {
-        binary: target().join("release/kapok"),
+        binary: target().join(folder).join("kapok"),
         python,
         gguf: store.expected(chat, file).path,
         repository: repository(&scratch, &store)?,
@@ -180,18 +189,18 @@ fn versions(parts: &Parts) -> Result<Vec<(&'static str, String)>> {
 }
 
 /// Every request of the demo, whether or not the one before went well.
-fn ask(server: &Server, parts: &Parts, report: &mut Report) {
+fn ask(server: &Kapok, parts: &Parts, report: &mut Report) {
     report.step("models", || checks::models(server));
     report.step("engines", || checks::engines(server));
-    report.step("embeddings", || checks::embeddings(server.http()));
+    report.step("embeddings", || checks::embeddings(server.public()));
     report.step("file types", || {
         let samples = magika::samples(parts)?;
-        magika::classify(server.http(), parts, &samples)
+        magika::classify(server.public(), parts, &samples)
     });
-    report.step("chat", || checks::chat(server.http()));
+    report.step("chat", || checks::chat(server.public()));
 }
 
-fn serve(server: &mut Server) -> Result<()> {
+fn serve(server: &mut Kapok) -> Result<()> {
     while poll(Duration::from_secs(1), || {
         process::interrupted().then_some(())
     })

@@ -9,14 +9,17 @@
     reason = "a command for people: printing is its job"
 )]
 
+mod bench;
 mod catalogue;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod demo;
 mod fetch;
 mod http;
+mod kapok;
 mod minilm;
 mod process;
+mod protobuf;
 mod setup;
 mod testing;
 mod tidy;
@@ -74,6 +77,9 @@ enum Command {
         after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --once --output json"
     )]
     Demo(demo::Options),
+    /// Measure, print a table and write bench/results/
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Options),
     /// House rules that no compiler checks
     Tidy,
     /// Generate the protobuf types from crates/protocol/proto
@@ -97,6 +103,7 @@ fn main() -> ExitCode {
         Command::Fetch { names, cache, .. } => fetch::run(&names, cache.dir),
         Command::Test { cache, filter } => testing::run_all(cache.dir, &filter),
         Command::Demo(options) => demo::run_demo(&options),
+        Command::Bench(options) => bench::run_bench(&options),
         Command::Tidy => tidy::run(),
         Command::Codegen { check } => codegen(check),
     };

@@ -8,7 +8,6 @@
 //! <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>.
 
 mod graph;
-mod protobuf;
 mod safetensors;
 #[cfg(test)]
 mod tests;

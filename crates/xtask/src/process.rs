@@ -99,9 +99,17 @@ pub(crate) struct Running {
 impl Running {
     /// In a process group of its own: Ctrl-C on the terminal reaches us alone, and we stop it with care.
     pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self> {
+        Self::spawn(name, command.stdin(Stdio::null()))
+    }
+
+    /// The same, for a program that is spoken to.
+    pub(crate) fn start_with_input(name: &str, command: &mut Command) -> Result<Self> {
+        Self::spawn(name, command.stdin(Stdio::piped()))
+    }
+
+    fn spawn(name: &str, command: &mut Command) -> Result<Self> {
         let child = command
             .process_group(0)
-            .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start `{}`", show(command)))?;
         Ok(Self {

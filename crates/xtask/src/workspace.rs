@@ -53,8 +53,16 @@ pub(crate) fn wall() -> SystemTime {
 }
 
 /// Looks again every 20 ms until `ready` answers or the time is up.
+pub(crate) fn poll<T>(limit: Duration, ready: impl FnMut() -> Option<T>) -> Option<T> {
+    poll_every(Duration::from_millis(20), limit, ready)
+}
+
 #[expect(clippy::disallowed_methods, reason = "there is no executor here")]
-pub(crate) fn poll<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn poll_every<T>(
+    pause: Duration,
+    limit: Duration,
+    mut ready: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let deadline = now() + limit;
     loop {
         if let Some(value) = ready() {
@@ -63,6 +71,6 @@ pub(crate) fn poll<T>(limit: Duration, mut ready: impl FnMut() -> Option<T>) -> 
         if now() >= deadline {
             return None;
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
     }
 }

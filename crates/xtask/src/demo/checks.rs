@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::server::Server;
 use super::{CHAT_MODEL, MODELS, Step};
 use crate::http::Http;
+use crate::kapok::Kapok;
 
 const EMBEDDING_MODEL: &str = "all-minilm-l6-v2";
 
@@ -22,9 +22,9 @@ const TEXTS: [&str; 4] = [
 const QUESTION: &str = "What is the capital of France? Answer in English, in one sentence.";
 
 /// Every model is listed, through both protocols, and ready.
-pub(super) fn models(server: &Server) -> Result<Step> {
-    let index = server
-        .http()
+pub(super) fn models(kapok: &Kapok) -> Result<Step> {
+    let index = kapok
+        .public()
         .post_json("/v2/repository/index", &json!({}))?;
     let entries = index.json()?;
     let entries = entries.as_array().context("the index is not a list")?;
@@ -33,7 +33,7 @@ pub(super) fn models(server: &Server) -> Result<Step> {
         .filter(|entry| entry["state"] == "READY")
         .filter_map(|entry| entry["name"].as_str())
         .collect();
-    let reply = server.http().get("/v1/models")?;
+    let reply = kapok.public().get("/v1/models")?;
     let listed = reply.json()?;
     let listed: Vec<_> = listed["data"]
         .as_array()
@@ -57,8 +57,8 @@ pub(super) fn models(server: &Server) -> Result<Step> {
 }
 
 /// Which engine serves each model, and how the others did.
-pub(super) fn engines(server: &Server) -> Result<Step> {
-    let reply = server.admin().get("/admin/v1/models")?;
+pub(super) fn engines(kapok: &Kapok) -> Result<Step> {
+    let reply = kapok.admin().get("/admin/v1/models")?;
     let document = reply.json()?;
     let models = document["models"]
         .as_array()

@@ -1,6 +1,6 @@
 //! An ONNX graph under construction. Message and field numbers are those of `onnx.proto`.
 
-use super::protobuf::Message;
+use crate::protobuf::Message;
 
 /// `TensorProto.DataType`.
 pub(crate) const F32: i64 = 1;

@@ -1,4 +1,4 @@
-//! As much of protobuf's wire format as writing an ONNX file takes
+//! As much of protobuf's wire format as writing an ONNX file or a gRPC request takes
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 
 /// One message under construction. Fields are written in the order of the calls, so equal calls give equal bytes.

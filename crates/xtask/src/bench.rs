@@ -1,0 +1,171 @@
+//! `cargo xtask bench`: figures beside other programs' in the same run, with what is needed to repeat them.
+//!
+//! Reading order: this file (what a bench is given), [`samples`] (figures, medians, ratios), [`load`] (wrk and h2load),
+//! [`usage`] (CPU and memory of a process tree), [`results`] (the table and the file), then one file per bench.
+
+mod embed;
+mod identity;
+mod load;
+mod relay;
+mod results;
+mod samples;
+mod startup;
+mod usage;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::fetch::Store;
+use crate::process::{self, cargo, run};
+use crate::workspace::{cache_dir, target};
+use results::Outcome;
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  cargo xtask bench startup                        ready time, idle memory, binary size
+  cargo xtask bench relay --rounds 9               CPU per relayed chat request, beside nginx and vllm-router
+  cargo xtask bench all --seconds 1 --rounds 1 --profile dev --no-save      does every bench still run?";
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// What to measure
+    what: What,
+    /// Of each target in each round; the order is reversed every round
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Length of one measurement
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// How kapok is built; published figures are those of dist
+    #[arg(long, value_enum, default_value_t)]
+    profile: Profile,
+    /// Print the table and write no file
+    #[arg(long)]
+    no_save: bool,
+    /// Instead of KAPOK_CACHE or the user's cache folder
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Each of the below in turn
+    All,
+    /// Ready time and idle memory with no models, size of the binary
+    Startup,
+    /// Relayed chat requests: latency, and CPU of the gateway, beside nginx and vllm-router
+    Relay,
+    /// The built-in `identity` over REST and gRPC
+    Identity,
+    /// /v1/embeddings beside Python onnxruntime on the same file
+    Embed,
+}
+
+const ALL: [What; 4] = [What::Startup, What::Relay, What::Identity, What::Embed];
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Profile {
+    #[default]
+    Dist,
+    Release,
+    Dev,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dist => "dist",
+            Self::Release => "release",
+            Self::Dev => "dev",
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Dist | Self::Release => self.name(),
+        }
+    }
+}
+
+/// What every bench works with.
+struct Bench<'a> {
+    options: &'a Options,
+    binary: PathBuf,
+    store: Store,
+    scratch: PathBuf,
+}
+
+impl Bench<'_> {
+    fn measure(&self, what: What) -> Result<Outcome> {
+        match what {
+            What::Startup => startup::run(self),
+            What::Relay => relay::run(self),
+            What::Identity => identity::run(self),
+            What::Embed => embed::run(self),
+            What::All => bail!("`all` is not one bench"),
+        }
+    }
+
+    fn duration(&self) -> Duration {
+        Duration::from_secs(self.options.seconds.into())
+    }
+
+    /// Every target once per round, forwards and backwards by turns, so that a drift of the machine meets all alike.
+    fn rounds<T: Clone>(&self, targets: &[T]) -> impl Iterator<Item = (u32, T)> + use<'_, T> {
+        let targets = targets.to_vec();
+        (0..self.options.rounds).flat_map(move |round| {
+            let mut order = targets.clone();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            order.into_iter().map(move |target| (round, target))
+        })
+    }
+}
+
+pub(crate) fn run_bench(options: &Options) -> Result<()> {
+    process::catch_signals()?;
+    let profile = options.profile;
+    eprintln!("kapok, {} build", profile.name());
+    run(cargo().args(["build", "-p", "kapok", "--profile", profile.name()]))?;
+    let scratch = target().join("bench");
+    std::fs::create_dir_all(&scratch)?;
+    let bench = Bench {
+        options,
+        binary: target().join(profile.folder()).join("kapok"),
+        store: Store::new(cache_dir(options.cache.clone())?),
+        scratch,
+    };
+    let one = [options.what];
+    for what in if options.what == What::All {
+        &ALL[..]
+    } else {
+        &one[..]
+    } {
+        let outcome = bench.measure(*what)?;
+        outcome.print();
+        if !options.no_save {
+            outcome.save(profile.name())?;
+        }
+    }
+    Ok(())
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A folder of this name in `scratch`, empty.
+fn empty_dir(scratch: &Path, name: &str) -> Result<PathBuf> {
+    let dir = scratch.join(name);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}

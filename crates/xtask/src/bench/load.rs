@@ -1,0 +1,224 @@
+//! Load from programs that are not ours: wrk for HTTP/1.1, h2load for gRPC.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use crate::process::output;
+use crate::setup::{self, Program};
+
+pub(super) const PROGRAMS: &[Program] = &[("wrk", "wrk"), ("h2load", "nghttp2-client")];
+
+/// One burst, as the client saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub(super) struct Burst {
+    pub(super) requests: f64,
+    pub(super) seconds: f64,
+    /// Microseconds; h2load has no percentiles, so there p50 is its mean and p99 its maximum.
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+}
+
+/// A POST that is sent again and again.
+pub(super) struct Post<'a> {
+    pub(super) url: String,
+    pub(super) content_type: &'a str,
+    pub(super) body: &'a [u8],
+}
+
+pub(super) fn install() -> Result<()> {
+    setup::debian(PROGRAMS)
+}
+
+/// A closed loop over keep-alive connections on one thread. Any answer but 2xx or 3xx, or a broken connection, fails.
+pub(super) fn wrk(
+    scratch: &Path,
+    post: &Post<'_>,
+    connections: u32,
+    length: Duration,
+) -> Result<Burst> {
+    let script = scratch.join("wrk.lua");
+    std::fs::write(&script, lua(post)?)?;
+    let said = output(
+        Command::new("wrk")
+            .args([
+                "-t1",
+                &format!("-c{connections}"),
+                &format!("-d{}s", length.as_secs()),
+            ])
+            .arg("-s")
+            .arg(&script)
+            .arg(&post.url),
+    )?;
+    parse_wrk(&said)
+}
+
+#[derive(Deserialize)]
+struct Done {
+    errors: u64,
+    #[serde(flatten)]
+    burst: Burst,
+}
+
+fn parse_wrk(said: &str) -> Result<Burst> {
+    let line = said
+        .lines()
+        .find(|line| line.starts_with('{'))
+        .with_context(|| format!("wrk said: {said}"))?;
+    let done: Done = serde_json::from_str(line).context("in what wrk said")?;
+    ensure!(done.errors == 0, "{} of wrk's requests failed", done.errors);
+    ensure!(done.burst.requests > 0.0, "wrk got no answer");
+    Ok(done.burst)
+}
+
+/// wrk's own words are for people; this says the same as one line of JSON.
+fn lua(post: &Post<'_>) -> Result<String> {
+    let body = std::str::from_utf8(post.body).context("wrk's body must be text")?;
+    ensure!(!body.contains("]==]"), "a body that Lua cannot quote");
+    Ok(format!(
+        "wrk.method = 'POST'
+wrk.headers['content-type'] = '{}'
+wrk.body = [==[{body}]==]
+done = function(summary, latency)
+  local e = summary.errors
+  io.write(string.format(
+    '{{\"requests\":%d,\"seconds\":%f,\"errors\":%d,\"p50_us\":%d,\"p99_us\":%d}}\\n',
+    summary.requests, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
+",
+        post.content_type
+    ))
+}
+
+/// One connection per client, each with one call at a time. A call that does not end well fails the burst.
+pub(super) fn h2load(
+    scratch: &Path,
+    post: &Post<'_>,
+    clients: u32,
+    length: Duration,
+) -> Result<Burst> {
+    let body = scratch.join("h2load.body");
+    std::fs::write(&body, post.body)?;
+    let command = || {
+        let mut command = Command::new("h2load");
+        command
+            .args(["-t1", "-m1", &format!("-c{clients}"), "-d"])
+            .arg(&body)
+            .args([
+                "-H",
+                &format!("content-type: {}", post.content_type),
+                "-H",
+                "te: trailers",
+            ]);
+        command
+    };
+    // h2load only counts HTTP statuses; a gRPC call fails in its trailers. One call shows that the rest can succeed.
+    let said = output(
+        Command::new("h2load")
+            .args(["-n1", "-v", "-d"])
+            .arg(&body)
+            .args([
+                "-H",
+                &format!("content-type: {}", post.content_type),
+                "-H",
+                "te: trailers",
+                &post.url,
+            ]),
+    )?;
+    ensure!(
+        said.contains("grpc-status: 0"),
+        "the gRPC call failed: {said}"
+    );
+    let said = output(
+        command()
+            .arg(format!("-D{}", length.as_secs()))
+            .arg(&post.url),
+    )?;
+    parse_h2load(&said)
+}
+
+fn parse_h2load(said: &str) -> Result<Burst> {
+    let line = |start: &str| {
+        let mut lines = said.lines().map(str::trim);
+        let found = lines.find_map(|line| line.strip_prefix(start));
+        found.with_context(|| format!("no `{start}` in what h2load said: {said}"))
+    };
+    let requests = line("requests:")?;
+    let count = |what: &str| {
+        let part = requests
+            .split(',')
+            .find_map(|part| part.trim().strip_suffix(what));
+        part.and_then(|number| number.trim().parse::<f64>().ok())
+            .with_context(|| format!("no `{what}` in `{requests}`"))
+    };
+    let lost = count("failed")? + count("errored")? + count("timeout")?;
+    ensure!(lost == 0.0, "{lost} of h2load's requests failed");
+    let finished = line("finished in")?;
+    let seconds = finished
+        .split(',')
+        .next()
+        .and_then(micros)
+        .context("no time in h2load's summary")?;
+    // min, max, mean, …
+    let times: Vec<_> = line("time for request:")?
+        .split_whitespace()
+        .filter_map(micros)
+        .collect();
+    let [_, max, mean, ..] = times.as_slice() else {
+        anyhow::bail!("no request times in what h2load said: {said}");
+    };
+    Ok(Burst {
+        requests: count("succeeded")?,
+        seconds: seconds / 1e6,
+        p50_us: *mean,
+        p99_us: *max,
+    })
+}
+
+/// `46us`, `3.18ms`, `2.00s`.
+fn micros(text: &str) -> Option<f64> {
+    let text = text.trim();
+    for (unit, factor) in [("us", 1.0), ("ms", 1e3), ("s", 1e6)] {
+        if let Some(number) = text
+            .strip_suffix(unit)
+            .and_then(|number| number.parse::<f64>().ok())
+        {
+            return Some(number * factor);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_wrk_with_errors_is_no_result() {
+        let good = "Running 1s test\n{\"requests\":10,\"seconds\":1.5,\"errors\":0,\"p50_us\":46,\"p99_us\":318}\n";
+        let burst = parse_wrk(good).unwrap();
+        assert_eq!(
+            (burst.requests, burst.seconds, burst.p99_us),
+            (10.0, 1.5, 318.0)
+        );
+        assert!(parse_wrk(&good.replace("\"errors\":0", "\"errors\":2")).is_err());
+        assert!(parse_wrk(&good.replace("\"requests\":10", "\"requests\":0")).is_err());
+        assert!(parse_wrk("").is_err());
+    }
+
+    #[test]
+    fn a_burst_of_h2load_is_read() {
+        let said = "finished in 2.00s, 100.00 req/s, 1KB/s\n\
+            requests: 200 total, 200 started, 200 done, 200 succeeded, 0 failed, 0 errored, 0 timeout\n\
+            time for request:       39us      3.18ms       101us        20us    90.00%\n";
+        let burst = parse_h2load(said).unwrap();
+        assert_eq!((burst.requests, burst.seconds), (200.0, 2.0));
+        assert_eq!((burst.p50_us, burst.p99_us), (101.0, 3180.0));
+        assert!(parse_h2load(&said.replace("0 errored", "1 errored")).is_err());
+        assert!(parse_h2load("").is_err());
+    }
+}

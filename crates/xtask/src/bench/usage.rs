@@ -1,0 +1,96 @@
+//! CPU time and memory from /proc.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// `USER_HZ`: what /proc counts CPU time in, 100 on every Linux since 2.6
+/// (<https://man7.org/linux/man-pages/man7/time.7.html>).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU seconds used so far, in user and kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cpu {
+    /// Of a process and all below it.
+    pub(super) tree: f64,
+    /// Of the whole machine, whoever used it.
+    pub(super) machine: f64,
+}
+
+impl Cpu {
+    pub(super) fn now(pid: u32) -> Result<Self> {
+        Ok(Self {
+            tree: tree(pid)?,
+            machine: machine()?,
+        })
+    }
+}
+
+fn tree(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("process {pid} is gone"))?;
+    // The program's name is in parentheses and may hold anything; the fields after it are plain. The first is number 3.
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc stat")?;
+    let fields: Vec<_> = fields.split_whitespace().collect();
+    let ticks = |number: usize| {
+        fields
+            .get(number - 3)
+            .and_then(|text| text.parse::<f64>().ok())
+    };
+    // utime, stime, and those of children that ended.
+    let own: f64 = (14..=17).filter_map(ticks).sum();
+    let mut seconds = own / TICKS_PER_SECOND;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|id| id.parse().ok()) {
+            seconds += tree(child)?;
+        }
+    }
+    Ok(seconds)
+}
+
+fn machine() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<f64> = line
+        .split_whitespace()
+        .skip(1)
+        .filter_map(|t| t.parse().ok())
+        .collect();
+    // user nice system idle iowait irq softirq steal: all but idle and iowait.
+    let busy: f64 = ticks
+        .iter()
+        .take(8)
+        .enumerate()
+        .filter(|(index, _)| !matches!(index, 3 | 4))
+        .map(|(_, ticks)| ticks)
+        .sum();
+    Ok(busy / TICKS_PER_SECOND)
+}
+
+/// Resident memory of one process, in megabytes (10⁶).
+pub(super) fn resident_mb(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|text| text.trim().parse::<f64>().ok())
+        .context("no VmRSS in /proc status")?;
+    Ok(kilobytes * 1024.0 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_cpu_and_memory() {
+        let pid = std::process::id();
+        let cpu = Cpu::now(pid).unwrap();
+        assert!(cpu.tree >= 0.0 && cpu.machine >= cpu.tree);
+        assert!(resident_mb(pid).unwrap() > 0.5);
+        // Above the kernel's largest process id.
+        assert!(Cpu::now(u32::MAX).is_err());
+    }
+}
