@@ -14,6 +14,8 @@ mod json;
 pub mod model;
 pub mod oip;
 pub mod openai;
+#[cfg(test)]
+mod replay;
 pub mod resource;
 pub mod sidecar;
 pub mod status;

@@ -5,7 +5,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::{Error, Location, MessageFormatter as _, UserMessageFormatter};
 
 use super::locate::{Body, Located};
-use super::{API_VERSION, Metadata, Resource, ResourceError, Spec};
+use super::{API_VERSION, Metadata, Resource, ResourceError, Secret, Spec};
 use crate::file_error::did_you_mean;
 
 /// Reads every document; all that is wrong in any of them comes back, in the file's order.
@@ -204,9 +204,24 @@ fn subject(kind: &str, name: &str) -> String {
     }
 }
 
-/// Snippets are the caller's business; a comment needs no budget here.
+/// Deepest nesting of any kind is 5 (`spec.targets[0].upstream`, counted from the document); the rest is room.
+const DEPTH_MAX: usize = 16;
+
+/// Aliases may share a list of models; they may not make a small file large.
+const ALIAS_EVENTS_MAX: usize = 10_000;
+
+/// Snippets are the caller's business. Depth is bounded because the parser and serde recurse.
 fn options() -> serde_saphyr::Options {
-    serde_saphyr::options! { with_snippet: false }
+    serde_saphyr::options! {
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: ALIAS_EVENTS_MAX,
+        },
+    }
 }
 
 fn read(kind: &str, text: &str) -> Result<Resource, Error> {
@@ -282,17 +297,31 @@ fn scalar(kind: &str) -> &str {
     }
 }
 
-/// For the fuzzer: whatever the bytes, an answer; and what is accepted is valid.
+/// For the fuzzer: whatever the bytes, an answer; and what is accepted is valid and the same after being written out.
 pub fn fuzz_resource_yaml(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     match parse_documents(text, "kapok.yaml") {
-        Ok(resources) => {
-            for resource in resources {
-                assert!(resource.validate().is_empty(), "accepted although wrong");
-            }
-        }
+        Ok(resources) => resources.iter().for_each(check_written),
         Err(errors) => assert!(!errors.is_empty(), "refused without a reason"),
+    }
+}
+
+fn check_written(resource: &Resource) {
+    assert!(resource.validate().is_empty(), "accepted although wrong");
+    let secret = matches!(&resource.spec, Spec::Upstream(spec) if matches!(spec.api_key, Some(Secret::Value(_))));
+    // JSON is YAML, but for what a YAML file must not contain even in quotes; and a secret is not written out.
+    let written = serde_json::to_string(resource).unwrap_or_default();
+    let printable = |character: char| {
+        !character.is_control() && !matches!(character, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
+    if !secret && written.chars().all(printable) {
+        let read = parse_documents(&written, "kapok.yaml");
+        assert_eq!(
+            read.as_deref(),
+            Ok(std::slice::from_ref(resource)),
+            "changed by being written out"
+        );
     }
 }

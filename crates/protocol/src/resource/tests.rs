@@ -326,3 +326,23 @@ fn secrets_are_named_and_never_shown() {
         "{shown}"
     );
 }
+
+#[test]
+fn deep_and_self_multiplying_files_are_refused_early() {
+    let deep = document("Node", &format!("  x: {}", "[".repeat(100_000)));
+    assert!(!errors(&deep).is_empty());
+    let deep: String = (0..5000)
+        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+        .collect();
+    assert!(!errors(&deep).is_empty());
+    let mut laughs = "a0: &a0 [x]\n".to_owned();
+    for level in 1..12 {
+        let before = vec![format!("*a{}", level - 1); 9].join(",");
+        laughs += &format!("a{level}: &a{level} [{before}]\n");
+    }
+    assert!(
+        errors(&laughs).contains("total_replayed_events"),
+        "{}",
+        errors(&laughs)
+    );
+}

@@ -126,13 +126,18 @@ fn stays_inside(text: &Text) -> bool {
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-/// For the fuzzer: whatever the bytes, an answer, and what was accepted is accepted again after writing it out.
+/// For the fuzzer: whatever the bytes, an answer; and what is accepted is valid and the same after being written out.
 pub fn fuzz_sidecar(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     match Sidecar::parse(text, "kapok.toml") {
-        Ok(sidecar) => assert!(sidecar.problems().is_empty(), "accepted although wrong"),
+        Ok(sidecar) => {
+            assert!(sidecar.problems().is_empty(), "accepted although wrong");
+            let written = serde_json::to_string(&sidecar).unwrap_or_default();
+            let read = serde_json::from_str(&written).ok();
+            assert_eq!(Some(sidecar), read, "changed by being written out");
+        }
         Err(errors) => assert!(!errors.is_empty(), "refused without a reason"),
     }
 }

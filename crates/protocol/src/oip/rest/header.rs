@@ -6,7 +6,7 @@ use base::ErrorKind;
 use bytes::Bytes;
 
 use super::error::{Place, broken};
-use super::{DEPTH_MAX, data};
+use super::{DEPTH_MAX, TENSORS_MAX, data};
 use crate::json::{Fault, Lone, Reader};
 use crate::{ApiError, BufferPool, DataType, InferRequest, Parameters, RequestedOutput, Tensor};
 
@@ -112,10 +112,16 @@ fn elements<'a>(list: Option<&'a str>, name: &'static str) -> Result<Vec<&'a str
     };
     let mut found = Vec::new();
     let read = Reader::over(list, DEPTH_MAX).array(|reader| {
-        found.push(reader.skip()?);
+        let element = reader.skip()?;
+        if found.len() <= TENSORS_MAX {
+            found.push(element);
+        }
         Ok::<(), Fault>(())
     });
     read.map_err(|fault| invalid(fault.to_string()))?;
+    if found.len() > TENSORS_MAX {
+        return Err(invalid(format!("more than {TENSORS_MAX} elements")));
+    }
     Ok(found)
 }
 

@@ -364,6 +364,19 @@ fn documents_that_are_not_requests() {
 }
 
 #[test]
+fn a_flood_of_tensors_is_refused() {
+    let flood = vec!["{}"; 16_385].join(",");
+    for list in ["inputs", "outputs"] {
+        let json = format!("{{\"inputs\":[],\"{list}\":[{flood}]}}");
+        check(
+            parse_header(json.as_bytes()),
+            list,
+            "more than 16384 elements",
+        );
+    }
+}
+
+#[test]
 fn what_is_not_supported_says_so_and_names_it() {
     for (json, param) in [
         (

@@ -1,0 +1,45 @@
+//! Every seed of the fuzz targets, and every seed cut short, in each test run; libFuzzer itself runs out of band.
+
+use std::path::Path;
+
+/// Cuts per seed: enough for each byte of a small one, bounded for the large ones.
+const CUTS_MAX: usize = 200;
+
+/// Runs the target on `fuzz/corpus/<name>`.
+fn replay(name: &str, target: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/corpus")
+        .join(name);
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(&folder).expect("the corpus is part of the repository") {
+        let data = std::fs::read(entry.expect("readable").path()).expect("readable");
+        target(&data);
+        let step = data.len().div_ceil(CUTS_MAX).max(1);
+        for cut in (0..data.len()).step_by(step) {
+            target(&data[..cut]);
+            target(&data[cut..]);
+        }
+        seeds += 1;
+    }
+    assert!(seeds >= 20, "{name} has only {seeds} seeds");
+}
+
+#[test]
+fn rest_inference() {
+    replay("rest_infer", crate::oip::rest::fuzz_rest_infer);
+}
+
+#[test]
+fn openai_bodies() {
+    replay("openai_scan", crate::openai::fuzz_openai_scan);
+}
+
+#[test]
+fn resource_files() {
+    replay("resource_yaml", crate::resource::fuzz_resource_yaml);
+}
+
+#[test]
+fn sidecar_files() {
+    replay("sidecar", crate::sidecar::fuzz_sidecar);
+}
