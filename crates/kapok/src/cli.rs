@@ -68,6 +68,13 @@ pub(crate) enum Command {
     /// What this machine can do, what is missing and how to get it
     #[command(after_help = "Examples:\n  kapok doctor\n  kapok doctor --output json")]
     Doctor,
+    /// Becomes a managed process; kapok calls this itself
+    #[command(hide = true, name = crate::guard::NAME)]
+    RunManaged {
+        parent: i32,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  kapok completions bash > /etc/bash_completion.d/kapok\n  kapok completions fish > ~/.config/fish/completions/kapok.fish"

@@ -22,6 +22,7 @@ pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment
         Command::Models(args) => models::run(&args, printer, environment),
         Command::Explain(args) => explain::run(&args, printer, environment),
         Command::Doctor => doctor::run(printer, environment),
+        Command::RunManaged { parent, command } => crate::guard::run(parent, &command),
         Command::Completions { shell } => completions::run(shell, printer),
     }
 }

@@ -6,6 +6,7 @@
 //! | 1 | it was tried and failed: the server said no, a model is broken, a check of `doctor` failed |
 //! | 2 | the command line or the configuration is wrong; nothing was tried |
 //! | 69 | no server answers at the address (`EX_UNAVAILABLE` of sysexits.h) |
+//! | 127 | a managed process cannot be started (the hidden command of `guard` only) |
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ pub(crate) enum Exit {
     Failed = 1,
     Usage = 2,
     Unreachable = 69,
+    CannotStart = 127,
 }
 
 /// What went wrong and what to do next.
@@ -41,6 +43,10 @@ impl Failure {
 
     pub(crate) fn unreachable(what: impl Into<String>) -> Self {
         Self::new(Exit::Unreachable, what)
+    }
+
+    pub(crate) fn cannot_start(what: impl Into<String>) -> Self {
+        Self::new(Exit::CannotStart, what)
     }
 
     fn new(exit: Exit, what: impl Into<String>) -> Self {

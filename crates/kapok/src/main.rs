@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod config;
 mod exit;
+mod guard;
 mod http;
 mod managed;
 

@@ -22,7 +22,7 @@ use protocol::resource::{ProcessSpec, UpstreamSpec};
 
 use crate::http::{Endpoint, HttpError};
 use health::{Change, Health};
-use process::Process;
+use process::{Guard, Process};
 
 /// What a managed upstream tells: its name, and why it is not ready, if it is not.
 pub(crate) type Report = Arc<dyn Fn(&str, Result<(), &str>) + Send + Sync>;
@@ -46,7 +46,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             starting: Duration::from_millis(100),
-            ready: Duration::from_secs(1),
+            ready: Duration::from_secs(2),
             probe_timeout: Duration::from_secs(2),
             restart: (Duration::from_millis(100), Duration::from_secs(30)),
             healthy: Duration::from_secs(60),
@@ -60,6 +60,7 @@ pub(crate) struct Managed {
     endpoint: Endpoint,
     spec: ProcessSpec,
     pace: Pace,
+    guard: Guard,
     tasks: Tasks,
     clock: Clock,
     report: Report,
@@ -99,6 +100,7 @@ impl Managed {
             endpoint: Endpoint::parse(&upstream.url)?,
             spec,
             pace: Pace::default(),
+            guard: Guard::default(),
             tasks,
             clock,
             report,
@@ -144,7 +146,7 @@ impl Managed {
                 healthy: Duration::ZERO,
             };
         }
-        match Process::start(&self.name, &self.spec) {
+        match Process::start(&self.name, &self.spec, self.guard) {
             Ok(process) => {
                 tracing::info!(
                     upstream = self.name,

@@ -13,6 +13,24 @@ use super::output::Output;
 /// After its end: how long what it printed last may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// Whether the kernel is asked to end the process when kapok is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    On,
+    Off,
+}
+
+impl Default for Guard {
+    /// Other kernels have no such request.
+    fn default() -> Self {
+        if cfg!(target_os = "linux") {
+            Self::On
+        } else {
+            Self::Off
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -22,11 +40,14 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn start(name: &str, spec: &ProcessSpec) -> Result<Self, String> {
+    pub(super) fn start(name: &str, spec: &ProcessSpec, guard: Guard) -> Result<Self, String> {
         let Some((program, args)) = spec.command.split_first() else {
             return Err("its command is empty".to_owned());
         };
-        let mut command = Command::new(program);
+        let mut command = match guard {
+            Guard::Off => Command::new(program),
+            Guard::On => guarded(program),
+        };
         command.args(args).envs(&spec.env);
         if let Some(folder) = &spec.working_dir {
             if !folder.is_dir() {
@@ -106,7 +127,25 @@ impl Drop for Process {
     }
 }
 
+/// This very binary, even when its file has been replaced; it becomes the program under the same process id.
+///
+/// The kernel watches the thread that starts the process, not kapok as a whole: the executor's workers live as long as
+/// kapok does, and nothing may move them aside with `block_in_place`.
+fn guarded(program: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("kapok")
+        .arg(crate::guard::NAME)
+        .arg(std::process::id().to_string())
+        .arg("--")
+        .arg(program);
+    command
+}
+
 fn ended(status: ExitStatus, last_line: &str) -> String {
+    if status.code() == Some(crate::guard::CANNOT_START) && !last_line.is_empty() {
+        return last_line.trim_start_matches("error: ").to_owned();
+    }
     // "exit status: 1", "signal: 9 (SIGKILL)": the standard library's own words.
     let said = if last_line.is_empty() {
         String::new()

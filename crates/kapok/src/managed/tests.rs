@@ -45,6 +45,8 @@ impl Fixture {
         let mut managed = Managed::new("fake", &upstream, report, tasks.clone(), Clock::real())
             .expect("a good URL")
             .expect("a process");
+        // The guard is the real binary's: tests of that are in `e2e`.
+        managed.guard = Guard::Off;
         managed.pace = Pace {
             starting: Duration::from_millis(5),
             ready: Duration::from_millis(5),

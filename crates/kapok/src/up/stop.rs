@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::Deadline;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Node;
+use super::node::Node;
 use crate::config::Config;
 use crate::exit::{Failure, Outcome};
 
@@ -16,9 +16,9 @@ const LAST_MOMENTS: Duration = Duration::from_secs(1);
 pub(super) async fn until_stopped(
     node: &Node,
     config: &Config,
+    mut signals: Signals,
     ready: impl Future<Output = ()>,
 ) -> Outcome {
-    let mut signals = Signals::catch()?;
     let mut failed = false;
     let announce = async {
         ready.await;
@@ -73,13 +73,13 @@ async fn drain(node: &Node, config: &Config) -> bool {
 
 /// SIGTERM from service managers, SIGINT from a terminal.
 #[derive(Debug)]
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn catch() -> Outcome<Self> {
+    pub(super) fn catch() -> Outcome<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

@@ -1,0 +1,111 @@
+use std::sync::Arc;
+
+use base::{Clock, TaskKind, Tasks};
+use gateway::Gateway;
+use protocol::BufferPool;
+use runtime::Runtime;
+use telemetry::Recent;
+use telemetry::metrics::Registry;
+
+use super::engines;
+use super::local::LocalModels;
+use super::ready::Progress;
+use crate::config::{Config, Environment};
+use crate::exit::{Failure, Outcome};
+use crate::managed::{Managed, Report};
+
+/// A started node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) clock: Clock,
+    pub(super) tasks: Tasks,
+    /// Managed processes are stopped after the requests that they answer.
+    pub(super) processes: Tasks,
+    pub(super) models: Runtime,
+    pub(super) gateway: Gateway,
+}
+
+impl Node {
+    /// Starts everything that has no port, and publishes the resources.
+    pub(super) fn start(config: &Config, environment: &Environment, clock: Clock) -> Outcome<Self> {
+        let tasks = Tasks::new();
+        let registry = Registry::new();
+        let pool = BufferPool::default();
+        let models = Runtime::start(runtime::Parts {
+            config: runtime::Config {
+                repositories: config.node.model_repositories.clone(),
+                queue_max: config.node.queue_max,
+                cores: base::core_budget().get(),
+                cache_dir: environment.cache.clone(),
+            },
+            engines: engines::find(config, environment),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            registry: registry.clone(),
+            buffers: pool.clone(),
+        })
+        .map_err(|error| {
+            Failure::usage(base::chain(&error))
+                .hint("name folders in Triton's layout: <repository>/<model>/<version>/model.onnx")
+        })?;
+        let gateway = Gateway::new(gateway::Parts {
+            config: gateway::Config::from(&config.node),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            models: Arc::new(LocalModels(models.clone())),
+            recent: Recent::new(config.node.recent_requests_max),
+            registry,
+            pool,
+            version: env!("CARGO_PKG_VERSION"),
+        })
+        .and_then(|gateway| {
+            gateway
+                .publish(&config.resources)
+                .map(|_generation| gateway)
+        })
+        .map_err(|error| {
+            Failure::usage(base::chain(&error)).hint("correct the configuration and start again")
+        })?;
+        Ok(Self {
+            clock,
+            tasks,
+            processes: Tasks::new(),
+            models,
+            gateway,
+        })
+    }
+
+    /// Starts the processes that upstreams name.
+    pub(super) fn manage(&self, config: &Config, progress: &Progress) -> Outcome {
+        let gateway = self.gateway.clone();
+        let seen = progress.clone();
+        let report: Report = Arc::new(move |name, outcome| {
+            let reason = outcome.err();
+            gateway.upstream_ready(name, reason.is_none(), reason.unwrap_or_default());
+            if reason.is_none() {
+                seen.answers(name);
+            }
+        });
+        for (name, upstream) in config.upstreams() {
+            let managed = Managed::new(
+                name,
+                upstream,
+                Arc::clone(&report),
+                self.processes.clone(),
+                self.clock.clone(),
+            )
+            .map_err(|error| {
+                Failure::usage(format!("upstream `{name}`: {error}"))
+                    .hint("a process is asked for its health over plain http")
+            })?;
+            if let Some(managed) = managed {
+                self.processes
+                    .spawn(TaskKind::ManagedProcess, name, async move {
+                        managed.run().await;
+                        Ok(())
+                    });
+            }
+        }
+        Ok(())
+    }
+}
