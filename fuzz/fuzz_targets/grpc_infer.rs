@@ -1,0 +1,4 @@
+//! Inference over gRPC.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| protocol::oip::grpc::fuzz_grpc_infer(data));
