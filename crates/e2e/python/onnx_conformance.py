@@ -207,6 +207,9 @@ def infer(server, case, index):
 def compare(case, found):
     for name, wanted in case.outputs:
         got = found[name]
+        if wanted.shape == () and got.shape == (1,):
+            # Triton's protocol has no scalars: they travel as one element.
+            got = got.reshape(())
         assert got.shape == wanted.shape, f"{name}: shape {got.shape}, expected {wanted.shape}"
         if wanted.dtype.kind in "OSU":
             assert [str(x) for x in got.ravel()] == [str(x) for x in wanted.ravel()], f"{name}: other strings"
@@ -274,7 +277,7 @@ def main():
             if engine == "auto":
                 auto = results
     table(rows)
-    print("failed:", *details[:400], sep="\n")
+    print("failed:", *details, sep="\n")
     passed = {case.name for case, verdict, _ in auto if verdict == "passed"}
     missing = [case.name for case in cases if case.light and case.name not in passed]
     assert not missing, f"light models that do not pass: {missing}"

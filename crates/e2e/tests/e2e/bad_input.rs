@@ -183,7 +183,11 @@ fn broken_documents() -> Vec<Case> {
 #[test]
 fn bad_inference_requests_are_answered_by_name() {
     let repository = repository();
-    let kapok = Kapok::new().model_repo(repository.path()).start();
+    let kapok = Kapok::new()
+        .model_repo(repository.path())
+        // Answered with Triton's 500, so it is logged as one.
+        .allow_log("Unable to parse 'shape'")
+        .start();
     let cases = [wrong_tensors(), wrong_names(), broken_documents()];
     for case in cases.into_iter().flatten() {
         let path = format!("/v2/models/{}/infer", case.model);
@@ -375,12 +379,16 @@ fn wrong_methods_and_paths_are_told() {
         oip_error(&answer);
     }
     for (method, path, status) in [
-        ("GET", "/v1/chat/completions", 405),
-        ("GET", "/v1/nope", 404),
-        ("GET", "/nope", 404),
+        ("GET", "/v1/chat/completions", &[405][..]),
+        // A POST there would be relayed to whoever has the model it names.
+        ("GET", "/v1/nope", &[404, 405]),
+        ("GET", "/nope", &[404]),
     ] {
         let answer = kapok.http().request(method, path, b"");
-        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        assert!(
+            status.contains(&answer.status),
+            "{method} {path}: {answer:?}"
+        );
         assert!(answer.json().get("error").is_some(), "{answer:?}");
     }
 }

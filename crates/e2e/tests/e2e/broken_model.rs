@@ -27,7 +27,7 @@ fn the_good_model_serves_and_the_index_says_why_the_others_do_not() {
         .file("bad_config/1/model.onnx", b"")
         .file("bad_sidecar/kapok.toml", "engin = \"rten\"\n")
         .file("bad_sidecar/1/model.onnx", b"")
-        .file("no_version/config.pbtxt", "backend: \"identity\"\n")
+        .file("no_version/config.pbtxt", "backend: \"onnxruntime\"\n")
         .file("no_backend/config.pbtxt", "backend: \"teleport\"\n")
         .file("no_backend/1/.keep", "");
     let kapok = Kapok::new()
@@ -56,8 +56,8 @@ fn the_good_model_serves_and_the_index_says_why_the_others_do_not() {
     });
     assert_eq!(entry(&index, "good")["state"], "READY");
     for (model, reason) in [
-        ("not_onnx", "model.onnx"),
-        ("cut", "model.onnx"),
+        ("not_onnx", "not an ONNX model"),
+        ("cut", "not an ONNX model"),
         ("bad_config", "max_batch_szie"),
         ("bad_sidecar", "engin"),
         ("no_version", "version"),

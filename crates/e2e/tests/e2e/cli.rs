@@ -141,3 +141,17 @@ fn no_server_is_told_with_its_own_code() {
     assert!(asked.stderr.contains("127.0.0.1:9"), "{asked:?}");
     assert!(asked.stderr.contains("kapok up"), "{asked:?}");
 }
+
+#[test]
+fn a_pipe_gets_plain_text_and_yaml_is_there() {
+    let repository = Repository::new().builtin("identity", &Builtin::default());
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    let url = kapok.url();
+    let table = Finished::kapok(&["models", "list", "--url", &url]);
+    assert_eq!(table.code, 0, "{table:?}");
+    assert!(table.stdout.contains("identity"), "{table:?}");
+    assert!(!table.stdout.contains('\u{1b}'), "{table:?}");
+    let yaml = Finished::kapok(&["models", "list", "--url", &url, "--output", "yaml"]);
+    assert_eq!(yaml.code, 0, "{yaml:?}");
+    assert!(yaml.stdout.contains("identity"), "{yaml:?}");
+}

@@ -168,14 +168,6 @@ fn binary_in_binary_out() {
         data.len()
     );
     assert_eq!(tail, data);
-
-    // A header length of 0 means that the body is the only input.
-    let answer = kapok
-        .http()
-        .header("inference-header-content-length", "0")
-        .post("/v2/models/identity/infer", &data);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert!(answer.body.ends_with(&data));
 }
 
 #[test]

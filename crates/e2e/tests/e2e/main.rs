@@ -14,6 +14,7 @@ mod doors;
 mod engines;
 mod keys;
 mod ledger;
+mod limits;
 mod managed;
 mod readme;
 mod relay;

@@ -19,7 +19,7 @@ fn exact_names_win_over_prefixes_and_prefixes_over_nothing() {
         document(
             "Upstream",
             name,
-            &format!("  url: {}\n  models: []\n", fake.url()),
+            &format!("  url: {}\n  models: [own-{name}]\n", fake.url()),
         )
     };
     let route = |name: &str, models: &str, target: &str| {
@@ -49,6 +49,7 @@ fn exact_names_win_over_prefixes_and_prefixes_over_nothing() {
         ("qwen-14b", "b"),
         ("qwen-", "b"),
         ("qwen-72b-chat", "c"),
+        ("own-a", "a"),
     ] {
         let body = json!({"model": model}).to_string();
         let answer = kapok.http().post("/v1/chat/completions", body);
@@ -87,9 +88,9 @@ fn a_mistake_names_line_column_and_the_nearest_field() {
         (
             "type",
             wrong_type,
-            ["kapok.yaml:8:", "connectTimeoutMs", "soon"],
+            ["kapok.yaml:8:21", "`llm`", "whole number"],
         ),
-        ("target", unknown_target, ["nobody", "`r`", "pstream"]),
+        ("target", unknown_target, ["nobody", "pstream", ""]),
         (
             "not YAML",
             "kind: [Upstream\n".to_owned(),

@@ -1,7 +1,7 @@
 //! One core budget, whatever is loaded.
 
 use e2e::repository::{self, Builtin};
-use e2e::{Kapok, Repository, Running};
+use e2e::{Kapok, Repository, Running, wait};
 use serde_json::json;
 
 use crate::doors::infer_body;
@@ -12,7 +12,12 @@ fn compute(threads: &[String]) -> usize {
 }
 
 fn show(what: &str, kapok: &Running) -> Vec<String> {
-    let mut threads = kapok.threads();
+    // Loaders end by themselves when nothing is left to load.
+    let mut threads = wait::until("the loaders to end", || {
+        let threads = kapok.threads();
+        let loading = threads.iter().any(|name| name.starts_with("loader"));
+        (!loading).then_some(threads)
+    });
     threads.sort();
     println!(
         "{what}: {} KiB resident, {} threads: {threads:?}",
