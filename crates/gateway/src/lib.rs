@@ -33,3 +33,6 @@ pub use error::Error;
 pub use gateway::{Gateway, Parts, UpstreamStatus};
 pub use listener::{Door, Listener};
 pub use snapshot::Snapshot;
+
+#[cfg(test)]
+mod tests;

@@ -204,4 +204,4 @@ fn invalid(kind: &'static str, name: &str, reason: impl Into<String>) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,0 +1,133 @@
+//! Publishing and draining with requests in flight.
+
+use serde_json::json;
+
+use super::upstream::{FakeUpstream, IDLE_MS, Step, chunk, json as answer, send, stream_head};
+use super::{Served, eventually};
+use crate::snapshot::tests::{route, upstream};
+use crate::{Door, Gateway};
+
+#[tokio::test]
+async fn a_publish_moves_the_next_request_and_leaves_the_current_one() {
+    let served = Served::start(&[]);
+    let slow = vec![
+        stream_head(),
+        chunk("data: {}\n\n"),
+        Step::Wait,
+        chunk("data: [DONE]\n\n"),
+        send("0\r\n\r\n"),
+    ];
+    let old = FakeUpstream::start(&served.tasks, vec![slow]).await;
+    let new = FakeUpstream::start(&served.tasks, vec![vec![answer("{\"new\":1}")]]).await;
+    let up = |fake: &FakeUpstream| {
+        upstream(
+            "up",
+            json!({"url": fake.url(), "models": ["m"], "idleTimeoutMs": IDLE_MS}),
+        )
+    };
+    let first = served.gateway.publish(&[up(&old)]).expect("good resources");
+    let mut client = served.client().await;
+    client
+        .send("POST", "/v1/chat/completions", "", b"{\"model\":\"m\"}")
+        .await;
+    client.head().await;
+    client.chunk().await.expect("the first event");
+
+    let second = served.gateway.publish(&[up(&new)]).expect("good resources");
+    assert_eq!(second, first + 1);
+    let got = served
+        .post("/v1/chat/completions", "{\"model\":\"m\"}")
+        .await;
+    assert_eq!(got.text(), "{\"new\":1}");
+
+    let refused = served
+        .gateway
+        .publish(&[route("r", &["m"], &[("nobody", 1)])]);
+    assert!(refused.is_err());
+    let got = served
+        .post("/v1/chat/completions", "{\"model\":\"m\"}")
+        .await;
+    assert_eq!(got.text(), "{\"new\":1}", "what was published before stays");
+
+    old.proceed();
+    assert_eq!(client.chunk().await.expect("the rest"), b"data: [DONE]\n\n");
+}
+
+#[tokio::test]
+async fn draining_finishes_what_runs_and_closes_the_rest() {
+    let served = Served::start(&[]);
+    let slow = vec![Step::Wait, answer("{}")];
+    let fake = FakeUpstream::start(&served.tasks, vec![slow]).await;
+    let fields = json!({"url": fake.url(), "idleTimeoutMs": IDLE_MS});
+    served
+        .gateway
+        .publish(&[upstream("up", fields)])
+        .expect("good resources");
+    let mut idle = served.client().await;
+    assert_eq!(idle.ask("GET", "/health/live", "", b"").await.status, 200);
+    let mut silent = served.client().await;
+    let mut busy = served.client().await;
+    busy.send("POST", "/v1/chat/completions", "", b"{\"model\":\"m\"}")
+        .await;
+    eventually("the upstream is asked", || fake.requests().len() == 1).await;
+
+    let gateway = served.gateway.clone();
+    let deadline = base::Deadline::after(base::Clock::real().now(), super::PATIENCE);
+    let (drained, ()) = tokio::join!(gateway.drain(deadline), async {
+        assert!(idle.closed().await);
+        assert!(silent.closed().await);
+        fake.proceed();
+        let got = busy.answer().await;
+        assert_eq!((got.status, got.header("connection")), (200, Some("close")));
+    });
+    assert!(drained);
+    let refused = tokio::net::TcpStream::connect(served.public).await;
+    assert!(refused.is_err(), "nobody listens any more");
+    assert!(served.drain().await, "twice is fine");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error_that_names_it() {
+    let served = Served::start(&[]);
+    let error = Gateway::bind(served.public).expect_err("in use");
+    assert!(error.to_string().contains(&served.public.to_string()));
+}
+
+#[tokio::test]
+async fn triton_aliases_offer_what_triton_offers_there() {
+    let served = Served::start(&[]);
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let (listener, metrics) = Gateway::bind(any).expect("a port");
+    served.gateway.serve(listener, Door::Metrics);
+    let mut client = super::Client::connect(metrics).await;
+    let got = client.ask("GET", "/metrics", "", b"").await;
+    assert_eq!(
+        got.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert!(
+        got.text()
+            .contains("kapok_gateway_connections{door=\"metrics\"} 1")
+    );
+    assert_eq!(client.ask("GET", "/v2", "", b"").await.status, 404);
+}
+
+#[tokio::test]
+async fn requests_are_counted_under_closed_names() {
+    let served = Served::start(&[]);
+    served.post("/v2/models/echo/infer", "{}").await;
+    served.get("/v2/no/such/path").await;
+    let text = served.get("/metrics").await;
+    for line in [
+        "kapok_gateway_requests_total{operation=\"oip infer\",target=\"local\",status=\"4xx\"} 1",
+        "kapok_gateway_requests_total{operation=\"unknown\",target=\"\",status=\"4xx\"} 1",
+        "kapok_gateway_request_seconds_count{operation=\"oip infer\",target=\"local\"} 1",
+        "kapok_gateway_in_flight 1",
+    ] {
+        assert!(
+            text.text().lines().any(|have| have == line),
+            "{line} in {}",
+            text.text()
+        );
+    }
+}

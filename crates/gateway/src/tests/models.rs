@@ -1,0 +1,159 @@
+//! Models that answer as a test needs it: `echo` gives its inputs back, `vectors` embeds, `slow` never answers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base::{Deadline, ErrorKind};
+use protocol::oip::proto::{ModelConfig, ModelStatistics};
+use protocol::{
+    ApiError, EmbedInputs, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
+    ModelDescription, ModelMetadata, ModelState, TensorSpec, Timing,
+};
+
+use crate::server::{Answer, ModelServer};
+
+#[derive(Debug, Default)]
+pub(super) struct FakeModels {
+    /// Calls to `slow` that were given up.
+    pub(super) dropped: AtomicUsize,
+    /// Calls that came in.
+    pub(super) asked: AtomicUsize,
+}
+
+const NAMES: [&str; 5] = ["echo", "vectors", "slow", "broken", "loading"];
+
+struct Dropped<'a>(&'a AtomicUsize);
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn known(model: &str) -> Result<(), ApiError> {
+    if NAMES.contains(&model) {
+        Ok(())
+    } else {
+        Err(ApiError::unknown_model(model))
+    }
+}
+
+/// Less than the call really takes: the ledger books no more than there was.
+const TIMING: Timing = Timing {
+    queue: Duration::from_nanos(40),
+    input: Duration::from_nanos(30),
+    infer: Duration::from_nanos(20),
+    output: Duration::from_nanos(10),
+};
+
+impl ModelServer for FakeModels {
+    fn has(&self, model: &str) -> bool {
+        known(model).is_ok()
+    }
+
+    fn model_ready(&self, model: &str, _: Option<&str>) -> Result<bool, ApiError> {
+        known(model).map(|()| model != "loading")
+    }
+
+    fn ready(&self) -> bool {
+        false
+    }
+
+    fn metadata(&self, model: &str, _: Option<&str>) -> Result<ModelMetadata, ApiError> {
+        known(model)?;
+        Ok(ModelMetadata {
+            name: model.to_owned(),
+            versions: vec!["1".to_owned()],
+            platform: "fake".to_owned(),
+            inputs: vec![TensorSpec::new("x", protocol::DataType::Fp32, vec![-1])],
+            outputs: Vec::new(),
+        })
+    }
+
+    fn config(&self, model: &str, _: Option<&str>) -> Result<ModelConfig, ApiError> {
+        known(model)?;
+        Ok(ModelConfig {
+            name: model.to_owned(),
+            ..ModelConfig::default()
+        })
+    }
+
+    fn index(&self) -> Vec<IndexEntry> {
+        NAMES
+            .iter()
+            .map(|name| IndexEntry {
+                name: (*name).to_owned(),
+                version: "1".to_owned(),
+                state: if *name == "loading" {
+                    ModelState::Loading
+                } else {
+                    ModelState::Ready
+                },
+                reason: String::new(),
+            })
+            .collect()
+    }
+
+    fn statistics(
+        &self,
+        model: Option<&str>,
+        _: Option<&str>,
+    ) -> Result<Vec<ModelStatistics>, ApiError> {
+        model.map_or(Ok(()), known)?;
+        Ok(NAMES
+            .iter()
+            .filter(|name| model.is_none_or(|model| model == **name))
+            .map(|name| ModelStatistics {
+                name: (*name).to_owned(),
+                ..ModelStatistics::default()
+            })
+            .collect())
+    }
+
+    fn infer(&self, request: InferRequest, _: Deadline) -> Answer<'_, (InferResponse, Timing)> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            match request.model.as_str() {
+                "slow" => {
+                    let _dropped = Dropped(&self.dropped);
+                    std::future::pending().await
+                }
+                "broken" => panic!("a bug in a model"),
+                "loading" => Err(ApiError::new(ErrorKind::Unavailable, "model is loading")),
+                _ => {
+                    let response = InferResponse {
+                        model: request.model,
+                        version: "1".to_owned(),
+                        id: request.id,
+                        outputs: request.inputs,
+                        ..InferResponse::default()
+                    };
+                    Ok((response, TIMING))
+                }
+            }
+        })
+    }
+
+    fn embeds(&self, model: &str) -> bool {
+        model == "vectors"
+    }
+
+    fn embed(&self, request: EmbedRequest, _: Deadline) -> Answer<'_, (Embeddings, Timing)> {
+        Box::pin(async move {
+            let count = match &request.inputs {
+                EmbedInputs::Texts(texts) => texts.len(),
+                EmbedInputs::Tokens(tokens) => tokens.len(),
+            };
+            let embeddings = Embeddings {
+                model: request.model,
+                vectors: vec![vec![0.5, -0.5]; count],
+                tokens: 3 * count,
+            };
+            Ok((embeddings, TIMING))
+        })
+    }
+
+    fn describe(&self) -> Vec<ModelDescription> {
+        Vec::new()
+    }
+}
