@@ -77,8 +77,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Outcome> {
     Ok(Outcome {
         name: "identity",
         method: format!(
-            "`identity` of FP32[{ELEMENTS}]: REST with JSON by wrk -t1, gRPC with raw contents by h2load -t1 -m1 (its mean and \
-             maximum stand for p50 and p99), {} s a burst, {} rounds, interleaved",
+            "`identity` of FP32[{ELEMENTS}]: REST with JSON by wrk -t1, gRPC with raw contents by h2load -t1 -m1, which has \
+             no percentiles, {} s a burst, {} rounds, interleaved",
             bench.options.seconds, bench.options.rounds
         ),
         samples,

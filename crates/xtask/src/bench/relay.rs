@@ -108,8 +108,8 @@ pub(super) fn sample(
             (after.tree - before.tree) * 1e6 / burst.requests,
         ),
         ("per_second", burst.requests / burst.seconds),
-        ("p50_us", burst.p50_us),
-        ("p99_us", burst.p99_us),
+        burst.latency[0],
+        burst.latency[1],
         (
             "busy_cores",
             (after.machine - before.machine) / burst.seconds,
