@@ -21,7 +21,7 @@ Examples:
   kapok doctor                                         what is missing here, and how to get it";
 
 #[derive(Debug, Parser)]
-#[command(name = "kapok", version, about = ABOUT, after_help = EXAMPLES, subcommand_required = true)]
+#[command(name = "kapok", version, about = ABOUT, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     /// How to print the result; json and yaml are one document on stdout
     #[arg(

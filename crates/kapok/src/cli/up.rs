@@ -13,8 +13,8 @@ Examples:
   kapok up --listen 127.0.0.1:0 --admin 127.0.0.1:0 --output json
 
 A flag wins over its environment variable, and that over the file:
-  KAPOK_CONFIG, KAPOK_MODEL_REPO (folders, `:` between them), KAPOK_LISTEN, KAPOK_ADMIN, KAPOK_LOG (a filter such as
-  `info,gateway=debug`), ORT_DYLIB_PATH (ONNX Runtime's library).";
+  KAPOK_CONFIG, KAPOK_MODEL_REPO (folders with `:` between them), KAPOK_LISTEN, KAPOK_ADMIN;
+  KAPOK_LOG filters the log (`info,gateway=debug`), ORT_DYLIB_PATH is ONNX Runtime's library.";
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct UpArgs {

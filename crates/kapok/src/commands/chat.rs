@@ -1,4 +1,7 @@
+mod answer;
+
 use std::io::Read as _;
+use std::time::Duration;
 
 use base::Clock;
 use serde_json::{Value, json};
@@ -8,6 +11,7 @@ use crate::client::{Client, EventReader, block_on};
 use crate::config::Environment;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Printer, Style};
+use answer::Answer;
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -20,12 +24,7 @@ pub(super) fn run(args: &ChatArgs, printer: &Printer, environment: &Environment)
         };
         let body = request(args, &model, &prompt(words)?);
         if args.no_stream {
-            let answer = client.post_json(PATH, &body).await?.json()?;
-            printer.print(&answer, |answer, _| {
-                let text = answer["choices"][0]["message"]["content"].as_str();
-                format!("{}\n", text.unwrap_or_default())
-            })?;
-            return Ok(());
+            return whole(&client, &body, printer).await;
         }
         stream(&client, &body, printer).await
     })
@@ -97,6 +96,22 @@ fn request(args: &ChatArgs, model: &str, prompt: &str) -> Value {
     body
 }
 
+async fn whole(client: &Client, body: &Value, printer: &Printer) -> Outcome {
+    let clock = Clock::real();
+    let started = clock.now();
+    let reply = client.post_json(PATH, body).await?;
+    let answer = Answer::from_whole(&reply.json()?);
+    let document = answer.document(reply.header("x-request-id"), millis(clock.now() - started));
+    printer.print(&document, |document, style| {
+        format!(
+            "{}{}",
+            answer.text,
+            footer(document, style, printer.terminal())
+        )
+    })?;
+    Ok(())
+}
+
 async fn stream(client: &Client, body: &Value, printer: &Printer) -> Outcome {
     let clock = Clock::real();
     let started = clock.now();
@@ -109,85 +124,23 @@ async fn stream(client: &Client, body: &Value, printer: &Printer) -> Outcome {
         for event in reader.push(&bytes) {
             let text = answer.take(&event)?;
             if answer.first_ms.is_none() && !text.is_empty() {
-                answer.first_ms = Some((clock.now() - started).as_secs_f64() * 1e3);
+                answer.first_ms = Some(millis(clock.now() - started));
             }
             if printer.format() == Format::Table {
                 printer.write(&text)?;
             }
         }
     }
-    let total_ms = (clock.now() - started).as_secs_f64() * 1e3;
     let id = id.as_ref().and_then(|id| id.to_str().ok());
-    let document = answer.document(id, total_ms);
+    let document = answer.document(id, millis(clock.now() - started));
     printer.print(&document, |document, style| {
         footer(document, style, printer.terminal())
     })?;
     answer.finished()
 }
 
-/// A streamed answer, put together.
-#[derive(Debug, Default)]
-struct Answer {
-    model: Value,
-    text: String,
-    finish_reason: Value,
-    usage: Value,
-    done: bool,
-    chunks: usize,
-    first_ms: Option<f64>,
-}
-
-impl Answer {
-    /// Takes one event in and returns the text that it adds.
-    fn take(&mut self, event: &str) -> Outcome<String> {
-        if event == "[DONE]" {
-            self.done = true;
-            return Ok(String::new());
-        }
-        let chunk: Value = serde_json::from_str(event).map_err(|error| {
-            Failure::failed(format!("an event of the stream is not JSON: {error}"))
-        })?;
-        if let Some(error) = chunk.get("error") {
-            let message = error["message"].as_str().unwrap_or("the stream failed");
-            return Err(Failure::failed(message));
-        }
-        for (kept, field) in [(&mut self.model, "model"), (&mut self.usage, "usage")] {
-            if let Some(value) = chunk.get(field).filter(|value| !value.is_null()) {
-                *kept = value.clone();
-            }
-        }
-        let choice = &chunk["choices"][0];
-        if !choice["finish_reason"].is_null() {
-            self.finish_reason = choice["finish_reason"].clone();
-        }
-        let text = choice["delta"]["content"].as_str().unwrap_or_default();
-        self.chunks += usize::from(!text.is_empty());
-        self.text.push_str(text);
-        Ok(text.to_owned())
-    }
-
-    fn document(&self, id: Option<&str>, total_ms: f64) -> Value {
-        json!({
-            "request_id": id,
-            "model": self.model,
-            "content": self.text,
-            "finish_reason": self.finish_reason,
-            "complete": self.done,
-            "chunks": self.chunks,
-            "first_token_ms": self.first_ms,
-            "total_ms": total_ms,
-            "usage": self.usage,
-        })
-    }
-
-    /// A stream that ends without `[DONE]` was cut, whatever it brought.
-    fn finished(&self) -> Outcome {
-        if self.done {
-            return Ok(());
-        }
-        Err(Failure::failed("the answer ended before it was complete")
-            .hint("ask again; `kapok explain last` shows who answered"))
-    }
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 /// The text has already been written; a person also gets the figures.
@@ -243,29 +196,6 @@ mod tests {
                 .map(|(model, words)| (model.as_str(), words.len()));
             assert_eq!(chosen, expected, "{words:?}");
         }
-    }
-
-    #[test]
-    fn a_stream_becomes_one_document_and_a_cut_is_told() {
-        let mut answer = Answer::default();
-        for event in [
-            r#"{"model":"smol","choices":[{"delta":{"role":"assistant","content":""}}],"usage":null}"#,
-            r#"{"model":"smol","choices":[{"delta":{"content":"Pa"}}]}"#,
-            r#"{"model":"smol","choices":[{"delta":{"content":"ris"},"finish_reason":"stop"}]}"#,
-            r#"{"model":"smol","choices":[],"usage":{"completion_tokens":2}}"#,
-        ] {
-            answer.take(event).expect(event);
-        }
-        assert!(answer.finished().is_err());
-        answer.take("[DONE]").expect("the end");
-        assert!(answer.finished().is_ok());
-        let document = answer.document(Some("req-1"), 12.0);
-        assert_eq!(document["content"], "Paris");
-        assert_eq!(document["finish_reason"], "stop");
-        assert_eq!(document["usage"]["completion_tokens"], 2);
-        assert_eq!(document["chunks"], 2);
-        let failed = answer.take(r#"{"error":{"message":"upstream went away"}}"#);
-        assert!(failed.is_err_and(|failure| failure.error.to_string().contains("went away")));
     }
 
     #[test]

@@ -93,3 +93,54 @@ fn name(door: Door) -> &'static str {
         Door::Metrics => "metrics",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn free() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[tokio::test]
+    async fn a_busy_port_stops_the_start_and_names_its_switch() {
+        let busy = TcpListener::bind(free()).expect("a free port");
+        let busy = busy
+            .local_addr()
+            .map(|addr| (busy, addr))
+            .expect("it is bound");
+        for (switch, place) in [
+            ("--listen", 0),
+            ("--admin", 1),
+            ("--triton-ports off", 2),
+            ("--triton-ports off", 3),
+        ] {
+            let pick = |index| if index == place { busy.1 } else { free() };
+            let node = NodeSpec {
+                listen: pick(0),
+                admin: pick(1),
+                grpc_alias: Some(pick(2)),
+                metrics_alias: Some(pick(3)),
+                ..NodeSpec::default()
+            };
+            let failure = Ports::open(&node).expect_err(switch);
+            let text = base::chain(failure.error.as_ref());
+            assert!(text.contains(&busy.1.to_string()), "{text}");
+            assert!(failure.hint.is_some_and(|hint| hint.contains(switch)));
+        }
+    }
+
+    #[test]
+    fn the_document_names_every_door() {
+        let addresses = Addresses(vec![
+            (Door::Public, SocketAddr::from(([127, 0, 0, 1], 40123))),
+            (Door::Admin, SocketAddr::from(([127, 0, 0, 1], 40124))),
+        ]);
+        assert_eq!(
+            addresses.document()["listening"],
+            json!({"public": "127.0.0.1:40123", "admin": "127.0.0.1:40124"})
+        );
+    }
+}
