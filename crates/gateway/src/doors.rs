@@ -3,6 +3,7 @@
 mod admin;
 mod grpc;
 mod health;
+mod linger;
 mod oip;
 mod openai;
 mod path;
@@ -30,8 +31,9 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
     door: Door,
 ) -> Result<Response<Body>, Infallible> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let method = head.method.clone();
+    let lingers = linger::needed(&head);
     let mut exchange = Exchange::begin(&gateway, &head);
     let grpc = crate::grpc::asked(&head.headers);
     let shape = if grpc {
@@ -40,10 +42,13 @@ pub(crate) async fn handle(
         path::shape(head.uri.path())
     };
     let answered = if grpc && matches!(door, Door::Public | Door::Grpc) {
-        grpc::answer(&mut exchange, &head, body).await
+        grpc::answer(&mut exchange, &head, &mut body).await
     } else {
-        answer(&mut exchange, door, head, body).await
+        answer(&mut exchange, door, head, &mut body).await
     };
+    if answered.is_err() && lingers {
+        linger::linger(&mut body, gateway.shared().config.body_bytes_max).await;
+    }
     let reply = answered.unwrap_or_else(|failure| {
         if failure.error.kind == ErrorKind::Internal {
             tracing::error!(
@@ -63,7 +68,7 @@ async fn answer(
     exchange: &mut Exchange,
     door: Door,
     head: Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Failure> {
     let call = path::call(door, &head.method, head.uri.path())?;
     exchange.operation = call.operation();

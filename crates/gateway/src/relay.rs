@@ -5,6 +5,7 @@
 
 mod body;
 mod event;
+mod fetch;
 mod head;
 
 use std::future::poll_fn;
@@ -23,6 +24,7 @@ use telemetry::Stage;
 use tokio::time::timeout;
 
 pub(crate) use body::{Cut, Relayed};
+pub(crate) use fetch::fetch;
 
 use crate::body::Payload;
 use crate::exchange::Exchange;

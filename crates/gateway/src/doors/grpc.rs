@@ -36,7 +36,7 @@ enum Method {
 pub(super) async fn answer(
     exchange: &mut Exchange,
     head: &Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Failure> {
     exchange.operation = Operation::GrpcUnknown;
     if head.version != Version::HTTP_2 {
@@ -96,7 +96,7 @@ fn method(path: &str) -> Result<Method, ApiError> {
     })
 }
 
-async fn read(visit: &mut Visit<'_>, body: Incoming) -> Result<Pieces, Failure> {
+async fn read(visit: &mut Visit<'_>, body: &mut Incoming) -> Result<Pieces, Failure> {
     let bytes_max = visit.exchange.gateway.shared().config.body_bytes_max;
     let mut reader = visit.reader(body, Shape::Grpc)?;
     let reading = only_message(&mut reader, bytes_max);

@@ -23,7 +23,7 @@ pub(super) async fn answer(
     mut visit: Visit<'_>,
     call: Oip,
     head: Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Failure> {
     let shared = visit.exchange.gateway.shared();
     match call {
@@ -70,7 +70,7 @@ pub(super) fn index(visit: &Visit<'_>, ready_only: bool) -> Vec<protocol::IndexE
 }
 
 /// The index's body is optional: `{"ready": true}` asks for models that are ready only.
-async fn ready_only(visit: &mut Visit<'_>, body: Incoming) -> Result<bool, Failure> {
+async fn ready_only(visit: &mut Visit<'_>, body: &mut Incoming) -> Result<bool, Failure> {
     #[derive(Default, serde::Deserialize)]
     struct Wanted {
         #[serde(default)]
@@ -113,7 +113,7 @@ async fn infer(
     mut visit: Visit<'_>,
     model: &Model,
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Failure> {
     let json_bytes = header_length(headers)?;
     let mut body = visit.reader(body, Shape::Oip)?;
@@ -171,7 +171,7 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 async fn binary(
     visit: &Visit<'_>,
     header: &Header<'_>,
-    mut body: Reader<Incoming>,
+    mut body: Reader<&mut Incoming>,
 ) -> Result<Vec<Bytes>, Failure> {
     let pool = visit.exchange.gateway.shared().pool.clone();
     let plan = header.binary_plan();

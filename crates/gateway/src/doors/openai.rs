@@ -1,10 +1,11 @@
+mod list;
+
 use base::ErrorKind;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::body::Incoming;
 use protocol::ApiError;
 use protocol::openai::{self, ModelEntry};
-use std::collections::BTreeMap;
 
 use super::path::OpenAi;
 use super::refuse_compressed;
@@ -15,18 +16,18 @@ use crate::reply::{Failure, Reply, Shape};
 use crate::snapshot::Target;
 
 pub(super) async fn answer(
-    visit: Visit<'_>,
+    mut visit: Visit<'_>,
     call: OpenAi,
     head: Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Failure> {
     match call {
         OpenAi::List => {
-            let entries: Vec<ModelEntry> = entries(&visit).into_values().collect();
+            let entries: Vec<ModelEntry> = list::entries(&mut visit).await.into_values().collect();
             Ok(Reply::json(openai::models(&entries)))
         }
         OpenAi::Get(id) => {
-            let entry = entries(&visit).remove(&id).ok_or_else(|| {
+            let entry = list::entries(&mut visit).await.remove(&id).ok_or_else(|| {
                 let message = format!("the model `{id}` does not exist here");
                 ApiError::new(ErrorKind::NotFound, message)
                     .with_code("model_not_found")
@@ -42,7 +43,7 @@ async fn post(
     mut visit: Visit<'_>,
     operation: Operation,
     head: Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Reply, Failure> {
     refuse_compressed(&head)?;
     let body = visit.whole_body(body, Shape::OpenAi).await?;
@@ -75,26 +76,4 @@ async fn embed(mut visit: Visit<'_>, body: &[u8]) -> Result<Reply, Failure> {
     let (embeddings, timing) = visit.wait(call).await?;
     visit.mark_call(&timing);
     Ok(Reply::json(openai::encode_embeddings(&embeddings, format)))
-}
-
-/// Every model by its name: those here, and those that upstreams list. A name in both places is answered here.
-fn entries(visit: &Visit<'_>) -> BTreeMap<String, ModelEntry> {
-    let shared = visit.exchange.gateway.shared();
-    let owned = |id: &str, owner: &str| {
-        let entry = ModelEntry {
-            id: id.to_owned(),
-            created: shared.started_seconds,
-            owned_by: owner.to_owned(),
-        };
-        (id.to_owned(), entry)
-    };
-    let listed = visit.snapshot.upstreams.values().flat_map(|upstream| {
-        let models = upstream.spec.models.iter().flatten();
-        models.map(|model| owned(model, &upstream.name))
-    });
-    let mut entries: BTreeMap<_, _> = listed.collect();
-    let index = shared.models.index();
-    entries.extend(index.iter().map(|entry| owned(&entry.name, "kapok")));
-    entries.retain(|id, _| visit.key.is_none_or(|key| key.sees(id)));
-    entries
 }

@@ -54,7 +54,11 @@ impl<'a> Visit<'a> {
         self.key.is_some()
     }
 
-    pub(super) fn reader(&self, body: Incoming, shape: Shape) -> Result<Reader<Incoming>, Failure> {
+    pub(super) fn reader<'b>(
+        &self,
+        body: &'b mut Incoming,
+        shape: Shape,
+    ) -> Result<Reader<&'b mut Incoming>, Failure> {
         let bytes_max = self.exchange.gateway.shared().config.body_bytes_max;
         Reader::new(body, bytes_max).map_err(|error| error.into_failure(shape))
     }
@@ -73,7 +77,7 @@ impl<'a> Visit<'a> {
 
     pub(super) async fn whole_body(
         &mut self,
-        body: Incoming,
+        body: &mut Incoming,
         shape: Shape,
     ) -> Result<Bytes, Failure> {
         let mut reader = self.reader(body, shape)?;

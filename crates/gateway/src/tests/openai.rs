@@ -2,15 +2,27 @@ use protocol::resource::{KeySpec, Spec};
 use serde_json::json;
 
 use super::Served;
+use super::upstream::{FakeUpstream, json as answer};
 use crate::Config;
 use crate::snapshot::tests::{resource, upstream};
 
 #[tokio::test]
 async fn models_here_and_upstream_are_one_list() {
-    let served = Served::start(&[
-        upstream("gpu", json!({"models": ["org/chat", "echo"]})),
-        upstream("any", json!({})),
-    ]);
+    let served = Served::start(&[]);
+    let list = "{\"data\":[{\"id\":\"asked\",\"object\":\"model\"},{\"id\":\"org/chat\"}]}";
+    let fake = FakeUpstream::start(&served.tasks, vec![vec![answer(list)]]).await;
+    served
+        .gateway
+        .publish(&[
+            upstream("gpu", json!({"models": ["org/chat", "echo"]})),
+            upstream(
+                "any",
+                json!({"url": fake.url(), "apiKey": {"value": "secret"}}),
+            ),
+            // Nobody answers there; the list comes without it.
+            upstream("gone", json!({})),
+        ])
+        .expect("good resources");
     let got = served.get("/v1/models").await;
     let list = got.json();
     let owners: Vec<(&str, &str)> = list["data"]
@@ -26,6 +38,7 @@ async fn models_here_and_upstream_are_one_list() {
     assert_eq!(
         owners,
         [
+            ("asked", "any"),
             here("broken"),
             here("echo"),
             here("loading"),
@@ -38,6 +51,8 @@ async fn models_here_and_upstream_are_one_list() {
         served.get("/v1/models/org/chat").await.json()["owned_by"],
         "gpu"
     );
+    assert!(fake.requests()[0].contains("authorization: Bearer secret\r\n"));
+    assert_eq!(fake.connections(), 1);
     let unknown = served.get("/v1/models/nobody").await;
     assert_eq!(unknown.status, 404);
     assert_eq!(unknown.json()["error"]["code"], "model_not_found");
@@ -128,6 +143,26 @@ async fn what_cannot_be_routed_is_refused_in_openais_words() {
             got.text()
         );
         assert!(error.contains_key("param") && error.contains_key("code"));
+    }
+}
+
+/// A client reads only when it has sent everything; a refusal must still be there then.
+#[tokio::test]
+async fn a_refusal_survives_a_client_that_is_still_sending() {
+    let key = Spec::Key(KeySpec {
+        sha256: "ab".repeat(32),
+        models: None,
+    });
+    let large = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "x".repeat(3 << 20));
+    for (resources, status) in [(vec![], 413), (vec![resource("team", key)], 401)] {
+        let served = Served::start(&resources);
+        let mut client = served.client().await;
+        for _ in 0..2 {
+            let got = client
+                .ask("POST", "/v1/chat/completions", "", large.as_bytes())
+                .await;
+            assert_eq!(got.status, status, "{}", got.text());
+        }
     }
 }
 
@@ -222,11 +257,7 @@ async fn with_a_key_configured_only_probes_go_without() {
 #[tokio::test]
 async fn a_key_of_ours_stays_here() {
     let served = Served::start(&[]);
-    let fake = super::upstream::FakeUpstream::start(
-        &served.tasks,
-        vec![vec![super::upstream::json("{}")]],
-    )
-    .await;
+    let fake = FakeUpstream::start(&served.tasks, vec![vec![answer("{}")]]).await;
     let key = Spec::Key(KeySpec {
         sha256: "d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272".to_owned(),
         models: None,

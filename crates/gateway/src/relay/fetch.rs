@@ -1,0 +1,86 @@
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request};
+use http_body::Body as _;
+use http_body_util::Full;
+use protocol::ApiError;
+
+use super::{InFlight, bad_upstream, call};
+use crate::exchange::Exchange;
+use crate::headers::REQUEST_ID;
+use crate::reply::Failure;
+use crate::upstream::Upstream;
+
+/// A small document of an upstream's, for ourselves.
+pub(crate) async fn fetch(
+    exchange: &mut Exchange,
+    upstream: &Arc<Upstream>,
+    path: &'static str,
+    bytes_max: usize,
+) -> Result<Bytes, Failure> {
+    let _in_flight = InFlight::enter(upstream);
+    let request = request(exchange, upstream, path)
+        .map_err(|error| ApiError::new(base::ErrorKind::Internal, error.to_string()))?;
+    let (mut connection, response) = call(exchange, upstream, request).await?;
+    let name = &upstream.name;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(bad_upstream(format!("upstream `{name}` answered {status} to {path}")).into());
+    }
+    let mut incoming = response.into_body();
+    let mut whole = BytesMut::new();
+    loop {
+        // Cancel-safe: the connection is dropped with us, and what was read of it with it.
+        let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => {
+                connection.drive(cx);
+                Pin::new(&mut incoming).poll_frame(cx)
+            }
+        })
+        .await;
+        match frame {
+            None => break,
+            Some(Err(_)) => {
+                return Err(bad_upstream(format!("upstream `{name}` cut its answer")).into());
+            }
+            Some(Ok(frame)) => {
+                let data = frame.into_data().unwrap_or_default();
+                if whole.len() + data.len() > bytes_max {
+                    let message = format!("upstream `{name}` sent more than {bytes_max} bytes");
+                    return Err(bad_upstream(message).into());
+                }
+                whole.extend_from_slice(&data);
+            }
+        }
+    }
+    if poll_fn(|cx| Poll::Ready(connection.reusable(cx))).await {
+        let now = exchange.gateway.shared().clock.now();
+        upstream.live.pool.give(connection, now);
+    }
+    Ok(whole.freeze())
+}
+
+fn request(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    path: &'static str,
+) -> Result<Request<Full<Bytes>>, http::Error> {
+    let target = upstream
+        .address
+        .target(Some(&PathAndQuery::from_static(path)))?;
+    let mut request = Request::get(target).body(Full::new(Bytes::new()))?;
+    let headers = request.headers_mut();
+    headers.insert(HOST, upstream.address.authority.clone());
+    headers.insert(REQUEST_ID, HeaderValue::from_str(exchange.id.as_str())?);
+    if let Some(own) = &upstream.authorization {
+        headers.insert(AUTHORIZATION, own.clone());
+    }
+    Ok(request)
+}
