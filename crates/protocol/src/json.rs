@@ -218,7 +218,12 @@ impl<'a> Reader<'a> {
                     }
                 }
                 Kind::Text => drop(self.quoted()?),
-                Kind::Number => self.digits()?,
+                Kind::Number => {
+                    self.digits()?;
+                    if open.top() == Some(false) {
+                        self.more_numbers()?;
+                    }
+                }
                 Kind::Bool if self.byte() == Some(b't') => self.word("true")?,
                 Kind::Bool => self.word("false")?,
                 Kind::Null => self.word("null")?,
@@ -300,39 +305,51 @@ impl<'a> Reader<'a> {
 
     /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
     fn digits(&mut self) -> Result<(), Fault> {
-        if self.byte() == Some(b'-') {
-            self.at += 1;
+        let bytes = self.text.as_bytes();
+        let mut at = self.at + usize::from(self.byte() == Some(b'-'));
+        let leading_zero = bytes.get(at) == Some(&b'0');
+        let whole = at;
+        at = self.run_of_digits(at)?;
+        if leading_zero && at > whole + 1 {
+            self.at = whole + 1;
+            return Err(self.fault("a number has no leading zero"));
         }
-        if self.byte() == Some(b'0') {
-            self.at += 1;
-            if self.byte().is_some_and(|byte| byte.is_ascii_digit()) {
-                return Err(self.fault("a number has no leading zero"));
-            }
-        } else {
-            self.run_of_digits()?;
+        if bytes.get(at) == Some(&b'.') {
+            at = self.run_of_digits(at + 1)?;
         }
-        if self.byte() == Some(b'.') {
-            self.at += 1;
-            self.run_of_digits()?;
+        if matches!(bytes.get(at), Some(b'e' | b'E')) {
+            at += 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
+            at = self.run_of_digits(at)?;
         }
-        if matches!(self.byte(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.byte(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.run_of_digits()?;
-        }
+        self.at = at;
         Ok(())
     }
 
-    fn run_of_digits(&mut self) -> Result<(), Fault> {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        let run = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if run == 0 {
+    /// Where the digits that must begin at `from` end.
+    fn run_of_digits(&mut self, from: usize) -> Result<usize, Fault> {
+        let bytes = self.text.as_bytes();
+        let mut at = from;
+        while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+            at += 1;
+        }
+        if at == from {
+            self.at = at;
             return Err(self.fault("expected a digit"));
         }
-        self.at += run;
-        Ok(())
+        Ok(at)
+    }
+
+    /// After a number in a list: the numbers that follow. Only a short cut for what tensors are made of.
+    fn more_numbers(&mut self) -> Result<(), Fault> {
+        loop {
+            let skipped = match self.text.as_bytes().get(self.at..).unwrap_or_default() {
+                [b',', b'-' | b'0'..=b'9', ..] => 1,
+                [b',', b' ', b'-' | b'0'..=b'9', ..] => 2,
+                _ => return Ok(()),
+            };
+            self.at += skipped;
+            self.digits()?;
+        }
     }
 
     fn space(&mut self) {

@@ -10,6 +10,7 @@ mod data;
 mod error;
 mod fuzz;
 mod header;
+mod number;
 mod response;
 #[cfg(test)]
 mod tests;

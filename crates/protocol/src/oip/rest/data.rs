@@ -7,6 +7,7 @@ use crate::tensor::element_count;
 use crate::{BufferPool, DataType, PooledBuffer};
 
 use super::DEPTH_MAX;
+use super::number::Number;
 
 /// Reads what [`super::parse_header`] has checked for being JSON; the error is the rest of a sentence about the input.
 pub(super) fn parse(
@@ -126,13 +127,24 @@ impl Walk<'_> {
     }
 
     fn numbers<T: Number>(&self, dtype: DataType, buffer: &mut PooledBuffer) -> Result<(), String> {
+        let mut stage = Vec::with_capacity(STAGE_BYTES);
         self.run(|token| {
             let number = T::read(token).ok_or_else(|| misfit(token, dtype))?;
-            buffer.extend_from_slice(number.bytes().as_ref());
+            stage.extend_from_slice(number.bytes().as_ref());
+            if stage.len() >= STAGE_BYTES {
+                buffer.extend_from_slice(&stage);
+                stage.clear();
+            }
             Ok(())
-        })
+        })?;
+        buffer.extend_from_slice(&stage);
+        Ok(())
     }
 }
+
+/// Elements are handed to the buffer in parts of this size, because a call for each costs more than the element. A
+/// multiple of every element's size.
+const STAGE_BYTES: usize = 4096;
 
 /// Elements in a row of each level, the whole tensor included.
 fn row_sizes(shape: &[usize]) -> Vec<usize> {
@@ -157,53 +169,6 @@ fn token_end(bytes: &[u8], at: usize) -> usize {
             at + rest.iter().take_while(inside).count().max(1)
         }
     }
-}
-
-trait Number: Sized {
-    type Bytes: AsRef<[u8]>;
-    /// None when it is no number, or does not fit.
-    fn read(token: &str) -> Option<Self>;
-    fn bytes(self) -> Self::Bytes;
-}
-
-macro_rules! number {
-    ($($kind:ty, $read:ident, $size:literal;)*) => {$(
-        impl Number for $kind {
-            type Bytes = [u8; $size];
-            #[inline]
-            fn read(token: &str) -> Option<Self> {
-                $read(token)
-            }
-            #[inline]
-            fn bytes(self) -> [u8; $size] {
-                self.to_le_bytes()
-            }
-        }
-    )*};
-}
-number! {
-    u8, integer, 1; u16, integer, 2; u32, integer, 4; u64, integer, 8;
-    i8, integer, 1; i16, integer, 2; i32, integer, 4; i64, integer, 8;
-    f32, single, 4; f64, double, 8;
-}
-
-fn integer<T: std::str::FromStr>(token: &str) -> Option<T> {
-    // The standard library reads no sign for unsigned types, and JSON has a negative zero.
-    let token = if token == "-0" { "0" } else { token };
-    token.parse().ok()
-}
-
-fn single(token: &str) -> Option<f32> {
-    // `inf` and `nan` are words to the standard library.
-    let digits = token.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-    let number: f32 = token.parse().ok()?;
-    (digits && number.is_finite()).then_some(number)
-}
-
-fn double(token: &str) -> Option<f64> {
-    let digits = token.starts_with(|first: char| first == '-' || first.is_ascii_digit());
-    let number: f64 = token.parse().ok()?;
-    (digits && number.is_finite()).then_some(number)
 }
 
 /// Why a scalar is not a number of this type.
