@@ -49,6 +49,8 @@ impl Cache {
             choice.sidecar,
             choice.options.threads,
             choice.tools.compute.cores(),
+            // A debug build's figures say nothing about a release build's engines.
+            cfg!(debug_assertions),
         );
         hash.update(serde_json::to_vec(&asked).ok()?);
         let mut key = String::with_capacity(64);

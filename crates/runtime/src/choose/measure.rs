@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::Clock;
 use protocol::{EngineCandidate, Tensor};
 
 use super::{Choice, Chosen, Runner, failed, reasons};
@@ -9,17 +8,24 @@ use crate::agree::compare;
 use crate::engine::{Lane, Loaded};
 use crate::warmup;
 
-/// Enough calls for a median, and enough time for the clock of a shared machine.
-const CALLS_MIN: usize = 5;
-const CALLS_MAX: usize = 100;
+/// Enough rounds for a median, and enough time an engine for the clock of a shared machine.
+const ROUNDS_MIN: usize = 5;
+const ROUNDS_MAX: usize = 100;
 const TIME_MIN: Duration = Duration::from_millis(40);
 const TIME_MAX: Duration = Duration::from_millis(200);
 
-/// One engine's run on the warm-up data.
-struct Measured {
+/// One engine's first run on the warm-up data.
+struct Ran {
     lane: Box<dyn Lane>,
     outputs: Vec<Tensor>,
-    median: Duration,
+}
+
+/// An engine whose answers agree with the reference's.
+struct Contender {
+    runner: Runner,
+    lane: Box<dyn Lane>,
+    difference: Option<f64>,
+    times: Vec<Duration>,
 }
 
 /// Runs every engine on the same inputs; the fastest that agrees with the reference wins.
@@ -56,47 +62,98 @@ pub(super) fn fastest(
         let verdict = "cannot run the warm-up data".to_owned();
         candidates.push(failed(runner.engine.name(), verdict));
     }
-    let mut agreeing: Vec<(Runner, Measured, Option<f64>)> = Vec::new();
+    let mut contenders = Vec::new();
     for (index, runner) in runners.into_iter().enumerate() {
         let first = index == 0;
-        match measure(choice, &runner.loaded, &inputs, true) {
-            Ok(measured) => {
-                let agreement =
-                    compare(&reference.outputs, &measured.outputs, &choice.sidecar.agree);
+        match run_once(choice, &runner.loaded, &inputs) {
+            Ok(Ran { lane, outputs }) => {
+                let agreement = compare(&reference.outputs, &outputs, &choice.sidecar.agree);
                 let difference = (!first).then_some(agreement.max_difference);
                 if first || agreement.agrees {
-                    agreeing.push((runner, measured, difference));
+                    contenders.push(Contender {
+                        runner,
+                        lane,
+                        difference,
+                        times: Vec::new(),
+                    });
                 } else {
-                    candidates.push(disagrees(choice, &runner, &measured, difference));
+                    candidates.push(disagrees(choice, &runner, difference));
                 }
             }
             Err(reason) => candidates.push(failed(runner.engine.name(), reason)),
         }
     }
-    agreeing.sort_by_key(|(_, measured, _)| measured.median);
-    let mut ranked: Vec<_> = agreeing
-        .iter()
-        .enumerate()
-        .map(|(rank, (runner, measured, difference))| EngineCandidate {
-            engine: runner.engine.name().to_owned(),
-            median_ms: Some(millis(measured.median)),
-            max_difference: *difference,
-            verdict: if rank == 0 { "fastest" } else { "slower" }.to_owned(),
-        })
-        .collect();
+    let contenders = race(choice, contenders, &inputs, &mut candidates);
+    let mut ranked: Vec<_> = contenders.iter().enumerate().map(ranking).collect();
     ranked.append(&mut candidates);
-    let Some((runner, measured, _)) = agreeing.into_iter().next() else {
+    let Some(winner) = contenders.into_iter().next() else {
         return Err(reasons(&ranked));
     };
-    Ok(chosen(runner, Some(measured.lane), ranked))
+    Ok(chosen(winner.runner, Some(winner.lane), ranked))
 }
 
-fn disagrees(
+fn ranking((rank, contender): (usize, &Contender)) -> EngineCandidate {
+    EngineCandidate {
+        engine: contender.runner.engine.name().to_owned(),
+        median_ms: Some(millis(contender.median())),
+        max_difference: contender.difference,
+        verdict: if rank == 0 { "fastest" } else { "slower" }.to_owned(),
+    }
+}
+
+impl Contender {
+    fn median(&self) -> Duration {
+        let mut times = self.times.clone();
+        times.sort();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+/// Times the engines in turns, so that whatever else the machine does meets all of them alike. Fastest first.
+fn race(
     choice: &Choice<'_>,
-    runner: &Runner,
-    measured: &Measured,
-    difference: Option<f64>,
-) -> EngineCandidate {
+    mut contenders: Vec<Contender>,
+    inputs: &Arc<Vec<Tensor>>,
+    candidates: &mut Vec<EngineCandidate>,
+) -> Vec<Contender> {
+    let clock = &choice.tools.clock;
+    let started = clock.now();
+    let mut rounds = 0;
+    loop {
+        let engines = u32::try_from(contenders.len()).unwrap_or(u32::MAX);
+        if contenders.is_empty() || enough(rounds, engines, started, clock.now()) {
+            break;
+        }
+        let mut left = Vec::with_capacity(contenders.len());
+        for Contender {
+            runner,
+            lane,
+            difference,
+            mut times,
+        } in contenders
+        {
+            let outputs = runner.loaded.outputs().len();
+            match timed_call(choice, (lane, outputs), inputs) {
+                Ok((lane, time)) => {
+                    times.push(time);
+                    left.push(Contender {
+                        runner,
+                        lane,
+                        difference,
+                        times,
+                    });
+                }
+                Err(reason) => candidates.push(failed(runner.engine.name(), reason)),
+            }
+        }
+        contenders = left;
+        rounds += 1;
+    }
+    contenders.sort_by_key(Contender::median);
+    contenders
+}
+
+fn disagrees(choice: &Choice<'_>, runner: &Runner, difference: Option<f64>) -> EngineCandidate {
     tracing::warn!(
         model = choice.source.model,
         engine = runner.engine.name(),
@@ -105,7 +162,7 @@ fn disagrees(
     );
     EngineCandidate {
         engine: runner.engine.name().to_owned(),
-        median_ms: Some(millis(measured.median)),
+        median_ms: None,
         max_difference: difference,
         verdict: "disagrees".to_owned(),
     }
@@ -123,8 +180,8 @@ fn reference(choice: &Choice<'_>, runners: &[Runner]) -> Option<(Arc<Vec<Tensor>
         // Each engine is asked with its own specs; they may know the model better than the others'.
         for inputs in warmup::guesses(runner.loaded.inputs(), &choice.sidecar.warmup) {
             let inputs = Arc::new(inputs);
-            match measure(choice, &runner.loaded, &inputs, false) {
-                Ok(Measured { outputs, .. }) => {
+            match run_once(choice, &runner.loaded, &inputs) {
+                Ok(Ran { outputs, .. }) => {
                     return Some((inputs, Reference { index, outputs }));
                 }
                 Err(reason) => tracing::debug!(
@@ -139,53 +196,56 @@ fn reference(choice: &Choice<'_>, runners: &[Runner]) -> Option<(Arc<Vec<Tensor>
     None
 }
 
-/// On a compute thread, as every call will be, and with the cores that a call will have.
-fn measure(
+/// A new lane's first call, on a compute thread, as every call will be, and with the cores that a call will have.
+fn run_once(
     choice: &Choice<'_>,
     loaded: &Arc<dyn Loaded>,
     inputs: &Arc<Vec<Tensor>>,
-    timed: bool,
-) -> Result<Measured, String> {
-    let tools = choice.tools;
-    let (loaded, inputs, clock) = (Arc::clone(loaded), Arc::clone(inputs), tools.clock.clone());
-    let run = move || call(loaded.as_ref(), &inputs, &clock, timed);
-    tools
-        .compute
-        .run_blocking(choice.options.threads, run)
-        .unwrap_or_else(|_| Err("panicked on the warm-up data".to_owned()))
-}
-
-fn call(
-    loaded: &dyn Loaded,
-    inputs: &[Tensor],
-    clock: &Clock,
-    timed: bool,
-) -> Result<Measured, String> {
-    let mut lane = loaded.lane().map_err(|error| error.to_string())?;
-    let wanted: Vec<usize> = (0..loaded.outputs().len()).collect();
-    let mut run = |inputs: &[Tensor]| lane.run(inputs, &wanted).map_err(|error| error.to_string());
-    let outputs = run(inputs)?;
-    let mut times: Vec<Duration> = Vec::new();
-    let started = clock.now();
-    while timed && !enough(times.len(), started, clock.now()) {
-        let began = clock.now();
-        drop(run(inputs)?);
-        times.push(clock.now().saturating_duration_since(began));
-    }
-    times.sort();
-    let median = times.get(times.len() / 2).copied().unwrap_or_default();
-    Ok(Measured {
-        lane,
-        outputs,
-        median,
+) -> Result<Ran, String> {
+    let (loaded, inputs) = (Arc::clone(loaded), Arc::clone(inputs));
+    on_compute_thread(choice, move || {
+        let mut lane = loaded.lane().map_err(|error| error.to_string())?;
+        let wanted: Vec<usize> = (0..loaded.outputs().len()).collect();
+        let outputs = lane
+            .run(&inputs, &wanted)
+            .map_err(|error| error.to_string())?;
+        Ok(Ran { lane, outputs })
     })
 }
 
-fn enough(calls: usize, started: Instant, now: Instant) -> bool {
+fn timed_call(
+    choice: &Choice<'_>,
+    (mut lane, outputs): (Box<dyn Lane>, usize),
+    inputs: &Arc<Vec<Tensor>>,
+) -> Result<(Box<dyn Lane>, Duration), String> {
+    let (inputs, clock) = (Arc::clone(inputs), choice.tools.clock.clone());
+    on_compute_thread(choice, move || {
+        let wanted: Vec<usize> = (0..outputs).collect();
+        let began = clock.now();
+        drop(
+            lane.run(&inputs, &wanted)
+                .map_err(|error| error.to_string())?,
+        );
+        Ok((lane, clock.now().saturating_duration_since(began)))
+    })
+}
+
+fn on_compute_thread<T: Send + 'static>(
+    choice: &Choice<'_>,
+    call: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    choice
+        .tools
+        .compute
+        .run_blocking(choice.options.threads, call)
+        .unwrap_or_else(|_| Err("panicked on the warm-up data".to_owned()))
+}
+
+fn enough(rounds: usize, engines: u32, started: Instant, now: Instant) -> bool {
     let spent = now.saturating_duration_since(started);
-    calls >= CALLS_MAX
-        || (calls >= 1 && spent >= TIME_MAX)
-        || (calls >= CALLS_MIN && spent >= TIME_MIN)
+    rounds >= ROUNDS_MAX
+        || (rounds >= 1 && spent >= TIME_MAX * engines)
+        || (rounds >= ROUNDS_MIN && spent >= TIME_MIN * engines)
 }
 
 fn chosen(runner: Runner, lane: Option<Box<dyn Lane>>, candidates: Vec<EngineCandidate>) -> Chosen {
