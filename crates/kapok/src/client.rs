@@ -73,7 +73,9 @@ impl Client {
     ) -> Outcome<Self> {
         let key = args.api_key.as_ref().or(environment.api_key.as_ref());
         Ok(Self {
-            endpoint: Endpoint::parse(url).map_err(|error| Failure::usage(error.to_string()))?,
+            endpoint: Endpoint::parse(url).map_err(|error| {
+                Failure::usage(error.to_string()).hint(format!("{knob} http://127.0.0.1:8000"))
+            })?,
             authorization: key.map(|key| format!("Bearer {key}")),
             timeout: Duration::from_secs(args.timeout),
             knob,
