@@ -1,7 +1,9 @@
-//! Tools for working on kapok: `fetch`, `demo`, `test`, `bench`, `tidy`.
+//! Tools for working on kapok: `fetch`, `demo`, `test`, `bench`, `tidy`, `codegen`.
 //!
 //! Reading order: [`catalogue`] (what `models.toml` says), [`fetch`] (bringing it), [`minilm`] (the one model file made
-//! here).
+//! here), then one module per command: [`demo`], [`testing`], [`bench`], [`tidy`]. They stand on [`workspace`] (the
+//! machine around us), [`process`] (other programs, always stopped), [`setup`] (Debian and Python packages), [`http`]
+//! and [`kapok`] (a started one).
 //! Never here: anything that the shipped binary needs.
 #![expect(
     clippy::print_stdout,

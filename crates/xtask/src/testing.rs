@@ -130,9 +130,17 @@ impl Tests<'_> {
             .is_ok_and(|status| status.success());
         let mut command = cargo();
         if nextest {
-            command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+            command.args(["nextest", "run", "--no-fail-fast"]);
         } else {
-            command.args(["test", "--workspace", "--all-targets", "--no-fail-fast"]);
+            command.args(["test", "--all-targets", "--no-fail-fast"]);
+        }
+        // Naming packages and the whole workspace together means the workspace.
+        if !self
+            .filter
+            .iter()
+            .any(|arg| arg == "-p" || arg == "--package")
+        {
+            command.arg("--workspace");
         }
         self.environment(&mut command).args(self.filter);
         let lines = pass_through(&mut command)?;
