@@ -5,6 +5,7 @@
 
 mod border;
 mod doubt;
+mod threads;
 
 use std::fmt;
 use std::fs;
@@ -13,9 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use protocol::{DataType, Tensor, TensorSpec};
-use rten::{Model, ModelOptions, NodeId, RunErrorKind, RunOptions, ThreadPool};
+use rten::{Model, ModelOptions, NodeId, RunErrorKind, RunOptions};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
 
+use self::threads::Pools;
 use crate::{graph, memory, reason};
 
 const NAME: &str = "rten";
@@ -24,8 +26,10 @@ const NAME: &str = "rten";
 const VERSION: &str = "0.27.0";
 
 /// The pure-Rust engine.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct RtenEngine;
+#[derive(Debug, Default, Clone)]
+pub struct RtenEngine {
+    pools: Arc<Pools>,
+}
 
 impl Engine for RtenEngine {
     fn name(&self) -> &'static str {
@@ -57,6 +61,7 @@ impl Engine for RtenEngine {
             inputs,
             outputs,
             threads: options.threads.max(1),
+            pools: Arc::clone(&self.pools),
         };
         Ok(Arc::new(RtenModel(Arc::new(shared))))
     }
@@ -142,6 +147,7 @@ struct Shared {
     input_nodes: Vec<NodeId>,
     output_nodes: Vec<NodeId>,
     threads: usize,
+    pools: Arc<Pools>,
 }
 
 /// A model that rten holds.
@@ -163,29 +169,22 @@ impl Loaded for RtenModel {
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
-        let pool = Arc::new(ThreadPool::with_num_threads(self.0.threads));
-        Ok(Box::new(RtenLane {
-            model: Arc::clone(&self.0),
-            options: RunOptions::default().with_thread_pool(Some(pool)),
-        }))
+        Ok(Box::new(RtenLane(Arc::clone(&self.0))))
     }
 }
 
-/// Its own threads, the model's shared weights.
-struct RtenLane {
-    model: Arc<Shared>,
-    options: RunOptions,
-}
+/// The model's shared weights; threads are lent to each call.
+struct RtenLane(Arc<Shared>);
 
 impl fmt::Debug for RtenLane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RtenLane").field(&self.model.model).finish()
+        f.debug_tuple("RtenLane").field(&self.0.model).finish()
     }
 }
 
 impl Lane for RtenLane {
     fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
-        let model = &self.model;
+        let model = &self.0;
         if inputs.len() != model.inputs.len() {
             return Err(crate::input_count(model.inputs.len(), inputs.len()));
         }
@@ -193,11 +192,14 @@ impl Lane for RtenLane {
             .iter()
             .zip(&model.input_nodes)
             .map(|(tensor, node)| Ok((*node, border::into_engine(tensor)?)))
-            .collect::<Result<_, EngineError>>()?;
+            .collect::<Result<Vec<_>, EngineError>>()?;
         let nodes: Vec<NodeId> = wanted.iter().map(|i| model.output_nodes[*i]).collect();
         let values = model
-            .model
-            .run(inputs, &nodes, Some(self.options.clone()))
+            .pools
+            .lend(model.threads, |pool| {
+                let options = RunOptions::default().with_thread_pool(Some(pool));
+                model.model.run(inputs, &nodes, Some(options))
+            })
             .map_err(|error| {
                 let words = reason::public(&error.to_string());
                 if error.kind() == RunErrorKind::InvalidInput {

@@ -28,7 +28,7 @@ fn engines() -> Vec<Arc<dyn Engine>> {
         cache: cache.map(|cache| cache.join("kapok")),
         ..Search::default()
     };
-    let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(RtenEngine)];
+    let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(RtenEngine::default())];
     match OrtEngine::find(&search) {
         Ok(engine) => engines.push(Arc::new(engine)),
         Err(error) => {

@@ -10,7 +10,8 @@ use crate::config::{Config, Environment};
 
 /// The most complete first: it is the reference that others are compared with.
 pub(super) fn find(config: &Config, environment: &Environment) -> Vec<Arc<dyn Engine>> {
-    let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(RtenEngine), Arc::new(Builtin)];
+    let mut engines: Vec<Arc<dyn Engine>> =
+        vec![Arc::new(RtenEngine::default()), Arc::new(Builtin)];
     // Loading the library costs 30 MB and tens of milliseconds: not for a node that only relays.
     if config.node.model_repositories.is_empty() {
         return engines;

@@ -121,7 +121,7 @@ fn what_rten_would_compute_wrongly_is_refused() {
         model
     };
     let check = |model: &build::Model, expected: Result<(), &str>| {
-        let loaded = load(&crate::RtenEngine, model);
+        let loaded = load(&crate::RtenEngine::default(), model);
         match (loaded, expected) {
             (Ok(_), Ok(())) => {}
             (Err(EngineError::Unsupported { reason, .. }), Err(part)) => {
@@ -199,6 +199,6 @@ fn arbitrary_bytes_never_panic() {
 #[test]
 fn the_version_shown_is_the_one_built() {
     let lock = include_str!("../../../../Cargo.lock");
-    let shown = runtime::engine::Engine::version(&crate::RtenEngine);
+    let shown = runtime::engine::Engine::version(&crate::RtenEngine::default());
     assert!(lock.contains(&format!("name = \"rten\"\nversion = \"{shown}\"")));
 }

@@ -21,7 +21,7 @@ pub(super) fn checks(environment: &Environment) -> Vec<Check> {
 }
 
 fn rten() -> Check {
-    let found = format!("rten {}, compiled in", RtenEngine.version());
+    let found = format!("rten {}, compiled in", RtenEngine::default().version());
     Check::new("pure-Rust engine", Verdict::Ok, found)
 }
 
