@@ -25,6 +25,7 @@ use node::Node;
 use ports::Ports;
 use ready::Progress;
 use stop::Signals;
+use telemetry::metrics::Registry;
 
 /// Every connection is a descriptor, and the usual soft limit is 1,024. Not more than this, for what some libraries and
 /// child processes do is linear in it.
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
         // A signal that comes during the start is obeyed after it.
         let signals = Signals::catch()?;
         let ports = Ports::open(&config.node)?;
-        let node = Node::start(&config, environment, clock.clone())?;
+        let node = Node::start(&config, environment, clock.clone(), Registry::new())?;
         let addresses = ports.serve(&node.gateway);
         let progress = Progress::new(&config, &addresses, started);
         node.manage(&config, &progress)?;

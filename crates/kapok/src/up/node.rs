@@ -5,7 +5,7 @@ use gateway::Gateway;
 use protocol::BufferPool;
 use runtime::Runtime;
 use telemetry::Recent;
-use telemetry::metrics::Registry;
+use telemetry::metrics::{Family, Gauge, Registry};
 
 use super::engines;
 use super::local::LocalModels;
@@ -27,9 +27,14 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts everything that has no port, and publishes the resources.
-    pub(super) fn start(config: &Config, environment: &Environment, clock: Clock) -> Outcome<Self> {
+    pub(super) fn start(
+        config: &Config,
+        environment: &Environment,
+        clock: Clock,
+        registry: Registry,
+    ) -> Outcome<Self> {
         let tasks = Tasks::new();
-        let registry = Registry::new();
+        say_version(&registry);
         let pool = BufferPool::default();
         let models = Runtime::start(runtime::Parts {
             config: runtime::Config {
@@ -107,5 +112,51 @@ impl Node {
             }
         }
         Ok(())
+    }
+}
+
+/// Lets a dashboard join any figure with the version that gave it.
+fn say_version(registry: &Registry) {
+    let build: Family<[(&str, &str); 1], Gauge> = Family::default();
+    let labels = [("version", env!("CARGO_PKG_VERSION"))];
+    build.get_or_create_owned(&labels).set(1);
+    registry.register(
+        "kapok_build_info",
+        "Always 1; the label is the version",
+        build,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/metrics.md is what operators build on, so it says exactly what there is.
+    #[tokio::test]
+    async fn the_page_of_metrics_lists_what_is_registered() {
+        let registry = Registry::new();
+        let environment = Environment::default();
+        let config =
+            Config::load(&crate::cli::UpArgs::default(), &environment).expect("defaults are valid");
+        let node = Node::start(&config, &environment, Clock::real(), registry.clone());
+        assert!(node.is_ok());
+        let mut expected: Vec<_> = registry
+            .names()
+            .into_iter()
+            .map(|(name, help)| format!("| `{name}` | {help} |"))
+            .collect();
+        expected.sort();
+        let page = include_str!("../../../../docs/metrics.md");
+        let mut listed: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        listed.sort_unstable();
+        assert_eq!(
+            listed,
+            expected,
+            "the page should be:\n{}",
+            expected.join("\n")
+        );
     }
 }
