@@ -9,8 +9,8 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// For a request that names no deadline of its own.
     pub request_timeout: Duration,
-    /// From a connection's first byte to the end of a request's head, and between two requests on it: hyper has one
-    /// timer for both. nginx waits 60 s for a head and 75 s between requests.
+    /// How long a connection may be open without a request: before the first head is complete, and from an answer to the
+    /// next complete head. nginx waits 60 s for a head and 75 s between requests.
     pub head_timeout: Duration,
     /// Connections open at a time, per listener; one more waits in the kernel's backlog.
     pub connections_max: usize,

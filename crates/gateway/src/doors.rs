@@ -17,6 +17,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use protocol::ApiError;
 
+use crate::activity::Activity;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::gateway::Gateway;
@@ -28,13 +29,14 @@ use visit::Visit;
 /// Answers one request. Never fails: what goes wrong is an answer too.
 pub(crate) async fn handle(
     gateway: Gateway,
+    connection: Activity,
     request: Request<Incoming>,
     door: Door,
 ) -> Result<Response<Body>, Infallible> {
     let (head, mut body) = request.into_parts();
     let method = head.method.clone();
     let lingers = linger::needed(&head);
-    let mut exchange = Exchange::begin(&gateway, &head);
+    let mut exchange = Exchange::begin(&gateway, connection, &head);
     let grpc = crate::grpc::asked(&head.headers);
     let shape = if grpc {
         Shape::Grpc

@@ -5,6 +5,7 @@ use base::{Deadline, RequestId};
 use http::request::Parts;
 use telemetry::{Ledger, Record, Stage};
 
+use crate::activity::Activity;
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
 use crate::headers::REQUEST_ID;
@@ -32,13 +33,16 @@ pub(crate) struct Exchange {
     pub(crate) complete: bool,
     /// What the time is booked to that has passed when the request is given up.
     pub(crate) doing: Stage,
+    /// The client's connection, which is not idle while this lives.
+    connection: Activity,
     target: Option<Arc<TargetMetrics>>,
     started: SystemTime,
     status: u16,
 }
 
 impl Exchange {
-    pub(crate) fn begin(gateway: &Gateway, head: &Parts) -> Box<Self> {
+    pub(crate) fn begin(gateway: &Gateway, connection: Activity, head: &Parts) -> Box<Self> {
+        connection.begin();
         let shared = gateway.shared();
         let now = shared.clock.now();
         shared.metrics.in_flight().inc();
@@ -47,6 +51,7 @@ impl Exchange {
         let id = head.headers.get(REQUEST_ID).map(|value| value.as_bytes());
         Box::new(Self {
             gateway: gateway.clone(),
+            connection,
             id: RequestId::from_client(id),
             operation: Operation::Unknown,
             ledger: Ledger::start(now),
@@ -97,6 +102,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = self.gateway.shared().clock.now();
         self.ledger.mark(self.doing, now);
+        self.connection.end(now);
         let shared = self.gateway.shared();
         shared.metrics.in_flight().dec();
         let total = self.ledger.total().as_secs_f64();

@@ -7,12 +7,14 @@
 //! Never here: running models, starting processes, reading files or the environment. `kapok` adapts those to the traits
 //! in [`server`] and hands over resources whose secrets are looked up.
 
+mod activity;
 mod body;
 mod config;
 mod deadline;
 mod doors;
 mod error;
 mod exchange;
+mod gate;
 mod gateway;
 mod grpc;
 mod headers;

@@ -1,8 +1,8 @@
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base::TaskKind;
@@ -14,7 +14,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
+use crate::activity::Activity;
 use crate::config::Config;
+use crate::gate::Gate;
 use crate::gateway::Gateway;
 use crate::{Error, doors};
 
@@ -87,12 +89,8 @@ impl Connections {
         // h2 streams are the connection's own work, cancelled with it: hyper starts them through this executor, and the
         // supervised task is the connection.
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            // Without a timer hyper ignores the time limit without a word.
-            .timer(TokioTimer::new())
-            .header_read_timeout(config.head_timeout)
-            .keep_alive(true);
+        // No timer here, so hyper's own limit on a head is off: `Activity` watches that.
+        builder.http1().keep_alive(true);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -202,41 +200,61 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
         return; // the peer is gone already
     }
     let connections = &gateway.shared().connections;
-    let asked = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request| {
-        asked.store(true, Ordering::Relaxed);
-        doors::handle(gateway.clone(), request, door)
-    });
+    let clock = &gateway.shared().clock;
+    let activity = Activity::new(clock.now());
+    let service =
+        service_fn(|request| doors::handle(gateway.clone(), activity.clone(), request, door));
     let mut connection = pin!(
         connections
             .builder
             .serve_connection(TokioIo::new(stream), service)
     );
-    // hyper's own time limit starts when it knows the protocol, which takes up to 24 bytes.
-    let mut first_request = pin!(sleep(connections.head_timeout));
+    let gate = Gate::new();
+    let mut look = pin!(sleep(connections.head_timeout));
     let mut stop = connections.stop.subscribe();
-    let mut draining = false;
-    let mut waiting = true;
+    let mut closing = Closing::No;
     loop {
         // Cancel-safe: all three are polled again where they were; nothing is taken out of them.
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
+            ended = poll_fn(|cx| gate.poll(cx, |cx| connection.as_mut().poll(cx))) => {
                 if let Err(error) = ended {
                     tracing::debug!(error = base::chain(error.as_ref()), "connection ended early");
                 }
                 return;
             }
-            _ = stop.wait_for(|stop| *stop), if !draining => {
-                draining = true;
+            _ = stop.wait_for(|stop| *stop), if closing == Closing::No => {
+                closing = Closing::Drain;
                 connection.as_mut().graceful_shutdown();
             }
-            () = first_request.as_mut(), if waiting => {
-                if !asked.load(Ordering::Relaxed) {
+            () = look.as_mut() => {
+                let idle = activity.idle(clock.now());
+                let left = connections.head_timeout.saturating_sub(idle);
+                if left.is_zero() && closing == Closing::Idle {
                     return;
                 }
-                waiting = false;
+                let wait = if left.is_zero() {
+                    closing = Closing::Idle;
+                    connection.as_mut().graceful_shutdown();
+                    GOODBYE
+                } else {
+                    left
+                };
+                look.set(sleep(wait));
             }
         }
     }
 }
+
+/// Why a connection takes no more requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// The node stops: what runs may finish.
+    Drain,
+    /// Nobody has asked anything for too long.
+    Idle,
+}
+
+/// For an idle h2 client to take note of GOAWAY, and for half a head to be given up.
+const GOODBYE: Duration = Duration::from_secs(1);

@@ -87,6 +87,31 @@ async fn draining_finishes_what_runs_and_closes_the_rest() {
 }
 
 #[tokio::test]
+async fn a_connection_without_requests_is_closed_and_one_with_is_not() {
+    let config = crate::Config {
+        head_timeout: std::time::Duration::from_millis(50),
+        ..crate::Config::default()
+    };
+    let served = Served::with(config, &[]);
+    let mut busy = served.client().await;
+    let body = "{\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"INT8\",\"data\":[1]}]}";
+    busy.send("POST", "/v2/models/slow/infer", "", body.as_bytes())
+        .await;
+    let mut silent = served.client().await;
+    let mut half = served.client().await;
+    half.write(b"GET /v2 HTTP/1.1\r\nhost: te").await;
+    let mut h2 = served.client().await;
+    h2.write(b"PRI * HTTP/2.0\r\n").await;
+    let mut used = served.client().await;
+    assert_eq!(used.ask("GET", "/v2", "", b"").await.status, 200);
+    for client in [&mut silent, &mut half, &mut h2, &mut used] {
+        assert!(client.closed().await);
+    }
+    assert!(served.recent.latest(10).len() == 1, "slow still runs");
+    drop(busy);
+}
+
+#[tokio::test]
 async fn a_port_in_use_is_an_error_that_names_it() {
     let served = Served::start(&[]);
     let error = Gateway::bind(served.public).expect_err("in use");
