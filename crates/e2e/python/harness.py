@@ -36,5 +36,5 @@ def run(names):
             traceback.print_exc(file=sys.stdout)
         else:
             print(f"ok {name} ({time.monotonic() - started:.2f} s)")
-    print(f"{len(checks) - failed} passed, {failed} failed")
+    print(f"{len(checks) - failed} of {len(checks)} checks hold")
     sys.exit(1 if failed else 0)

@@ -144,7 +144,7 @@ fn isolate(command: &mut Command, home: &Path) {
     ] {
         command.env_remove(name);
     }
-    command.env("XDG_CACHE_HOME", home.join("cache"));
+    command.env("KAPOK_CACHE", home.join("cache"));
     if let Some(library) = repository::onnxruntime() {
         command.env("ORT_DYLIB_PATH", library);
     }

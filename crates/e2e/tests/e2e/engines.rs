@@ -37,7 +37,7 @@ fn onnx_node_tests_and_light_models() {
         Script::new("onnx_conformance.py")
             .env("KAPOK", kapok.display())
             .env("ORT_DYLIB_PATH", library.display())
-            .env("XDG_CACHE_HOME", home.path().display())
+            .env("KAPOK_CACHE", home.path().display())
             .run()
     );
 }
