@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
@@ -10,7 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::finished::Finished;
 use crate::log::Log;
+use crate::process::{children_of, signal};
 use crate::{binary, repository, wait};
 
 /// How to start one; reads like a sentence.
@@ -147,60 +149,6 @@ fn isolate(command: &mut Command, home: &Path) {
     command.env("KAPOK_CACHE", home.join("cache"));
     if let Some(library) = repository::onnxruntime() {
         command.env("ORT_DYLIB_PATH", library);
-    }
-}
-
-/// What a command said and how it ended.
-#[derive(Debug)]
-pub struct Finished {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Finished {
-    /// Runs a `kapok` command that ends by itself.
-    pub fn kapok(args: &[&str]) -> Self {
-        let mut command = Command::new(binary::path());
-        command.args(args).stdin(Stdio::null());
-        Self::of(command)
-    }
-
-    fn of(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let (out, err) = (Log::default(), Log::default());
-        let readers = [
-            out.collect(child.stdout.take().expect("stdout is piped")),
-            err.collect(child.stderr.take().expect("stderr is piped")),
-        ];
-        let status = wait::within(wait::PATIENCE, || child.try_wait().ok().flatten());
-        let Some(status) = status else {
-            let _already_gone = child.kill();
-            let _reaped = child.wait();
-            fail(&format!(
-                "the command did not end: {command:?}\n{}\n{}",
-                out.text(),
-                err.text()
-            ));
-        };
-        for reader in readers {
-            reader.join().expect("the reader does not panic");
-        }
-        Self {
-            code: status.code().unwrap_or(-1),
-            stdout: out.text(),
-            stderr: err.text(),
-        }
-    }
-
-    /// The one JSON document of `--output json`.
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| fail(&format!("not JSON ({error}): {self:?}")))
     }
 }
 
@@ -365,41 +313,6 @@ impl Drop for Running {
             self.log.text()
         );
     }
-}
-
-/// Whether a process of this id is there and not a zombie.
-pub fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").starts_with(" Z"))
-}
-
-/// Sends a signal by its name; `kill` is on every Unix, and this room has no unsafe.
-pub fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill")
-        .args([format!("-{name}"), pid.to_string()])
-        .status();
-    assert!(sent.is_ok_and(|status| status.success()), "kill -{name}");
-}
-
-pub fn children_of(parent: u32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").expect("Linux");
-    let pid_of = |path: PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
-    processes
-        .flatten()
-        .filter_map(|entry| pid_of(entry.path()))
-        .filter(|pid| parent_of(*pid) == Some(parent) && alive(*pid))
-        .collect()
-}
-
-fn parent_of(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // `pid (name) state ppid …`; the name may hold anything, so count from its end.
-    stat.rsplit(')')
-        .next()?
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
 }
 
 #[expect(clippy::panic, reason = "a test helper fails its test")]

@@ -12,8 +12,10 @@
 
 mod binary;
 pub mod client;
+mod finished;
 mod kapok;
 mod log;
+mod process;
 pub mod python;
 pub mod repository;
 pub mod upstream;
@@ -21,6 +23,8 @@ pub mod wait;
 
 pub use binary::path as binary;
 pub use client::{Client, Response};
-pub use kapok::{Finished, Kapok, Running, alive, children_of, signal};
+pub use finished::Finished;
+pub use kapok::{Kapok, Running};
+pub use process::{alive, children_of, signal};
 pub use repository::Repository;
 pub use upstream::{Answer, FakeUpstream, Gate};

@@ -1,134 +1,25 @@
 //! A server that behaves exactly as badly as a test wants, and remembers every byte it was sent.
 
-use std::io::{self, Read as _, Write as _};
+mod answer;
+mod wire;
+
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::wait;
 
+use answer::Step;
+pub use answer::{Answer, Gate};
+use wire::{parse_head, read_body, read_head, would_wait};
+
 /// More connections than any test opens; one more is refused.
 const CONNECTIONS_MAX: usize = 64;
-
-/// A condition that a test opens when it has seen what it waited for.
-#[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    pub fn open(&self) {
-        *self.0.0.lock() = true;
-        self.0.1.notify_all();
-    }
-
-    fn is_open(&self) -> bool {
-        *self.0.0.lock()
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Write(Vec<u8>),
-    Wait(Gate),
-    /// Says nothing more until the client leaves or the test ends.
-    Silence,
-    /// Closes although the answer is not complete.
-    Cut,
-    /// Closes with a TCP reset.
-    Reset,
-}
-
-/// What happens on the wire, step by step, from the answer's first byte.
-#[derive(Debug, Clone, Default)]
-pub struct Answer(Vec<Step>);
-
-impl Answer {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A plain JSON answer with status 200.
-    pub fn json(body: &str) -> Self {
-        Self::status(200, body)
-    }
-
-    pub fn status(status: u16, body: &str) -> Self {
-        let head = format!(
-            "HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        Self::new().write(head).write(body)
-    }
-
-    /// The head of an event stream; [`Answer::event`] and [`Answer::done`] follow.
-    pub fn events() -> Self {
-        Self::new().write(
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
-        )
-    }
-
-    pub fn silent() -> Self {
-        Self(vec![Step::Silence])
-    }
-
-    pub fn reset() -> Self {
-        Self(vec![Step::Reset])
-    }
-
-    /// Bytes as they are.
-    #[must_use]
-    pub fn write(mut self, bytes: impl AsRef<[u8]>) -> Self {
-        self.0.push(Step::Write(bytes.as_ref().to_vec()));
-        self
-    }
-
-    /// One chunk of a chunked body; it need not be one event.
-    #[must_use]
-    pub fn chunk(self, payload: impl AsRef<[u8]>) -> Self {
-        let payload = payload.as_ref();
-        let mut chunk = format!("{:x}\r\n", payload.len()).into_bytes();
-        chunk.extend_from_slice(payload);
-        chunk.extend_from_slice(b"\r\n");
-        self.write(chunk)
-    }
-
-    /// `data: …` as one chunk.
-    #[must_use]
-    pub fn event(self, data: &str) -> Self {
-        self.chunk(format!("data: {data}\n\n"))
-    }
-
-    /// The stream's proper end.
-    #[must_use]
-    pub fn done(self) -> Self {
-        self.event("[DONE]").chunk("")
-    }
-
-    #[must_use]
-    pub fn wait(mut self, gate: &Gate) -> Self {
-        self.0.push(Step::Wait(gate.clone()));
-        self
-    }
-
-    #[must_use]
-    pub fn then_silence(mut self) -> Self {
-        self.0.push(Step::Silence);
-        self
-    }
-
-    #[must_use]
-    pub fn cut(mut self) -> Self {
-        self.0.push(Step::Cut);
-        self
-    }
-}
 
 /// One request as it came.
 #[derive(Debug, Clone, Default)]
@@ -298,113 +189,6 @@ fn answer_for(state: &State, path: &str) -> Answer {
     found.map(|(_, answer)| answer.clone()).unwrap_or_default()
 }
 
-/// Reads up to so much more; none when the client is gone or the test is over.
-fn read_more(
-    socket: &mut TcpStream,
-    buffer: &mut Vec<u8>,
-    bytes_max: usize,
-    state: &State,
-) -> io::Result<Option<()>> {
-    let mut part = vec![0; bytes_max];
-    loop {
-        if state.stopping.load(Ordering::SeqCst) {
-            return Ok(None);
-        }
-        match socket.read(&mut part) {
-            Ok(0) => return Ok(None),
-            Ok(got) => {
-                buffer.extend_from_slice(&part[..got]);
-                return Ok(Some(()));
-            }
-            Err(error) if would_wait(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn would_wait(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-    )
-}
-
-fn read_head(
-    socket: &mut TcpStream,
-    buffer: &mut Vec<u8>,
-    state: &State,
-) -> io::Result<Option<usize>> {
-    loop {
-        if buffer.ends_with(b"\r\n\r\n") {
-            return Ok(Some(buffer.len()));
-        }
-        // Byte by byte: what follows the head must stay in the kernel for a reset.
-        if read_more(socket, buffer, 1, state)?.is_none() {
-            return Ok(None);
-        }
-    }
-}
-
-fn parse_head(head: &str) -> Received {
-    let mut lines = head.lines();
-    let mut request_line = lines.next().unwrap_or_default().split(' ');
-    let mut next = || request_line.next().unwrap_or_default().to_owned();
-    let header = |line: &str| {
-        let (name, value) = line.split_once(':')?;
-        Some((name.to_ascii_lowercase(), value.trim().to_owned()))
-    };
-    Received {
-        method: next(),
-        path: next(),
-        headers: lines.filter_map(header).collect(),
-        body: Vec::new(),
-    }
-}
-
-/// The body, and what came after it.
-fn read_body(
-    socket: &mut TcpStream,
-    mut bytes: Vec<u8>,
-    request: &Received,
-    state: &State,
-) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let chunked = request.header("transfer-encoding").is_some();
-    let length = request
-        .header("content-length")
-        .and_then(|n| n.parse().ok());
-    loop {
-        if chunked {
-            if let Some((body, used)) = unchunk(&bytes) {
-                return Ok((body, bytes.split_off(used)));
-            }
-        } else if bytes.len() >= length.unwrap_or(0) {
-            let rest = bytes.split_off(length.unwrap_or(0));
-            return Ok((bytes, rest));
-        }
-        if read_more(socket, &mut bytes, 1 << 16, state)?.is_none() {
-            return Ok((bytes, Vec::new()));
-        }
-    }
-}
-
-/// The payload of a complete chunked body and its length on the wire.
-fn unchunk(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let mut body = Vec::new();
-    let mut at = 0;
-    loop {
-        let line_end = at + bytes.get(at..)?.windows(2).position(|two| two == b"\r\n")?;
-        let size = std::str::from_utf8(&bytes[at..line_end]).ok()?;
-        let size = usize::from_str_radix(size, 16).ok()?;
-        let from = line_end + 2;
-        body.extend_from_slice(bytes.get(from..from + size)?);
-        bytes.get(from + size..from + size + 2)?;
-        at = from + size + 2;
-        if size == 0 {
-            return Some((body, at));
-        }
-    }
-}
-
 /// Plays the answer; false when the connection is over.
 fn perform(socket: &mut TcpStream, answer: &Answer, state: &State) -> io::Result<bool> {
     for step in &answer.0 {
@@ -444,72 +228,4 @@ fn stays(socket: &TcpStream, state: &State, over: impl Fn() -> bool) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Client;
-
-    fn client(fake: &FakeUpstream) -> Client {
-        Client::to(fake.address)
-    }
-
-    #[test]
-    fn it_answers_as_told_and_remembers_what_it_was_sent() {
-        let fake = FakeUpstream::start(Answer::json("{\"a\":1}"))
-            .route("/events", Answer::events().event("one").done());
-        assert_eq!(client(&fake).post("/x", "sent").text(), "{\"a\":1}");
-        let events = client(&fake).post("/events", "");
-        assert_eq!(events.text(), "data: one\n\ndata: [DONE]\n\n");
-        let head = "POST /y HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
-        let chunks = "2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n";
-        assert_eq!(
-            client(&fake)
-                .raw(format!("{head}{chunks}").as_bytes())
-                .status,
-            200
-        );
-        let bodies: Vec<_> = fake.received().iter().map(Received::text).collect();
-        assert_eq!(bodies, ["sent", "", "abcde"]);
-    }
-
-    #[test]
-    fn it_cuts_resets_and_falls_silent() {
-        let fake = FakeUpstream::start(Answer::events().event("one").cut())
-            .route("/reset", Answer::reset())
-            .route("/silent", Answer::silent());
-        let ask = |path: &str| {
-            let client = client(&fake);
-            let head = client.head("POST", path, 4);
-            client
-                .open()?
-                .exchange(&[head.as_slice(), b"body"].concat())
-        };
-        let kind = |path: &str| ask(path).map(|_| ()).map_err(|error| error.kind());
-        assert_eq!(kind("/cut"), Err(io::ErrorKind::UnexpectedEof));
-        assert_eq!(kind("/reset"), Err(io::ErrorKind::ConnectionReset));
-        let silent = client(&fake).open().and_then(|mut connection| {
-            connection
-                .send(b"POST /silent HTTP/1.1\r\n\r\n")
-                .map(|()| connection)
-        });
-        fake.wait_for_requests(2);
-        drop(silent);
-        fake.wait_for_disconnect();
-    }
-
-    #[test]
-    fn a_gate_holds_the_rest_back() {
-        let gate = Gate::new();
-        let fake = FakeUpstream::start(Answer::events().event("one").wait(&gate).done());
-        let mut connection = client(&fake).open().expect("it listens");
-        connection.send(b"POST / HTTP/1.1\r\n\r\n").expect("open");
-        let mut head = connection.receive_head().expect("an answer");
-        let first = connection.receive_part(&mut head).expect("an event");
-        assert_eq!(first.as_deref(), Some(b"data: one\n\n".as_slice()));
-        gate.open();
-        while connection
-            .receive_part(&mut head)
-            .expect("a proper end")
-            .is_some()
-        {}
-    }
-}
+mod tests;

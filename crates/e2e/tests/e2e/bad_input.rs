@@ -1,14 +1,14 @@
 //! Bad input: the protocol's own error shape, a message that names the field, no panic, and the next request served.
 
 use e2e::repository::Builtin;
-use e2e::{Answer, Client, FakeUpstream, Kapok, Repository, Response};
+use e2e::{Client, Kapok, Repository, Response};
 use serde_json::{Value, json};
 
 use crate::doors::infer_body;
 
 const GIB: usize = 1 << 30;
 
-fn repository() -> Repository {
+pub(crate) fn repository() -> Repository {
     let fixed = Builtin {
         dims: "2, 3",
         ..Builtin::default()
@@ -35,20 +35,7 @@ fn oip_error(answer: &Response) -> String {
     body["error"].as_str().expect("a message").to_owned()
 }
 
-/// `error` of an OpenAI error, its shape checked.
-fn openai_error(answer: &Response) -> Value {
-    assert!(answer.header("x-request-id").is_some(), "{answer:?}");
-    let body = answer.json();
-    let error = body["error"].clone();
-    assert!(error["message"].is_string(), "{body}");
-    assert!(error["type"].is_string(), "{body}");
-    for field in ["param", "code"] {
-        assert!(error.get(field).is_some(), "no {field}: {body}");
-    }
-    error
-}
-
-fn still_serves(client: &Client) {
+pub(crate) fn still_serves(client: &Client) {
     let answer = client.post("/v2/models/identity/infer", infer_body(&[1], &json!([7])));
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.json()["outputs"][0]["data"], json!([7.0]));
@@ -286,84 +273,6 @@ fn a_body_too_large_is_refused_before_it_is_sent() {
     }
 }
 
-type OpenAiCase<'a> = (&'a str, &'a str, &'a str, u16, Option<&'a str>);
-
-fn openai_cases(deep: &str) -> [OpenAiCase<'_>; 10] {
-    [
-        (
-            "unknown model",
-            "/v1/embeddings",
-            r#"{"model":"nope","input":"x"}"#,
-            404,
-            Some("model"),
-        ),
-        (
-            "unknown chat model",
-            "/v1/chat/completions",
-            r#"{"model":"nope","messages":[]}"#,
-            404,
-            Some("model"),
-        ),
-        (
-            "no model",
-            "/v1/embeddings",
-            r#"{"input":"x"}"#,
-            400,
-            Some("model"),
-        ),
-        (
-            "no chat model",
-            "/v1/chat/completions",
-            r#"{"messages":[]}"#,
-            400,
-            Some("model"),
-        ),
-        (
-            "model is a number",
-            "/v1/chat/completions",
-            r#"{"model":7}"#,
-            400,
-            Some("model"),
-        ),
-        ("not JSON", "/v1/embeddings", "{", 400, None),
-        ("chat not JSON", "/v1/chat/completions", "{", 400, None),
-        ("deep", "/v1/embeddings", deep, 400, None),
-        ("deep chat", "/v1/chat/completions", deep, 400, None),
-        (
-            "not a text model",
-            "/v1/embeddings",
-            r#"{"model":"identity","input":"x"}"#,
-            400,
-            Some("model"),
-        ),
-    ]
-}
-
-#[test]
-fn bad_openai_requests_are_answered_by_name() {
-    let repository = repository();
-    let fake = FakeUpstream::start(Answer::json("{}"));
-    let models = format!(
-        "apiVersion: kapok.dev/v1alpha1\nkind: Upstream\nmetadata: {{name: llm}}\nspec:\n  url: {}\n  models: [chat]\n",
-        fake.url()
-    );
-    let kapok = Kapok::new()
-        .model_repo(repository.path())
-        .config(models)
-        .start();
-    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
-    for (what, path, body, status, param) in openai_cases(&deep) {
-        let answer = kapok.http().post(path, body);
-        let error = openai_error(&answer);
-        assert_eq!(answer.status, status, "{what}: {error}");
-        if let Some(param) = param {
-            assert_eq!(error["param"], param, "{what}: {error}");
-        }
-        still_serves(&kapok.http());
-    }
-    assert!(fake.received().is_empty(), "{:?}", fake.received());
-}
-
 #[test]
 fn wrong_methods_and_paths_are_told() {
     let repository = repository();
@@ -423,35 +332,4 @@ fn bytes_that_are_no_http_close_one_connection_only() {
         let _reset = connection.read_to_end();
         still_serves(&kapok.http());
     }
-}
-
-#[test]
-fn an_upstream_that_is_down_or_silent_is_reported() {
-    let gone = FakeUpstream::start(Answer::new());
-    let gone_url = gone.url();
-    drop(gone);
-    let silent = FakeUpstream::start(Answer::silent());
-    let resetting = FakeUpstream::start(Answer::reset());
-    let document = |name: &str, url: &str| {
-        format!(
-            "---\napiVersion: kapok.dev/v1alpha1\nkind: Upstream\nmetadata: {{name: {name}}}\nspec:\n  url: {url}\n  models: [{name}]\n"
-        )
-    };
-    let config = document("gone", &gone_url)
-        + &document("silent", &silent.url())
-        + &document("resetting", &resetting.url());
-    let kapok = Kapok::new().config(config).allow_log("upstream").start();
-    for (model, status) in [("gone", 502), ("silent", 504), ("resetting", 502)] {
-        let body = json!({"model": model, "messages": []}).to_string();
-        let answer = kapok
-            .http()
-            .header("x-request-timeout-ms", "400")
-            .post("/v1/chat/completions", body);
-        let error = openai_error(&answer);
-        assert_eq!(answer.status, status, "{model}: {error}");
-        let message = error["message"].as_str().unwrap_or_default();
-        assert!(message.contains(model), "names the upstream: {message}");
-    }
-    silent.wait_for_disconnect();
-    assert_eq!(kapok.http().get("/health/live").status, 200);
 }

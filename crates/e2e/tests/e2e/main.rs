@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod bad_openai;
 mod broken_model;
 mod cli;
 mod clients;
