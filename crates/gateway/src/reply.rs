@@ -112,8 +112,8 @@ impl Reply {
             return grpc::refusal(error);
         }
         let status = failure.status.unwrap_or_else(|| {
-            StatusCode::from_u16(status::of(error.kind).http)
-                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            let code = error.http.unwrap_or_else(|| status::of(error.kind).http);
+            StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
         });
         let body = match shape {
             Shape::OpenAi => status::openai_body(error),

@@ -16,6 +16,8 @@ pub struct ApiError {
     /// A machine-readable reason (OpenAI's `code`), such as `model_not_found`.
     pub code: Option<&'static str>,
     pub retry: Retry,
+    /// Where a protocol's clients expect another HTTP status than the kind's.
+    pub http: Option<u16>,
 }
 
 impl ApiError {
@@ -26,6 +28,7 @@ impl ApiError {
             param: None,
             code: None,
             retry: Retry::No,
+            http: None,
         }
     }
 

@@ -1,5 +1,3 @@
-use base::ErrorKind;
-
 use super::Place;
 use crate::json::{Fault, Kind, Reader};
 use crate::oip::rest::DEPTH_MAX;
@@ -26,11 +24,13 @@ pub(super) fn read(text: Option<&str>, place: &Place) -> Result<Vec<usize>, ApiE
     .map_err(|why| match why {
         Why::Error(error) => error,
         Why::Fault(fault) => place.unreadable("shape", fault),
-        Why::NotUnsigned(kind) => place.of_kind(
-            kind,
-            "shape",
-            "Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer",
-        ),
+        Why::NotUnsigned { http } => {
+            let error = place.error(
+                "shape",
+                "Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer",
+            );
+            ApiError { http, ..error }
+        }
         Why::TooLarge => too_many(text, place),
     })?;
     let count = element_count(&shape).and_then(|count| u64::try_from(count).ok());
@@ -43,7 +43,7 @@ pub(super) fn read(text: Option<&str>, place: &Place) -> Result<Vec<usize>, ApiE
 enum Why {
     Error(ApiError),
     Fault(Fault),
-    NotUnsigned(ErrorKind),
+    NotUnsigned { http: Option<u16> },
     TooLarge,
 }
 
@@ -55,7 +55,7 @@ impl From<Fault> for Why {
 
 fn dimension(reader: &mut Reader<'_>) -> Result<usize, Why> {
     if reader.kind()? != Kind::Number {
-        return Err(Why::NotUnsigned(ErrorKind::Invalid));
+        return Err(Why::NotUnsigned { http: None });
     }
     let number = reader.number()?;
     match number.parse::<u64>() {
@@ -65,8 +65,8 @@ fn dimension(reader: &mut Reader<'_>) -> Result<usize, Why> {
         // All digits, so too many of them.
         _ if number.bytes().all(|byte| byte.is_ascii_digit()) => Err(Why::TooLarge),
         // Triton answers 500 here, and its own tests insist on it.
-        _ if number.starts_with('-') => Err(Why::NotUnsigned(ErrorKind::Internal)),
-        _ => Err(Why::NotUnsigned(ErrorKind::Invalid)),
+        _ if number.starts_with('-') => Err(Why::NotUnsigned { http: Some(500) }),
+        _ => Err(Why::NotUnsigned { http: None }),
     }
 }
 

@@ -164,7 +164,7 @@ fn shapes_that_claim_too_much() {
     }
     let error = tensor("FP32", "[2,-5]", "[1.0]").expect_err("negative");
     // Triton's test_negative_dimensions wants 500.
-    assert_eq!(error.kind, ErrorKind::Internal);
+    assert_eq!((error.kind, error.http), (ErrorKind::Invalid, Some(500)));
     assert_eq!(
         error.message,
         "input `x`: Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer"
