@@ -17,8 +17,9 @@ pub enum Error {
         name: String,
         reason: String,
     },
-    #[error("no upstream is named `{name}`{}", suggestion(nearest.as_deref()))]
+    #[error("Route `{route}`: no upstream is named `{name}`{}", suggestion(nearest.as_deref()))]
     UnknownUpstream {
+        route: String,
         name: String,
         nearest: Option<String>,
     },

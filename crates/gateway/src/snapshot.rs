@@ -110,7 +110,7 @@ impl Snapshot {
             let found = if target.upstream == LOCAL {
                 Target::Local
             } else {
-                Target::Upstream(Arc::clone(self.upstream(&target.upstream)?))
+                Target::Upstream(Arc::clone(self.upstream(name, &target.upstream)?))
             };
             targets.push((found, target.weight));
         }
@@ -140,10 +140,11 @@ impl Snapshot {
         Ok(())
     }
 
-    fn upstream(&self, name: &str) -> Result<&Arc<Upstream>, Error> {
+    fn upstream(&self, route: &str, name: &str) -> Result<&Arc<Upstream>, Error> {
         self.upstreams
             .get(name)
             .ok_or_else(|| Error::UnknownUpstream {
+                route: route.to_owned(),
                 name: name.to_owned(),
                 nearest: nearest(name, self.upstreams.keys().map(AsRef::as_ref)).map(str::to_owned),
             })

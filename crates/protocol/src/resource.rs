@@ -130,7 +130,8 @@ pub struct UpstreamSpec {
     pub url: String,
     #[serde(default)]
     pub kind: UpstreamKind,
-    /// Models it answers for; absent means any that nobody else claims.
+    /// Models it answers for, by their exact names; empty means those that a `Route` sends it, absent any that nobody
+    /// else claims.
     #[serde(default)]
     pub models: Option<Vec<String>>,
     /// Sent as `Authorization: Bearer …` instead of the client's.

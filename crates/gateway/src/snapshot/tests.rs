@@ -71,7 +71,7 @@ fn what_cannot_be_routed_by_is_refused_with_its_name() {
         ),
         (
             vec![any("gpu-one"), route("r", &["m"], &[("gpu-onw", 1)])],
-            "no upstream is named `gpu-onw`; did you mean `gpu-one`?",
+            "Route `r`: no upstream is named `gpu-onw`; did you mean `gpu-one`?",
         ),
         (
             vec![route("r", &[], &[("local", 1)])],

@@ -34,7 +34,7 @@ metadata:
 spec:
   url: http://127.0.0.1:8101/prefix
   kind: vllm
-  models: [a, "b*"]
+  models: [a, b]
   apiKey: {env: KEY}
   process: {command: [vllm, serve]}
 ---
@@ -241,7 +241,7 @@ fn upstreams_must_make_sense() {
     check(
         "Upstream",
         "  url: http://h\n  models: [ok, \"a*b\"]\n  process: {command: [], readyPath: health}\n",
-        "kapok.yaml:6:16: Upstream `llm`: `spec.models.1`: a model is an exact name, or a prefix that ends in `*`\n\
+        "kapok.yaml:6:16: Upstream `llm`: `spec.models.1`: a model of an upstream is an exact name; a `Route` takes prefixes\n\
          kapok.yaml:7:22: Upstream `llm`: `spec.process.command`: the program and its arguments, as a list\n\
          kapok.yaml:7:37: Upstream `llm`: `spec.process.readyPath`: a path begins with `/`",
     );

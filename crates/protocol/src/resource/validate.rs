@@ -109,8 +109,11 @@ fn upstream(spec: &UpstreamSpec, found: &mut Findings) {
     if let Err(message) = check_url(&spec.url) {
         found.check(false, "spec.url", || message.to_owned());
     }
-    if let Some(models) = &spec.models {
-        patterns(models, "spec.models", found);
+    for (index, model) in spec.models.iter().flatten().enumerate() {
+        let exact = !model.is_empty() && !model.contains('*');
+        found.check(exact, &format!("spec.models.{index}"), || {
+            "a model of an upstream is an exact name; a `Route` takes prefixes".to_owned()
+        });
     }
     if let Some(key) = &spec.api_key {
         secret(key, found);
