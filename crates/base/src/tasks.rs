@@ -30,23 +30,19 @@ pub enum TaskKind {
     Listener,
     /// Serves one client connection.
     Connection,
-    /// Drives one connection to an upstream.
+    /// Drives one connection that we opened and that no request drives itself.
     UpstreamConnection,
     /// Probes one upstream.
     HealthCheck,
     /// Starts, watches and restarts one managed process.
     ManagedProcess,
-    /// Loads models found in the repository.
-    ModelLoader,
 }
 
 impl TaskKind {
     pub fn on_cancel(self) -> OnCancel {
         match self {
             Self::Connection | Self::ManagedProcess => OnCancel::Wait,
-            Self::Listener | Self::UpstreamConnection | Self::HealthCheck | Self::ModelLoader => {
-                OnCancel::Abort
-            }
+            Self::Listener | Self::UpstreamConnection | Self::HealthCheck => OnCancel::Abort,
         }
     }
 
@@ -56,8 +52,7 @@ impl TaskKind {
             Self::Connection
             | Self::UpstreamConnection
             | Self::HealthCheck
-            | Self::ManagedProcess
-            | Self::ModelLoader => OnError::Log,
+            | Self::ManagedProcess => OnError::Log,
         }
     }
 }
