@@ -173,7 +173,6 @@ fn bad_inference_requests_are_answered_by_name() {
     let kapok = Kapok::new()
         .model_repo(repository.path())
         // Answered with Triton's 500, so it is logged as one.
-        .allow_log("Unable to parse 'shape'")
         .start();
     let cases = [wrong_tensors(), wrong_names(), broken_documents()];
     for case in cases.into_iter().flatten() {
