@@ -1,5 +1,5 @@
 use base::ErrorKind;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Version, response};
 use http_body_util::Full;
 use protocol::ApiError;
@@ -12,7 +12,7 @@ use crate::headers::{
 use crate::upstream::{RequestBody, Upstream};
 
 /// The client's request as the upstream gets it: same method, path, query, headers and bytes, except for what concerns
-/// one connection, credentials, and the two headers that carry our id and what is left of the deadline.
+/// one connection, credentials, and the two headers that carry our id and what is left of the caller's deadline.
 pub(super) fn request(
     exchange: &Exchange,
     upstream: &Upstream,
@@ -42,14 +42,21 @@ pub(super) fn request(
     if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
         headers.insert(REQUEST_ID, id);
     }
-    let left = u64::try_from(exchange.time_left().as_millis()).unwrap_or(u64::MAX);
-    headers.insert(TIMEOUT_MS, HeaderValue::from(left));
+    // Only what the caller said: our default bounds the wait for a head, and as a header it would cut a healthy stream.
+    if exchange.patience.total.is_some() {
+        let left = u64::try_from(exchange.time_left().as_millis()).unwrap_or(u64::MAX);
+        headers.insert(TIMEOUT_MS, HeaderValue::from(left));
+    }
     Ok(Request::from_parts(head, Full::new(outgoing.body)))
 }
 
 /// The upstream's head as the client gets it. `x-request-id` is always ours, the one that `kapok explain` knows; the
 /// upstream was given it, and if it answers under another, that one is kept beside it.
 pub(super) fn response(mut head: response::Parts, id: &str) -> response::Parts {
+    // Transfer-Encoding overrides Content-Length (RFC 9112 §6.3), and the body was read that way: its length is not this.
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(&mut head.headers);
     if let Some(theirs) = head.headers.remove(REQUEST_ID)
         && theirs.as_bytes() != id.as_bytes()

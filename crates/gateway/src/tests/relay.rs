@@ -71,7 +71,10 @@ async fn bytes_pass_unchanged_both_ways() {
             "{line} is missing in {head}"
         );
     }
-    assert!(head.contains("x-request-timeout-ms: "), "{head}");
+    assert!(
+        !head.contains("x-request-timeout-ms"),
+        "our default is not the caller's deadline: {head}"
+    );
     assert!(!head.contains("x-hop"), "{head}");
 
     let record = served.settled("mine-1").await;
@@ -103,6 +106,33 @@ async fn the_upstreams_own_key_and_id_replace_the_clients() {
         "{request}"
     );
     assert!(!request.contains("client"), "{request}");
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_callers_deadline_is_passed_on() {
+    let (served, fake) = start(vec![vec![json("{}")]]).await;
+    let headers = "x-request-timeout-ms: 60000\r\n";
+    let got = served
+        .ask("POST", CHAT, headers, b"{\"model\":\"m\"}")
+        .await;
+    assert_eq!(got.status, 200);
+    let request = &fake.requests()[0];
+    let said = request
+        .lines()
+        .find_map(|line| line.strip_prefix("x-request-timeout-ms: "));
+    let left: u64 = said.and_then(|text| text.parse().ok()).expect("a number");
+    assert!((1..=60_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn a_chunked_answer_with_a_wrong_length_beside_it_is_relayed_whole() {
+    let both = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
+                transfer-encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n";
+    let (served, _fake) = start(vec![vec![send(both)]]).await;
+    let got = served.post(CHAT, "{\"model\":\"m\"}").await;
+    assert_eq!(got.text(), "{\"a\":1}");
+    assert_eq!(got.header("content-length"), None);
+    assert!(got.whole);
 }
 
 #[tokio::test]
