@@ -18,7 +18,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 
-pub use complete::{complete, instances_asked};
+pub use complete::{ModelFile, complete, instances_asked};
 pub use json::to_json;
 pub use parse::parse;
 pub use reshape::reshaped;
@@ -86,7 +86,15 @@ pub fn fuzz_pbtxt(data: &[u8]) {
     if let Ok(mut file) = parse("config.pbtxt", text) {
         let _problems = validate(&file.config, "fuzz", &[], &[]);
         let (inputs, outputs) = specs(&file.config);
-        if complete(&mut file.config, "fuzz", &inputs, &outputs).is_ok() {
+        if complete(
+            &mut file.config,
+            "fuzz",
+            ModelFile::Found,
+            &inputs,
+            &outputs,
+        )
+        .is_ok()
+        {
             assert!(
                 to_json(&file.config).starts_with('{'),
                 "a configuration is an object"

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use protocol::config::{self, ConfigFile, Problem};
+use protocol::config::{self, ConfigFile, ModelFile, Problem};
 use protocol::oip::proto::ModelConfig;
 use protocol::sidecar::Sidecar;
 use protocol::{Parameter, TensorSpec};
@@ -108,8 +108,17 @@ impl Definition {
     pub(crate) fn source(&self, version_folder: &Path) -> Result<Source, String> {
         let mut config = self.config();
         let silent = config.backend.is_empty() && config.platform.is_empty();
+        let named = match config.default_model_filename.as_str() {
+            "" => MODEL_FILE,
+            named => named,
+        };
+        let found = if version_folder.join(named).is_file() {
+            ModelFile::Found
+        } else {
+            ModelFile::Missing
+        };
         // Without the model's own inputs this fills in names only: the backend, its file.
-        config::complete(&mut config, &self.model, &[], &[])
+        config::complete(&mut config, &self.model, found, &[], &[])
             .map_err(|problem| self.locate(&problem))?;
         let named = Some(config.default_model_filename.as_str()).filter(|name| !name.is_empty());
         let file = version_folder.join(named.unwrap_or(MODEL_FILE));
@@ -194,11 +203,18 @@ impl Definition {
     /// The whole configuration: what the file leaves open is taken from the model, and the two must agree.
     pub(crate) fn complete(
         &self,
+        source: &Source,
         inputs: &[TensorSpec],
         outputs: &[TensorSpec],
     ) -> Result<ModelConfig, String> {
         let mut config = self.config();
-        config::complete(&mut config, &self.model, inputs, outputs)
+        // As `source` decided: what it made ONNX had its file.
+        let found = if source.backend == ONNX_BACKEND {
+            ModelFile::Found
+        } else {
+            ModelFile::Missing
+        };
+        config::complete(&mut config, &self.model, found, inputs, outputs)
             .map_err(|problem| self.locate(&problem))?;
         self.all(&config::validate(&config, &self.model, inputs, outputs))?;
         Ok(config)

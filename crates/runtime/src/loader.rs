@@ -143,7 +143,7 @@ fn build(
     let mut chosen = choice.make()?;
     let loaded = Arc::clone(&chosen.loaded);
     definition.check_warmup(loaded.inputs())?;
-    let mut config = definition.complete(loaded.inputs(), loaded.outputs())?;
+    let mut config = definition.complete(&source, loaded.inputs(), loaded.outputs())?;
     let interface = interface(&config, loaded.inputs(), loaded.outputs())?;
     let text = definition.sidecar.text.as_ref();
     let text = text

@@ -32,11 +32,19 @@ pub fn instances_asked(config: &ModelConfig) -> Option<usize> {
     (total > 0).then_some(total)
 }
 
+/// Whether a version's folder holds the file that an ONNX model is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelFile {
+    Found,
+    Missing,
+}
+
 /// Fills in what the file leaves out, as Triton does: from the model's own inputs and outputs (batch dimension
 /// included) for ONNX, and with Triton's defaults for everybody. Instances land on the CPU.
 pub fn complete(
     config: &mut ModelConfig,
     name: &str,
+    file: ModelFile,
     inputs: &[TensorSpec],
     outputs: &[TensorSpec],
 ) -> Result<(), Problem> {
@@ -52,7 +60,7 @@ pub fn complete(
             "ensemble".clone_into(&mut config.platform);
         }
     } else {
-        backend(config, !(inputs.is_empty() && outputs.is_empty()));
+        backend(config, file);
     }
     // Triton asks the model only when the file does not describe both sides.
     if config.backend == ONNX_BACKEND
@@ -70,15 +78,17 @@ pub fn complete(
     Ok(())
 }
 
-/// Backend, platform and file name each imply the others. With none of them, a model that could be read is ONNX; one
-/// that could not may say its backend in its name, as in `echo.identity`.
-fn backend(config: &mut ModelConfig, described: bool) {
+/// Backend, platform and file name each imply the others. With none of them, a model that has a file is ONNX; only one
+/// without may say its backend in its name, as in `echo.identity`, because names such as `bge-small-en-v1.5` have dots.
+fn backend(config: &mut ModelConfig, file: ModelFile) {
     let silent = config.backend.is_empty() && config.platform.is_empty();
-    if config.platform == ONNX_PLATFORM && config.backend.is_empty() || silent && described {
+    let found = file == ModelFile::Found;
+    if config.platform == ONNX_PLATFORM && config.backend.is_empty() || silent && found {
         ONNX_BACKEND.clone_into(&mut config.backend);
     } else if silent
         && config.default_model_filename.is_empty()
         && let Some((_, suffix)) = config.name.split_once('.')
+        && is_backend(suffix)
     {
         config.default_model_filename = format!("model.{suffix}");
         config.backend = suffix.to_owned();
@@ -91,6 +101,11 @@ fn backend(config: &mut ModelConfig, described: bool) {
             "model.onnx".clone_into(&mut config.default_model_filename);
         }
     }
+}
+
+/// A version number or a file's ending behind the dot names no backend.
+fn is_backend(suffix: &str) -> bool {
+    suffix != "onnx" && suffix.starts_with(|first: char| first.is_ascii_alphabetic())
 }
 
 /// A model batches when the first dimension of everything is left to the request.

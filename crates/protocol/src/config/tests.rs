@@ -168,7 +168,7 @@ fn spec(name: &str, dtype: DataType, shape: &[i64]) -> TensorSpec {
 
 fn completed(text: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> ModelConfig {
     let mut config = config(text);
-    complete(&mut config, "m", inputs, outputs).expect(text);
+    complete(&mut config, "m", ModelFile::Found, inputs, outputs).expect(text);
     config
 }
 
@@ -193,7 +193,13 @@ fn a_model_batches_only_when_every_first_dimension_is_free() {
         assert_eq!(unbatched.input[0].dims, [-1, 3]);
         assert_eq!(unbatched.scheduling_choice, None);
         let mut refused = config("max_batch_size: 8");
-        let problem = complete(&mut refused, "m", std::slice::from_ref(&other), &[]);
+        let problem = complete(
+            &mut refused,
+            "m",
+            ModelFile::Found,
+            std::slice::from_ref(&other),
+            &[],
+        );
         assert_eq!(
             problem.map_err(|problem| problem.message),
             Err("autofill failed for model 'm': model does not support batching while non-zero max_batch_size is specified".to_owned())
@@ -222,6 +228,29 @@ fn a_scalar_per_item_is_one_dimension_with_a_reshape() {
 }
 
 #[test]
+fn a_dot_in_a_name_says_the_backend_only_without_a_model_file() {
+    use ModelFile::{Found, Missing};
+    for (name, text, file, expected) in [
+        ("m-v1.5", "", Found, ("onnxruntime", "model.onnx")),
+        ("x.onnx", "", Found, ("onnxruntime", "model.onnx")),
+        ("echo.identity", "", Found, ("onnxruntime", "model.onnx")),
+        ("echo.identity", "", Missing, ("identity", "model.identity")),
+        ("m-v1.5", "", Missing, ("", "")),
+        ("x.onnx", "", Missing, ("", "")),
+        ("m", "", Missing, ("", "")),
+        ("echo.identity", "backend: \"a\"", Found, ("a", "")),
+    ] {
+        let mut config = config(text);
+        complete(&mut config, name, file, &[], &[]).expect(name);
+        let found = (
+            config.backend.as_str(),
+            config.default_model_filename.as_str(),
+        );
+        assert_eq!(found, expected, "{name} {file:?}");
+    }
+}
+
+#[test]
 fn what_the_file_says_is_kept() {
     let free = [spec("x", DataType::Fp32, &[-1, 3])];
     let config = completed(
@@ -240,7 +269,7 @@ fn what_the_file_says_is_kept() {
 
 fn problems(text: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Vec<String> {
     let mut config = config(text);
-    let _already_reported = complete(&mut config, "m", inputs, outputs);
+    let _already_reported = complete(&mut config, "m", ModelFile::Found, inputs, outputs);
     validate(&config, "m", inputs, outputs)
         .iter()
         .map(|problem| format!("{}: {problem}", problem.field))
