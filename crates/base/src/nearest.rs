@@ -1,14 +1,19 @@
+/// Nobody misspells a name of this length; comparing costs memory and time by the product of the lengths.
+const WORD_BYTES_MAX: usize = 128;
+
 /// The candidate that `word` is most likely a slip of, if any is close enough to be worth suggesting.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = 1 + word.chars().count() / 4;
+    if word.len() > WORD_BYTES_MAX {
+        return None;
+    }
+    let length = word.chars().count();
+    let allowed = 1 + length / 4;
+    let word = word.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                distance(&word.to_lowercase(), &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        // Every character too many or too few is one change, so the others cannot be near.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= allowed)
+        .map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -53,5 +58,12 @@ mod tests {
         ] {
             assert_eq!(nearest(word, fields), expected, "{word}");
         }
+    }
+
+    #[test]
+    fn what_nobody_types_costs_nothing() {
+        let long = "m".repeat(WORD_BYTES_MAX + 1);
+        assert_eq!(nearest(&long, [long.as_str()]), None);
+        assert_eq!(nearest(&long[1..], [long.as_str()]), Some(long.as_str()));
     }
 }

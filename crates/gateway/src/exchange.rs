@@ -15,6 +15,9 @@ use crate::operation::Operation;
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
 
+/// Of each text in a record: clients choose some of it, and a thousand records are kept.
+const TEXT_BYTES_MAX: usize = 2 << 10;
+
 /// One request from its head to the end of its answer. It settles when dropped, wherever that happens: at the end of
 /// the body, in a handler whose client went away, or in a panic.
 #[derive(Debug)]
@@ -112,14 +115,14 @@ impl Drop for Exchange {
             return;
         }
         let mut record = Record::new(&self.id, self.started, self.operation.name());
-        record.model = std::mem::take(&mut self.model);
+        record.model = cut(std::mem::take(&mut self.model));
         record.target = self
             .target
             .as_ref()
             .map_or_else(String::new, |target| target.name().to_string());
-        record.reason = std::mem::take(&mut self.reason);
+        record.reason = cut(std::mem::take(&mut self.reason));
         record.status = self.status;
-        record.error = self.error.take();
+        record.error = self.error.take().map(cut);
         record.complete = self.complete;
         record.settle(&self.ledger);
         tracing::debug!(
@@ -135,4 +138,14 @@ impl Drop for Exchange {
         );
         shared.recent.push(record);
     }
+}
+
+/// At most [`TEXT_BYTES_MAX`], the memory of what is cut off included.
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }

@@ -24,6 +24,10 @@ const OK: HeaderValue = HeaderValue::from_static("0");
 /// A compression flag, then the length in big-endian.
 const ENVELOPE_BYTES: usize = 5;
 
+/// Of a refusal's text: clients in C++ and Python refuse an answer whose metadata exceed 8 KiB, and each byte can
+/// become three.
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
+
 /// Whether a request speaks gRPC: `application/grpc`, or with a codec such as `application/grpc+proto`.
 pub(crate) fn asked(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE) else {
@@ -149,13 +153,16 @@ fn head(payload: Payload) -> Response<Payload> {
     response
 }
 
-/// Everything outside space to `~`, and `%` itself, as `%XX` (the specification's `Percent-Encoded`).
+/// Everything outside space to `~`, and `%` itself, as `%XX` (the specification's `Percent-Encoded`); what is too long
+/// is cut.
 fn percent_encode(message: &str) -> String {
     const HEX: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];
-    let mut text = String::with_capacity(message.len());
-    for byte in message.bytes() {
+    let (shown, rest) = message.split_at(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+    let mark = if rest.is_empty() { "" } else { "…" };
+    let mut text = String::with_capacity(shown.len());
+    for byte in shown.bytes().chain(mark.bytes()) {
         if (b' '..=b'~').contains(&byte) && byte != b'%' {
             text.push(char::from(byte));
         } else {

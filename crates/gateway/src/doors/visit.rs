@@ -30,6 +30,9 @@ pub(super) struct Visit<'a> {
 /// Names that a "not found" lists before it says "and more".
 const NAMES_SHOWN: usize = 10;
 
+/// No registry has names this long: twice what a file name may have.
+const MODEL_BYTES_MAX: usize = 512;
+
 /// When to ask again for a target that is starting.
 const NOT_READY_RETRY: Duration = Duration::from_secs(1);
 
@@ -91,6 +94,12 @@ impl<'a> Visit<'a> {
     pub(super) fn choose(&mut self, model: &str) -> Result<Target, Failure> {
         self.exchange.mark(Stage::Parse);
         self.exchange.doing = Stage::Route;
+        if model.len() > MODEL_BYTES_MAX {
+            let bytes = model.len();
+            let message =
+                format!("`model` has {bytes} bytes, at most {MODEL_BYTES_MAX} are allowed");
+            return Err(ApiError::invalid(message).with_param("model").into());
+        }
         model.clone_into(&mut self.exchange.model);
         if let Some(key) = self.key {
             key.may_use(model)?;

@@ -65,6 +65,22 @@ fn a_refusal_is_headers_only_and_readable() {
 }
 
 #[test]
+fn a_long_refusal_fits_into_every_clients_metadata() {
+    for (message, bytes) in [
+        ("é".repeat(512), 3072),
+        ("é".repeat(5000), 3072 + 9),
+        (format!("x{}", "é".repeat(5000)), 1 + 511 * 6 + 9),
+    ] {
+        let reply = refusal(&ApiError::invalid(message));
+        let text = reply.response.headers()[GRPC_MESSAGE]
+            .to_str()
+            .expect("ASCII");
+        assert_eq!(text.len(), bytes);
+        assert_eq!(text.ends_with("%E2%80%A6"), bytes != 3072, "{text}");
+    }
+}
+
+#[test]
 fn grpc_is_told_by_its_content_type() {
     for (kind, expected) in [
         ("application/grpc", true),

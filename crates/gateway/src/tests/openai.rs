@@ -168,7 +168,8 @@ async fn a_refusal_survives_a_client_that_is_still_sending() {
 
 #[tokio::test]
 async fn a_process_that_is_starting_is_waited_for_by_name() {
-    let fields = json!({"models": ["m"], "process": {"command": ["server"]}});
+    let fields =
+        json!({"models": ["m"], "process": {"command": ["server", "--api-key", "secret"]}});
     let served = Served::start(&[upstream("llama", fields)]);
     assert!(
         served
@@ -276,4 +277,24 @@ async fn a_key_of_ours_stays_here() {
     for request in fake.requests() {
         assert!(!request.contains("sesame"), "{request}");
     }
+}
+
+#[tokio::test]
+async fn a_name_of_any_length_is_refused_and_not_kept() {
+    let served = Served::start(&[]);
+    for (name, status) in [("m".repeat(512), 404), ("é".repeat(300_000), 400)] {
+        let body = json!({ "model": name }).to_string();
+        let got = served.post("/v1/chat/completions", &body).await;
+        assert_eq!(got.status, status);
+        assert_eq!(got.json()["error"]["param"], "model");
+        let record = served.settled(got.request_id()).await;
+        assert!(record.model.len() <= 512);
+    }
+    // An error can repeat what the client sent, too.
+    let path = format!("/v1/models/{}", "é".repeat(10_000));
+    let got = served.get(&path.replace('é', "%C3%A9")).await;
+    assert_eq!(got.status, 404);
+    let record = served.settled(got.request_id()).await;
+    let error = record.error.as_deref().expect("an error");
+    assert!(error.len() <= (2 << 10) + 3 && error.ends_with('…'));
 }
