@@ -1,10 +1,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
-use base::{Clock, Deadline, Tasks};
+use base::{Clock, Deadline, TaskKind, Tasks};
 use parking_lot::Mutex;
 use protocol::BufferPool;
 use protocol::resource::{Resource, UpstreamKind};
@@ -18,6 +18,7 @@ use crate::listener::{Connections, Door, Listener};
 use crate::metrics::{Metrics, TargetMetrics};
 use crate::server::ModelServer;
 use crate::snapshot::Snapshot;
+use crate::upstream::SWEEP_EVERY;
 
 /// What the gateway is made of; everything it shares with the rest of the process comes in here.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     snapshot: ArcSwap<Snapshot>,
     /// Held while a snapshot is built and published, so that none is built on one that is being replaced.
     publishing: Mutex<()>,
+    /// Whether the idle connections of upstreams are looked after.
+    sweeping: AtomicBool,
 }
 
 impl Gateway {
@@ -83,6 +86,7 @@ impl Gateway {
             version: parts.version,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             publishing: Mutex::new(()),
+            sweeping: AtomicBool::new(false),
         })))
     }
 
@@ -113,7 +117,26 @@ impl Gateway {
 
     /// Serves a port until [`Gateway::drain`] or until the node stops. Returns at once.
     pub fn serve(&self, listener: Listener, door: Door) {
+        if !self.0.sweeping.swap(true, Ordering::Relaxed) {
+            self.sweep();
+        }
         self.0.connections.accept(self.clone(), listener, door);
+    }
+
+    /// Closes idle connections to upstreams in times without a request.
+    fn sweep(&self) {
+        let gateway = self.clone();
+        let work = async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let now = gateway.0.clock.now();
+                for upstream in gateway.snapshot().upstreams.values() {
+                    upstream.live.pool.sweep(now);
+                }
+            }
+        };
+        let tasks = &self.0.tasks;
+        tasks.spawn(TaskKind::UpstreamConnection, "idle connections", work);
     }
 
     /// Stops accepting, lets requests in flight finish, and closes their connections: HTTP/1.1 after its answer, h2
@@ -153,7 +176,7 @@ impl Gateway {
                     .spec
                     .process
                     .as_ref()
-                    .map(|process| process.command.clone()),
+                    .map(|process| process.command.iter().take(1).cloned().collect()),
             })
             .collect()
     }
@@ -181,6 +204,6 @@ pub struct UpstreamStatus {
     pub reason: String,
     pub in_flight: usize,
     pub idle_connections: usize,
-    /// The command of a managed process.
+    /// The program of a managed process, without its arguments: one of them may be a key.
     pub process: Option<Vec<String>>,
 }

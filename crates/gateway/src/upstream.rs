@@ -16,7 +16,7 @@ use protocol::resource::{Secret, UpstreamKind, UpstreamSpec};
 
 pub(crate) use address::Address;
 pub(crate) use connection::{Connection, RequestBody, SendError};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, SWEEP_EVERY};
 
 use crate::metrics::TargetMetrics;
 

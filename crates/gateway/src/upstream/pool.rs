@@ -8,6 +8,10 @@ use super::Connection;
 /// theirs after 5 s, and a request that meets the closing may have been read or not.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
+/// How often pools are looked through when no request does. Together with [`IDLE_MAX`] it bounds how long a socket that
+/// the upstream has closed stays open.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(3);
+
 /// Idle connections of one upstream, newest first: the rest grow old and are dropped, so the pool follows the load.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -25,28 +29,34 @@ impl Pool {
 
     /// The newest idle connection, if one is young enough. It may have been closed since: ask it.
     pub(crate) fn take(&self, now: Instant) -> Option<Connection> {
-        let mut idle = self.idle.lock();
-        let newest = idle.pop()?;
-        let young = newest
-            .idle_since()
-            .is_some_and(|since| now.saturating_duration_since(since) < IDLE_MAX);
-        if young {
-            return Some(newest);
+        let (newest, old);
+        {
+            let mut idle = self.idle.lock();
+            old = too_old(&mut idle, now);
+            newest = idle.pop();
         }
-        // The newest is too old, so all are.
-        let old = std::mem::take(&mut *idle);
-        drop(idle);
         drop(old);
-        None
+        newest
     }
 
     /// Keeps a connection whose last answer was read to its end; when full it is closed.
     pub(crate) fn give(&self, mut connection: Connection, now: Instant) {
         connection.rest(now);
-        let mut idle = self.idle.lock();
-        if idle.len() < self.idle_max {
-            idle.push(connection);
+        let old;
+        {
+            let mut idle = self.idle.lock();
+            old = too_old(&mut idle, now);
+            if idle.len() < self.idle_max {
+                idle.push(connection);
+            }
         }
+        drop(old);
+    }
+
+    /// Closes what has been idle too long: without a request nobody else looks.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let old = too_old(&mut self.idle.lock(), now);
+        drop(old);
     }
 
     pub(crate) fn clear(&self) {
@@ -56,5 +66,71 @@ impl Pool {
 
     pub(crate) fn idle(&self) -> usize {
         self.idle.lock().len()
+    }
+}
+
+/// The front of the pool that is not used again, to be closed once the lock is given up. Connections lie in the order
+/// in which they came to rest.
+fn too_old(idle: &mut Vec<Connection>, now: Instant) -> Vec<Connection> {
+    let old = idle.partition_point(|connection| {
+        connection
+            .idle_since()
+            .is_none_or(|since| now.saturating_duration_since(since) >= IDLE_MAX)
+    });
+    // An empty drain allocates nothing.
+    idle.drain(..old).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use base::Clock;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::upstream::Address;
+
+    async fn connections(count: usize) -> (TcpListener, Vec<Connection>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let address = Address::parse(&url).expect("a URL");
+        let mut opened = Vec::new();
+        for _ in 0..count {
+            opened.push(Connection::open(&address).await.expect("a backlog"));
+        }
+        (listener, opened)
+    }
+
+    #[tokio::test]
+    async fn a_trickle_keeps_one_connection_of_many() {
+        let (_listener, opened) = connections(3).await;
+        let start = Clock::manual().now();
+        let pool = Pool::new(10);
+        for connection in opened {
+            pool.give(connection, start);
+        }
+        let second = Duration::from_secs(1);
+        for step in 1..=8 {
+            let now = start + second * step;
+            let newest = pool.take(now).expect("used a second ago");
+            pool.give(newest, now);
+            let expected = if now < start + IDLE_MAX { 3 } else { 1 };
+            assert_eq!(pool.idle(), expected, "after {step} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_empties_the_pool() {
+        let (_listener, opened) = connections(2).await;
+        let start = Clock::manual().now();
+        let pool = Pool::new(10);
+        let mut gap = Duration::ZERO;
+        for connection in opened {
+            pool.give(connection, start + gap);
+            gap += Duration::from_secs(1);
+        }
+        pool.sweep(start + IDLE_MAX);
+        assert_eq!(pool.idle(), 1);
+        pool.sweep(start + IDLE_MAX + gap);
+        assert_eq!(pool.idle(), 0);
     }
 }
