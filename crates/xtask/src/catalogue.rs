@@ -32,6 +32,18 @@ pub(crate) struct Entry {
     pub(crate) kapok_toml: Option<String>,
     /// For a Python package: what pip installs, and nothing else.
     pub(crate) pip: Option<String>,
+    /// The wheels that pip may install for it, and no others.
+    #[serde(default)]
+    pub(crate) wheels: Vec<Wheel>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wheel {
+    /// Which Pythons and machines it is for; for the reader, as pip decides by the checksum.
+    #[expect(dead_code, reason = "says to the reader what the checksum is of")]
+    tag: String,
+    pub(crate) sha256: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -153,10 +165,14 @@ impl Entry {
                 "path `{path}` must stay inside the entry's folder"
             );
             ensure!(
-                sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_hexdigit()),
+                is_sha256(sha256),
                 "sha256 of `{path}` must be 64 hex digits"
             );
         }
+        ensure!(
+            self.wheels.iter().all(|wheel| is_sha256(&wheel.sha256)),
+            "sha256 of a wheel must be 64 hex digits"
+        );
         ensure!(
             self.files.iter().all(|file| !file.sources.is_empty()),
             "a file without a source"
@@ -165,8 +181,16 @@ impl Entry {
             (self.kind == Kind::Python) == self.pip.is_some(),
             "`pip` belongs to kind `python`, and only there"
         );
+        ensure!(
+            self.pip.is_some() != self.wheels.is_empty(),
+            "`pip` needs the checksums of its `wheels`, and nothing else has any"
+        );
         Ok(())
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn is_plain(part: &str) -> bool {
@@ -193,6 +217,24 @@ mod tests {
             assert!(catalogue.entry(name).is_ok(), "{name}");
         }
         assert!(catalogue.entry("nothing").is_err());
+    }
+
+    #[test]
+    fn what_pip_installs_has_checksums() {
+        let python = |rest: &str| {
+            format!(
+                "[[entry]]\nname = \"p\"\nkind = \"python\"\nlicence = \"MIT\"\nabout = \"x\"\npip = \"p==1\"\n{rest}"
+            )
+        };
+        let wheel = |sha256: &str| {
+            python(&format!(
+                "wheels = [{{ tag = \"any\", sha256 = \"{sha256}\" }}]\n"
+            ))
+        };
+        assert!(Catalogue::parse(&wheel(&"0".repeat(64))).is_ok());
+        for wrong in [python(""), python("wheels = []\n"), wheel("abc")] {
+            assert!(Catalogue::parse(&wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,12 +8,13 @@ mod magika;
 mod report;
 mod server;
 
+use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::catalogue::Catalogue;
 use crate::fetch::{self, Store};
@@ -98,6 +99,8 @@ struct Parts {
     repository: PathBuf,
     /// Configuration, log and samples of this run.
     scratch: PathBuf,
+    /// Held as long as the demo works in `scratch`.
+    _lock: File,
     ort: PathBuf,
     xllamacpp: String,
 }
@@ -125,13 +128,16 @@ fn prepare(options: &Options) -> Result<Parts> {
     } else {
         &options.profile
     };
-    let pip = catalogue.entry("xllamacpp")?.pip.clone();
-    let xllamacpp = pip.context("`xllamacpp` in models.toml has no `pip`")?;
-    let python = setup::venv(&store.dir().join("venv"), &[Install::package(&xllamacpp)])?;
+    let xllamacpp = catalogue.entry("xllamacpp")?;
+    let requirements = store.dir().join("files/xllamacpp.txt");
+    let install = Install::verified(xllamacpp, &requirements)?;
+    let python = {
+        let _lock = store.lock()?;
+        setup::venv(&store.dir().join("venv"), &[install])?
+    };
     let chat = catalogue.entry(CHAT_MODEL)?;
     let file = chat.files_here().next().context("no chat model file")?;
-    let scratch = target().join("demo");
-    std::fs::create_dir_all(&scratch)?;
+    let (scratch, lock) = scratch(&target())?;
     Ok(Parts {
         binary: target().join(folder).join("kapok"),
         python,
@@ -140,8 +146,34 @@ fn prepare(options: &Options) -> Result<Parts> {
         ort: fetch::ort_library(&catalogue, &store)?,
         store,
         scratch,
-        xllamacpp,
+        _lock: lock,
+        xllamacpp: xllamacpp.pip.clone().unwrap_or_default(),
     })
+}
+
+/// More demos at once than this are a mistake.
+const DEMOS_MAX: u32 = 16;
+
+/// The first of `demo`, `demo-2`, … that no other demo works in, and the lock that keeps it ours.
+fn scratch(target: &Path) -> Result<(PathBuf, File)> {
+    for number in 1..=DEMOS_MAX {
+        let name = match number {
+            1 => "demo".to_owned(),
+            number => format!("demo-{number}"),
+        };
+        let dir = target.join(name);
+        std::fs::create_dir_all(&dir)?;
+        let lock = File::create(dir.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => return Ok((dir, lock)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+    bail!(
+        "{DEMOS_MAX} demos run from this checkout already (locks in {}): stop one",
+        target.join("demo*/lock").display()
+    )
 }
 
 /// Links to the demo's models: the cache may hold more than is served here.
@@ -211,4 +243,21 @@ fn serve(server: &mut Kapok) -> Result<()> {
     ensure!(process::interrupted(), "kapok ended");
     eprintln!("stopping");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn demos_at_once_work_in_folders_of_their_own() {
+        let target = tempfile::tempdir().unwrap();
+        let (first, lock) = scratch(target.path()).unwrap();
+        let (second, _other) = scratch(target.path()).unwrap();
+        assert_eq!(first, target.path().join("demo"));
+        assert_eq!(second, target.path().join("demo-2"));
+        drop(lock);
+        let (again, _lock) = scratch(target.path()).unwrap();
+        assert_eq!(again, first);
+    }
 }

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::fetch::hex;
+use crate::catalogue::Entry;
+use crate::fetch::{hex, write_text};
 use crate::process::{output, run};
 use crate::workspace::env;
 
@@ -57,11 +58,15 @@ pub(crate) struct Install {
 }
 
 impl Install {
-    pub(crate) fn package(requirement: &str) -> Self {
-        Self {
-            args: vec!["--no-deps".to_owned(), requirement.to_owned()],
-            pins: requirement.to_owned(),
-        }
+    /// One package from the catalogue: pip refuses what has another checksum. Writes the requirements to `file`.
+    pub(crate) fn verified(entry: &Entry, file: &Path) -> Result<Self> {
+        let requirement = entry.pip.as_ref();
+        let requirement = requirement.with_context(|| format!("`{}` has no `pip`", entry.name))?;
+        let hashes = entry.wheels.iter();
+        let hashes = hashes.map(|wheel| format!(" --hash=sha256:{}", wheel.sha256));
+        let text = format!("{requirement}{}\n", hashes.collect::<String>());
+        write_text(file, &text)?;
+        Self::file(file, &["--require-hashes", "--no-deps"])
     }
 
     pub(crate) fn packages(requirements: &[&str]) -> Self {
@@ -115,4 +120,27 @@ pub(crate) fn venv(dir: &Path, installs: &[Install]) -> Result<PathBuf> {
     }
     fs::write(stamp_path, stamp)?;
     Ok(python)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Catalogue;
+
+    #[test]
+    fn the_language_models_server_is_installed_by_checksum_only() {
+        let catalogue = Catalogue::read(&crate::workspace::root()).unwrap();
+        let entry = catalogue.entry("xllamacpp").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("xllamacpp.txt");
+        let install = Install::verified(entry, &file).unwrap();
+        assert!(install.args.iter().any(|arg| arg == "--require-hashes"));
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("xllamacpp=="), "{text}");
+        assert_eq!(text.matches("--hash=sha256:").count(), entry.wheels.len());
+        assert!(
+            install.pins.contains(&text),
+            "a new checksum makes a new environment"
+        );
+    }
 }
