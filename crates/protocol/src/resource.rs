@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
+mod alias;
 mod locate;
 mod parse;
 mod secret;
@@ -17,6 +18,7 @@ mod tests;
 mod validate;
 
 pub use crate::file_error::FileError as ResourceError;
+pub use alias::Alias;
 pub use parse::{fuzz_resource_yaml, parse_documents};
 pub use secret::Secret;
 pub use validate::Problem;
@@ -87,9 +89,10 @@ pub struct NodeSpec {
     pub listen: SocketAddr,
     /// Admin API and metrics.
     pub admin: SocketAddr,
-    /// Triton's extra ports (gRPC, metrics), for clients that expect them; null switches one off.
-    pub grpc_alias: Option<SocketAddr>,
-    pub metrics_alias: Option<SocketAddr>,
+    /// Triton's extra ports (gRPC, metrics), for clients that expect them; null switches one off, absent means beside
+    /// the public port when that is Triton's own.
+    pub grpc_alias: Alias,
+    pub metrics_alias: Alias,
     /// Folders in Triton's layout: `<repo>/<model>/<version>/model.onnx`.
     pub model_repositories: Vec<PathBuf>,
     /// Largest request body, compressed or not. Triton's default is 64 MiB.
@@ -109,8 +112,8 @@ impl Default for NodeSpec {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             admin: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            grpc_alias: None,
-            metrics_alias: None,
+            grpc_alias: Alias::Auto,
+            metrics_alias: Alias::Auto,
             model_repositories: Vec::new(),
             body_bytes_max: 64 << 20,
             // openai-python's own default is ten minutes.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use protocol::resource::{Resource, Spec, UpstreamSpec};
+use protocol::resource::{Alias, NodeSpec, Resource, Spec, UpstreamSpec};
 use serde_json::json;
 
 use super::{Environment, named, node_mut, upstream_mut};
@@ -47,22 +47,37 @@ pub(super) fn from_flags(resources: &mut Vec<Resource>, args: &UpArgs) -> Outcom
     }
     node.listen = args.listen.unwrap_or(node.listen);
     node.admin = args.admin.unwrap_or(node.admin);
-    let ip = node.listen.ip();
-    let beside = |port| Some(SocketAddr::new(ip, port));
-    let (grpc, metrics) = TRITON_PORTS;
-    match args.triton_ports {
-        Some(Switch::Off) => (node.grpc_alias, node.metrics_alias) = (None, None),
-        None if node.listen.port() != TRITON_HTTP_PORT => {}
-        // An alias that the file places somewhere else stays there.
-        None | Some(Switch::On) => {
-            node.grpc_alias = node.grpc_alias.or_else(|| beside(grpc));
-            node.metrics_alias = node.metrics_alias.or_else(|| beside(metrics));
+    for alias in [&mut node.grpc_alias, &mut node.metrics_alias] {
+        match args.triton_ports {
+            Some(Switch::Off) => *alias = Alias::Off,
+            // An alias that the file places somewhere stays there.
+            Some(Switch::On) if *alias == Alias::Off => *alias = Alias::Auto,
+            Some(Switch::On) | None => {}
         }
     }
     for shorthand in &args.upstream {
         upstream(resources, shorthand)?;
     }
     Ok(())
+}
+
+/// Places the aliases that nobody has placed or switched off, once the public address is final.
+pub(super) fn choose_aliases(node: &mut NodeSpec, switch: Option<Switch>) {
+    let wanted = switch == Some(Switch::On) || node.listen.port() == TRITON_HTTP_PORT;
+    let ip = node.listen.ip();
+    let (grpc, metrics) = TRITON_PORTS;
+    for (alias, port) in [
+        (&mut node.grpc_alias, grpc),
+        (&mut node.metrics_alias, metrics),
+    ] {
+        if *alias == Alias::Auto {
+            *alias = if wanted {
+                Alias::At(SocketAddr::new(ip, port))
+            } else {
+                Alias::Off
+            };
+        }
+    }
 }
 
 /// `NAME=URL`: a new upstream, or another URL for one that the file describes.

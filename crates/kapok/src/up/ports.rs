@@ -32,8 +32,8 @@ impl Ports {
                 Some(node.admin),
                 "take another with --admin ADDR",
             ),
-            (Door::Grpc, node.grpc_alias, NO_ALIASES),
-            (Door::Metrics, node.metrics_alias, NO_ALIASES),
+            (Door::Grpc, node.grpc_alias.address(), NO_ALIASES),
+            (Door::Metrics, node.metrics_alias.address(), NO_ALIASES),
         ];
         let mut ports = Vec::new();
         for (door, addr, hint) in wanted {
@@ -98,6 +98,8 @@ fn name(door: Door) -> &'static str {
 mod tests {
     use std::net::TcpListener;
 
+    use protocol::resource::Alias;
+
     use super::*;
 
     fn free() -> SocketAddr {
@@ -121,8 +123,8 @@ mod tests {
             let node = NodeSpec {
                 listen: pick(0),
                 admin: pick(1),
-                grpc_alias: Some(pick(2)),
-                metrics_alias: Some(pick(3)),
+                grpc_alias: Alias::At(pick(2)),
+                metrics_alias: Alias::At(pick(3)),
                 ..NodeSpec::default()
             };
             let failure = Ports::open(&node).expect_err(switch);

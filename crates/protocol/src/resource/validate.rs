@@ -83,8 +83,8 @@ fn is_letter_or_digit(byte: u8) -> bool {
 fn node(spec: &NodeSpec, found: &mut Findings) {
     let ports = [
         ("spec.admin", Some(spec.admin)),
-        ("spec.grpcAlias", spec.grpc_alias),
-        ("spec.metricsAlias", spec.metrics_alias),
+        ("spec.grpcAlias", spec.grpc_alias.address()),
+        ("spec.metricsAlias", spec.metrics_alias.address()),
     ];
     let mut taken = vec![spec.listen];
     for (path, address) in ports {
