@@ -41,7 +41,9 @@ impl Config {
         for setting in &args.set {
             set::apply(&mut resources, setting)?;
         }
+        shorthand::choose_aliases(node_mut(&mut resources), args.triton_ports);
         check(&resources)?;
+        check_admin(&mut resources)?;
         secret::look_up(&mut resources, environment)?;
         Ok(Self {
             file,
@@ -108,6 +110,22 @@ fn check(resources: &[Resource]) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The admin port shows every request's record and takes orders: others reach it only with a key.
+fn check_admin(resources: &mut Vec<Resource>) -> Outcome {
+    let opens_admin =
+        |resource: &Resource| matches!(&resource.spec, Spec::Key(key) if key.models.is_none());
+    let admin = node_mut(resources).admin;
+    if admin.ip().is_loopback() || resources.iter().any(opens_admin) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "the admin address `{admin}` is not loopback, and no `Key` guards it"
+    ))
+    .hint(
+        "bind it to loopback (--admin 127.0.0.1:8080), or add a `Key` without `models` to the file",
+    ))
 }
 
 /// Paths in a file are relative to the file, wherever kapok is started from.

@@ -146,7 +146,7 @@ fn tritons_ports_come_with_port_8000_and_can_be_switched() {
         let node = Config::load(&args, &variables(&[]))
             .expect("good flags")
             .node;
-        (node.grpc_alias, node.metrics_alias)
+        (node.grpc_alias.address(), node.metrics_alias.address())
     };
     let both = (
         Some(address("127.0.0.1:8001")),
@@ -156,6 +156,96 @@ fn tritons_ports_come_with_port_8000_and_can_be_switched() {
     assert_eq!(aliases("127.0.0.1:9000", None), (None, None));
     assert_eq!(aliases("127.0.0.1:9000", Some(Switch::On)), both);
     assert_eq!(aliases("127.0.0.1:8000", Some(Switch::Off)), (None, None));
+}
+
+#[test]
+fn an_alias_that_is_null_stays_off_and_one_with_an_address_stays_there() {
+    let (_folder, mut args) = file(
+        "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: node}\nspec:\n  grpcAlias: null\n  metricsAlias: \
+         127.0.0.1:7002\n",
+    );
+    let aliases = |args: &UpArgs| {
+        let node = Config::load(args, &variables(&[]))
+            .expect("a good file")
+            .node;
+        (node.grpc_alias.address(), node.metrics_alias.address())
+    };
+    let metrics = Some(address("127.0.0.1:7002"));
+    assert_eq!(aliases(&args), (None, metrics));
+    // A flag wins over the file, and `--set` over the flag.
+    args.triton_ports = Some(Switch::On);
+    assert_eq!(aliases(&args), (Some(address("127.0.0.1:8001")), metrics));
+    args.set = vec!["node.metricsAlias=null".to_owned()];
+    assert_eq!(aliases(&args), (Some(address("127.0.0.1:8001")), None));
+    args.triton_ports = Some(Switch::Off);
+    args.set = vec!["node.grpcAlias=127.0.0.1:7001".to_owned()];
+    assert_eq!(aliases(&args), (Some(address("127.0.0.1:7001")), None));
+}
+
+#[test]
+fn the_aliases_follow_the_public_address_wherever_it_was_set() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let empty = folder.path().join("empty.yaml");
+    fs::write(&empty, "").expect("the folder is ours");
+    let grpc = |listen: &str, setting: &str| {
+        let args = UpArgs {
+            config: Some(empty.clone()),
+            listen: Some(address(listen)),
+            set: vec![setting.to_owned()],
+            ..UpArgs::default()
+        };
+        let node = Config::load(&args, &variables(&[]))
+            .expect("good flags")
+            .node;
+        node.grpc_alias.address()
+    };
+    let moved_away = grpc("127.0.0.1:8000", "node.listen=127.0.0.1:9000");
+    assert_eq!(moved_away, None);
+    let moved_here = grpc("127.0.0.1:9000", "node.listen=127.0.0.2:8000");
+    assert_eq!(moved_here, Some(address("127.0.0.2:8001")));
+}
+
+#[test]
+fn the_admin_port_leaves_loopback_only_behind_a_key_for_everything() {
+    let key = |rest: &str| {
+        format!(
+            "apiVersion: kapok.dev/v1alpha1\nkind: Key\nmetadata: {{name: k}}\nspec: {{sha256: \"{}\"{rest}}}\n",
+            "ab".repeat(32)
+        )
+    };
+    let (everything, some) = (key(""), key(", models: [m]"));
+    for (text, admin, good) in [
+        ("", "127.0.0.1:8080", true),
+        ("", "[::1]:8080", true),
+        ("", "0.0.0.0:8080", false),
+        ("", "10.1.2.3:8080", false),
+        (some.as_str(), "0.0.0.0:8080", false),
+        (everything.as_str(), "0.0.0.0:8080", true),
+    ] {
+        let (_folder, mut args) = file(text);
+        args.admin = Some(address(admin));
+        let by_flag = Config::load(&args, &variables(&[]));
+        args.admin = None;
+        args.set = vec![format!("node.admin={admin}")];
+        let by_set = Config::load(&args, &variables(&[]));
+        for loaded in [by_flag, by_set] {
+            match loaded {
+                Ok(_) => assert!(good, "{admin} {text}"),
+                Err(failure) => {
+                    let said = failure.error.to_string();
+                    assert!(!good, "{said}");
+                    assert!(said.contains(admin), "{said}");
+                    assert_eq!(failure.exit, crate::exit::Exit::Usage);
+                    assert!(
+                        failure
+                            .hint
+                            .expect("a hint")
+                            .contains("--admin 127.0.0.1:8080")
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]
