@@ -42,10 +42,38 @@ async fn list(server: &ServerArgs, environment: &Environment) -> Outcome<Value> 
         .await?
         .json()?;
     let listed = client.get("/v1/models").await?.json()?;
-    Ok(merge(&index, &listed))
+    let upstreams = upstreams(server, environment).await;
+    Ok(merge(&index, &listed, &upstreams))
 }
 
-fn merge(index: &Value, listed: &Value) -> Value {
+/// Null when the admin port cannot be asked, or may be another server's.
+async fn upstreams(server: &ServerArgs, environment: &Environment) -> Value {
+    let public_named = server.url.is_some() || environment.url.is_some();
+    let admin_named = server.admin_url.is_some() || environment.admin_url.is_some();
+    if public_named && !admin_named {
+        return Value::Null;
+    }
+    // What it adds is the state of upstreams: the list is worth printing without.
+    let asked = async {
+        let admin = Client::admin(server, environment)?;
+        admin.get("/admin/v1/upstreams").await?.json()
+    };
+    asked.await.unwrap_or(Value::Null)
+}
+
+/// What is known of an upstream's models, and why they cannot be asked for. Nobody watches a server that kapok has not
+/// started, so that one is only listed.
+fn upstream_state(upstreams: &Value, name: &Value) -> (&'static str, Value) {
+    let mut all = upstreams.as_array().into_iter().flatten();
+    let upstream = all.find(|upstream| upstream["name"] == *name);
+    match upstream {
+        Some(upstream) if upstream["ready"] == false => ("UNAVAILABLE", upstream["reason"].clone()),
+        Some(upstream) if !upstream["process"].is_null() => ("READY", json!("")),
+        Some(_) | None => ("LISTED", json!("")),
+    }
+}
+
+fn merge(index: &Value, listed: &Value, upstreams: &Value) -> Value {
     let local: Vec<&Value> = index.as_array().into_iter().flatten().collect();
     let mut models: Vec<Value> = local
         .iter()
@@ -61,11 +89,12 @@ fn merge(index: &Value, listed: &Value) -> Value {
         .collect();
     for entry in listed["data"].as_array().into_iter().flatten() {
         if local.iter().all(|known| known["name"] != entry["id"]) {
+            let (state, reason) = upstream_state(upstreams, &entry["owned_by"]);
             models.push(json!({
                 "name": entry["id"],
                 "version": "",
-                "state": "READY",
-                "reason": "",
+                "state": state,
+                "reason": reason,
                 "from": entry["owned_by"],
             }));
         }
@@ -161,6 +190,7 @@ fn paint(style: Style, column: usize, cell: &str) -> String {
         (0, _) => style.strong(cell),
         (2, "READY") => style.good(cell),
         (2, "LOADING" | "UNLOADING") => style.warn(cell),
+        (2, "LISTED") => cell.to_owned(),
         (2, _) => style.bad(cell),
         _ => cell.to_owned(),
     }
@@ -187,15 +217,29 @@ mod tests {
         let listed = json!({"data": [
             {"id": "identity", "owned_by": "kapok"},
             {"id": "smollm2", "owned_by": "llama"},
+            {"id": "qwen", "owned_by": "vllm"},
+            {"id": "gpt", "owned_by": "far"},
         ]});
-        let document = merge(&index, &listed);
+        let upstreams = json!([
+            {"name": "llama", "ready": true, "reason": "", "process": ["llama-server"]},
+            {"name": "vllm", "ready": false, "reason": "its process ended", "process": ["vllm"]},
+            {"name": "far", "ready": true, "reason": "", "process": null},
+        ]);
+        let document = merge(&index, &listed, &upstreams);
         assert_eq!(
             short_table(&document, Style::new(false)),
             "MODEL     VERSION  STATE        FROM   REASON\n\
              identity  1        READY        local\n\
              broken    1        UNAVAILABLE  local  no file\n\
-             smollm2            READY        llama\n"
+             smollm2            READY        llama\n\
+             qwen               UNAVAILABLE  vllm   its process ended\n\
+             gpt                LISTED       far\n"
         );
+        let unknown = merge(&index, &listed, &Value::Null);
+        let states: Vec<String> = (2..5)
+            .map(|at| text(&unknown["models"][at]["state"]))
+            .collect();
+        assert_eq!(states, ["LISTED"; 3]);
     }
 
     #[test]
