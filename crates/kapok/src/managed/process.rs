@@ -4,14 +4,17 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use protocol::resource::ProcessSpec;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::output::Output;
 
 /// After its end: how long what it printed last may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Between two looks for what is left of the group.
+const REAP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether the kernel is asked to end the process when kapok is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +101,7 @@ impl Process {
         self.signal(Signal::KILL);
         // Whatever left the group can hold the streams open for ever.
         let _in_time = timeout(LAST_WORDS, self.output.log()).await;
+        let _all = timeout(LAST_WORDS, self.reap()).await;
         match status {
             Ok(status) => ended(status, self.output.last()),
             Err(error) => format!("its end cannot be observed: {error}"),
@@ -110,6 +114,19 @@ impl Process {
         if timeout(patience, self.exited()).await.is_err() {
             self.signal(Signal::KILL);
             self.exited().await;
+        }
+    }
+
+    /// As the first process of a container kapok inherits what its children leave behind, and only it can bury them.
+    async fn reap(&self) {
+        loop {
+            match waitpgid(self.group, WaitOptions::NOHANG) {
+                Ok(Some(_one)) => {}
+                // Killed, and not gone yet.
+                Ok(None) => sleep(REAP_PAUSE).await,
+                // No child of ours is in the group: everywhere but in a container that holds at once.
+                Err(_) => return,
+            }
         }
     }
 

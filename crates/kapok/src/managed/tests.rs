@@ -179,6 +179,21 @@ async fn what_a_process_starts_does_not_outlive_it() {
     fixture.tasks.drain(Duration::from_secs(30)).await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_a_process_leaves_behind_is_buried_when_kapok_is_the_first_of_a_container() {
+    // From here on this process inherits orphans, as the first process of a container does.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("Linux 3.4");
+    let fixture = Fixture::start("sleep 600 & echo $! >> $FOLDER/pids; exit 3", |_| {});
+    let left_behind = fixture.pids(1).await[0];
+    fixture
+        .report(1)
+        .await
+        .expect_err("it ended, and was reaped before that was told");
+    assert!(!alive(left_behind));
+    fixture.tasks.drain(Duration::from_secs(30)).await;
+}
+
 #[tokio::test]
 async fn the_reason_names_what_was_wrong() {
     let crash = Fixture::start(
