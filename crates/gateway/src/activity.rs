@@ -3,31 +3,40 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Whether anything is asked on one connection, and since when not.
+/// Whether anything is asked on one connection, and since when not; whether its client takes what it asked for.
 ///
 /// hyper has a time limit of its own for a request's head. It arms a timer for every request, and each one that is due
 /// before the runtime's next wakes the runtime's poller: measured, one write, one wake-up and half the context switches
-/// of a relayed request. This notes two moments instead, and the connection looks at them once in a while.
+/// of a relayed request. This notes a few moments instead, and the connection looks at them once in a while.
 #[derive(Debug, Clone)]
 pub(crate) struct Activity(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     in_flight: u32,
-    /// When the last request settled; when the connection opened, before the first.
+    /// Whether anything was ever asked.
+    asked: bool,
+    /// When the last request settled or the client last took bytes after a pause; before that, when the connection
+    /// opened.
     idle_since: Instant,
+    /// Since when bytes wait that the client's socket does not take.
+    blocked_since: Option<Instant>,
 }
 
 impl Activity {
     pub(crate) fn new(now: Instant) -> Self {
         Self(Arc::new(Mutex::new(State {
             in_flight: 0,
+            asked: false,
             idle_since: now,
+            blocked_since: None,
         })))
     }
 
     pub(crate) fn begin(&self) {
-        self.0.lock().in_flight += 1;
+        let mut state = self.0.lock();
+        state.in_flight += 1;
+        state.asked = true;
     }
 
     pub(crate) fn end(&self, now: Instant) {
@@ -36,13 +45,35 @@ impl Activity {
         state.idle_since = now;
     }
 
-    /// How long nothing has been asked; a head that is still arriving counts as nothing.
+    pub(crate) fn asked(&self) -> bool {
+        self.0.lock().asked
+    }
+
+    /// The client's socket takes no more for now.
+    pub(crate) fn blocked(&self, now: Instant) {
+        self.0.lock().blocked_since = Some(now);
+    }
+
+    pub(crate) fn unblocked(&self, now: Instant) {
+        let mut state = self.0.lock();
+        state.blocked_since = None;
+        state.idle_since = now;
+    }
+
+    /// How long nothing has been asked; a head that is still arriving counts as nothing. A connection is not idle while
+    /// its client has yet to take the end of an answer, which has settled by then.
     pub(crate) fn idle(&self, now: Instant) -> Duration {
         let state = self.0.lock();
-        if state.in_flight > 0 {
+        if state.in_flight > 0 || state.blocked_since.is_some() {
             Duration::ZERO
         } else {
             now.saturating_duration_since(state.idle_since)
         }
+    }
+
+    /// How long the client has taken nothing of what waits for it; none if nothing waits.
+    pub(crate) fn stalled(&self, now: Instant) -> Option<Duration> {
+        let since = self.0.lock().blocked_since?;
+        Some(now.saturating_duration_since(since))
     }
 }

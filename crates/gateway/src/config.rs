@@ -12,11 +12,19 @@ pub struct Config {
     /// How long a connection may be open without a request: before the first head is complete, and from an answer to the
     /// next complete head. nginx waits 60 s for a head and 75 s between requests.
     pub head_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits for it; then its connection is cut. nginx's
+    /// `send_timeout` is 60 s too.
+    pub send_timeout: Duration,
+    /// Request bodies in memory at a time, all together; a request beyond that is refused with 503.
+    pub body_bytes_total_max: usize,
     /// Connections open at a time, per listener; one more waits in the kernel's backlog.
     pub connections_max: usize,
     /// h2 streams at a time on one connection. gRPC clients share one connection among all their calls.
     pub streams_max: u32,
 }
+
+/// For all request bodies: a quarter of a small machine. A node that allows large bodies has room for eight.
+const BODY_BYTES_TOTAL: usize = 1 << 30;
 
 impl Default for Config {
     fn default() -> Self {
@@ -30,6 +38,8 @@ impl From<&NodeSpec> for Config {
             body_bytes_max: node.body_bytes_max,
             request_timeout: Duration::from_millis(node.request_timeout_ms),
             head_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+            body_bytes_total_max: BODY_BYTES_TOTAL.max(node.body_bytes_max.saturating_mul(8)),
             connections_max: 20_000,
             streams_max: 1024,
         }

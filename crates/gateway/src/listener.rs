@@ -1,9 +1,12 @@
+mod watched;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use base::TaskKind;
 use hyper::service::service_fn;
@@ -19,6 +22,8 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::gateway::Gateway;
 use crate::{Error, doors};
+
+use watched::Watched;
 
 /// What a port offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +83,13 @@ impl Listener {
 pub(crate) struct Connections {
     builder: auto::Builder<TokioExecutor>,
     head_timeout: Duration,
+    send_timeout: Duration,
     per_listener: u32,
     /// One per listener; a connection holds a permit while it is open.
     permits: Mutex<Vec<Arc<Semaphore>>>,
     stop: watch::Sender<bool>,
+    /// Accept loops that run.
+    accepting: watch::Sender<usize>,
 }
 
 impl Connections {
@@ -105,9 +113,11 @@ impl Connections {
         Self {
             builder,
             head_timeout: config.head_timeout,
+            send_timeout: config.send_timeout,
             per_listener: u32::try_from(config.connections_max).unwrap_or(u32::MAX >> 4),
             permits: Mutex::new(Vec::new()),
             stop: watch::Sender::new(false),
+            accepting: watch::Sender::new(0),
         }
     }
 
@@ -116,17 +126,52 @@ impl Connections {
         self.permits.lock().push(Arc::clone(&permits));
         let tasks = gateway.shared().tasks.clone();
         let name = format!("listener {}", door.name());
+        let accepting = Accepting::enter(&gateway);
         tasks.spawn(TaskKind::Listener, name, async move {
-            accept_loop(gateway, listener.0, door, permits).await;
+            accept_loop(&gateway, listener.0, door, permits).await;
+            drop(accepting);
             Ok(())
         });
+    }
+
+    /// Whether the node takes no more work.
+    pub(crate) fn draining(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Now and then: is the connection of any use still?
+    fn next_look(&self, activity: &Activity, now: Instant, closing: &mut Closing) -> Look {
+        let stalled = activity.stalled(now).unwrap_or_default();
+        if stalled >= self.send_timeout {
+            tracing::debug!("client takes nothing of its answer, connection cut");
+            return Look::End;
+        }
+        let patience = self.send_timeout - stalled;
+        let left = self.head_timeout.saturating_sub(activity.idle(now));
+        if *closing == Closing::Fresh {
+            *closing = Closing::Drain;
+            return Look::Close(left.min(patience));
+        }
+        if !left.is_zero() {
+            return Look::Again(left.min(patience));
+        }
+        if *closing == Closing::Idle {
+            return Look::End;
+        }
+        *closing = Closing::Idle;
+        Look::Close(GOODBYE)
     }
 
     /// True if every connection is closed before the time is up.
     pub(crate) async fn drain(&self, limit: Duration) -> bool {
         self.stop.send_replace(true);
+        let mut accepting = self.accepting.subscribe();
         let all = self.permits.lock().clone();
         let closed = async {
+            // First the backlogs: they need permits, and who waits for all of them holds the free ones back.
+            if accepting.wait_for(|running| *running == 0).await.is_err() {
+                return false;
+            }
             for permits in &all {
                 // All permits back means no connection left.
                 if permits.acquire_many(self.per_listener).await.is_err() {
@@ -139,9 +184,31 @@ impl Connections {
     }
 }
 
-async fn accept_loop(gateway: Gateway, listener: TcpListener, door: Door, permits: Arc<Semaphore>) {
+/// An accept loop that runs.
+struct Accepting(Gateway);
+
+impl Accepting {
+    fn enter(gateway: &Gateway) -> Self {
+        let accepting = &gateway.shared().connections.accepting;
+        accepting.send_modify(|running| *running += 1);
+        Self(gateway.clone())
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        let accepting = &self.0.shared().connections.accepting;
+        accepting.send_modify(|running| *running -= 1);
+    }
+}
+
+async fn accept_loop(
+    gateway: &Gateway,
+    listener: TcpListener,
+    door: Door,
+    permits: Arc<Semaphore>,
+) {
     let shared = gateway.shared();
-    let open = shared.metrics.connections(door.name());
     let mut stop = shared.connections.stop.subscribe();
     loop {
         let next = async {
@@ -151,10 +218,10 @@ async fn accept_loop(gateway: Gateway, listener: TcpListener, door: Door, permit
         // Cancel-safe: a permit is returned when dropped, accept loses no connection, and the other two only read a flag.
         let (accepted, permit) = tokio::select! {
             next = next => next,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
             () = shared.tasks.stopped() => {
                 shared.connections.stop.send_replace(true);
-                return;
+                break;
             }
         };
         let (stream, peer) = match accepted {
@@ -167,25 +234,53 @@ async fn accept_loop(gateway: Gateway, listener: TcpListener, door: Door, permit
         };
         // The semaphore is never closed.
         let Ok(permit) = permit else { return };
-        open.inc();
-        let open = Open {
-            gauge: open.clone(),
-            _permit: permit,
-        };
-        let served = serve(gateway.clone(), stream, door);
-        let name = format!("connection {peer}");
-        shared.tasks.spawn(TaskKind::Connection, name, async move {
-            served.await;
-            drop(open);
-            Ok(())
-        });
+        start(gateway, stream, peer, Open::new(gateway, door, permit));
     }
+    // Closing the port would reset what the kernel has accepted for us. Without tokio, which only knows of connections
+    // that its poller has seen.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
+        && let Ok((stream, peer)) = listener.accept()
+    {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            start(gateway, stream, peer, Open::new(gateway, door, permit));
+        }
+    }
+}
+
+fn start(gateway: &Gateway, stream: TcpStream, peer: SocketAddr, open: Open) {
+    let served = serve(gateway.clone(), stream, open.door);
+    let name = format!("connection {peer}");
+    let tasks = &gateway.shared().tasks;
+    tasks.spawn(TaskKind::Connection, name, async move {
+        served.await;
+        drop(open);
+        Ok(())
+    });
 }
 
 /// An open connection's place in the counts.
 struct Open {
+    door: Door,
     gauge: telemetry::metrics::Gauge,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(gateway: &Gateway, door: Door, permit: OwnedSemaphorePermit) -> Self {
+        let gauge = gateway.shared().metrics.connections(door.name());
+        gauge.inc();
+        Self {
+            door,
+            gauge,
+            _permit: permit,
+        }
+    }
 }
 
 impl Drop for Open {
@@ -201,55 +296,81 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
     }
     let connections = &gateway.shared().connections;
     let clock = &gateway.shared().clock;
-    let activity = Activity::new(clock.now());
+    let opened = clock.now();
+    let activity = Activity::new(opened);
+    let socket = Watched::new(stream, activity.clone(), clock.clone());
     let service =
         service_fn(|request| doors::handle(gateway.clone(), activity.clone(), request, door));
     let mut connection = pin!(
         connections
             .builder
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(socket), service)
     );
     let gate = Gate::new();
-    let mut look = pin!(sleep(connections.head_timeout));
+    let look_every = connections.head_timeout.min(connections.send_timeout);
+    let mut look = pin!(sleep(look_every));
     let mut stop = connections.stop.subscribe();
     let mut closing = Closing::No;
     loop {
+        let served = poll_fn(|cx| {
+            let polled = gate.poll(cx, |cx| connection.as_mut().poll(cx));
+            match polled {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if closing == Closing::Fresh && activity.asked() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
         // Cancel-safe: all three are polled again where they were; nothing is taken out of them.
         tokio::select! {
             biased;
-            ended = poll_fn(|cx| gate.poll(cx, |cx| connection.as_mut().poll(cx))) => {
+            served = served => {
+                let Some(ended) = served else {
+                    closing = Closing::Drain;
+                    connection.as_mut().graceful_shutdown();
+                    continue;
+                };
                 if let Err(error) = ended {
                     tracing::debug!(error = base::chain(error.as_ref()), "connection ended early");
                 }
                 return;
             }
             _ = stop.wait_for(|stop| *stop), if closing == Closing::No => {
-                closing = Closing::Drain;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = look.as_mut() => {
-                let idle = activity.idle(clock.now());
-                let left = connections.head_timeout.saturating_sub(idle);
-                if left.is_zero() && closing == Closing::Idle {
-                    return;
-                }
-                let wait = if left.is_zero() {
-                    closing = Closing::Idle;
+                let age = clock.now().saturating_duration_since(opened);
+                let left = FIRST_HEAD.saturating_sub(age);
+                if activity.asked() || left.is_zero() {
+                    closing = Closing::Drain;
                     connection.as_mut().graceful_shutdown();
-                    GOODBYE
                 } else {
-                    left
-                };
-                look.set(sleep(wait));
+                    closing = Closing::Fresh;
+                    look.set(sleep(left));
+                }
+            }
+            () = look.as_mut() => match connections.next_look(&activity, clock.now(), &mut closing) {
+                Look::End => return,
+                Look::Close(wait) => {
+                    connection.as_mut().graceful_shutdown();
+                    look.set(sleep(wait));
+                }
+                Look::Again(wait) => look.set(sleep(wait)),
             }
         }
     }
+}
+
+/// What is to be done about a connection that was looked at.
+enum Look {
+    Again(Duration),
+    /// No more requests, and another look.
+    Close(Duration),
+    End,
 }
 
 /// Why a connection takes no more requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     No,
+    /// The node stops, and the first request may be on its way: hyper would close without reading it.
+    Fresh,
     /// The node stops: what runs may finish.
     Drain,
     /// Nobody has asked anything for too long.
@@ -258,3 +379,6 @@ enum Closing {
 
 /// For an idle h2 client to take note of GOAWAY, and for half a head to be given up.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// For the first head of a connection that was opened just before the node stops.
+const FIRST_HEAD: Duration = Duration::from_secs(1);

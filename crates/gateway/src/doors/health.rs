@@ -30,7 +30,7 @@ pub(super) fn live(call: &Call) -> Reply {
     }
 }
 
-/// Whether every model that should be loaded is, and every managed process takes requests.
+/// Whether every model that should be loaded is, every managed process takes requests, and the node is to go on.
 pub(super) fn ready(
     exchange: &Exchange,
     snapshot: &Snapshot,
@@ -52,7 +52,8 @@ pub(super) fn ready(
 }
 
 pub(super) fn is_ready(exchange: &Exchange, snapshot: &Snapshot) -> bool {
-    exchange.gateway.shared().models.ready()
+    !exchange.gateway.shared().connections.draining()
+        && exchange.gateway.shared().models.ready()
         && snapshot.upstreams.values().all(|upstream| upstream.ready())
 }
 
@@ -68,6 +69,13 @@ fn waiting(exchange: &Exchange, snapshot: &Snapshot) -> Vec<Waiting> {
             reason: upstream.reason(),
         })
         .collect();
+    if exchange.gateway.shared().connections.draining() {
+        waiting.push(Waiting {
+            kind: "node",
+            name: String::new(),
+            reason: "the node is stopping".to_owned(),
+        });
+    }
     if models.ready() {
         return waiting;
     }

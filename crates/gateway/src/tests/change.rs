@@ -87,6 +87,69 @@ async fn draining_finishes_what_runs_and_closes_the_rest() {
 }
 
 #[tokio::test]
+async fn what_the_kernel_had_accepted_is_served_before_the_port_closes() {
+    let served = Served::start(&[]);
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let (listener, addr) = Gateway::bind(any).expect("a port");
+    let mut ready = super::Client::connect(addr).await;
+    ready.send("GET", "/health/ready", "", b"").await;
+    let mut busy = super::Client::connect(addr).await;
+    busy.send("GET", "/v2", "", b"").await;
+    let mut late = super::Client::connect(addr).await;
+    let mut silent = super::Client::connect(addr).await;
+    // On one thread nothing of it runs before the drain begins.
+    served.gateway.serve(listener, Door::Public);
+    let (drained, ()) = tokio::join!(served.drain(), async {
+        let got = ready.answer().await;
+        assert_eq!(got.status, 503);
+        assert!(got.text().contains("the node is stopping"), "{got:?}");
+        assert_eq!(busy.answer().await.status, 200);
+        late.send("GET", "/v2", "", b"").await;
+        assert_eq!(late.answer().await.status, 200);
+        for client in [&mut ready, &mut busy, &mut late, &mut silent] {
+            assert!(client.closed().await);
+        }
+    });
+    assert!(drained);
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_is_cut_and_frees_the_upstream() {
+    let config = crate::Config {
+        send_timeout: std::time::Duration::from_millis(100),
+        ..crate::Config::default()
+    };
+    let served = Served::with(config, &[]);
+    // More than two sockets can hold.
+    let bytes = 64 << 20;
+    let mut endless = format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n").into_bytes();
+    endless.resize(endless.len() + bytes, b'x');
+    let fake = FakeUpstream::start(&served.tasks, vec![vec![Step::Send(endless)]]).await;
+    let fields = json!({"url": fake.url(), "idleTimeoutMs": IDLE_MS});
+    served
+        .gateway
+        .publish(&[upstream("up", fields)])
+        .expect("good resources");
+    let mut stuck = served.client().await;
+    let headers = "x-request-id: stuck\r\n";
+    stuck
+        .send(
+            "POST",
+            "/v1/chat/completions",
+            headers,
+            b"{\"model\":\"m\"}",
+        )
+        .await;
+    let record = served.settled("stuck").await;
+    assert!(!record.complete);
+    eventually("the upstream is free", || {
+        served.gateway.upstreams()[0].in_flight == 0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_connection_without_requests_is_closed_and_one_with_is_not() {
     let config = crate::Config {
         head_timeout: std::time::Duration::from_millis(50),
