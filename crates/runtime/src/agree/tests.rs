@@ -17,8 +17,12 @@ fn close_numbers_and_equal_directions_agree() {
         (&[1.0, 2.0][..], &[1.0, 2.0][..], true),
         (&[1.0, 2.0], &[1.005, 2.01], true),
         (&[0.0, 0.0], &[0.0005, -0.0005], true),
+        // A direction needs more numbers than these.
+        (&[1.0, 2.0, 3.0], &[1.1, 2.1, 3.1], false),
+        (&[0.9], &[0.1], false),
         // Each element is off, the direction is not: a quantised model.
-        (&[1.0, 2.0, 3.0], &[1.1, 2.1, 3.1], true),
+        (&[1.0; 16], &[1.1; 16], true),
+        (&[1.0; 15], &[1.1; 15], false),
         (&[1.0, 2.0], &[2.0, 1.0], false),
         (&[1.0, 2.0], &[-1.0, -2.0], false),
         (&[0.0, 0.0], &[1.0, 1.0], false),
@@ -29,6 +33,22 @@ fn close_numbers_and_equal_directions_agree() {
     ] {
         let found = compare(&[floats(reference)], &[floats(other)], &strict);
         assert_eq!(found.agrees, agrees, "{reference:?} {other:?}: {found:?}");
+    }
+}
+
+#[test]
+fn labels_agree_only_when_they_are_the_same() {
+    let labels = |values: Vec<i64>| {
+        Tensor::from_elements("y", DataType::Int64, vec![values.len()], values).expect("as many")
+    };
+    for (reference, other, agrees) in [
+        (vec![1], vec![7], false),
+        (vec![7], vec![7], true),
+        (vec![900; 32], vec![905; 32], false),
+    ] {
+        let (reference, other) = ([labels(reference)], [labels(other)]);
+        let found = compare(&reference, &other, &Agree::default());
+        assert_eq!(found.agrees, agrees, "{reference:?} {other:?}");
     }
 }
 
