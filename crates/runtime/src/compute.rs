@@ -142,6 +142,8 @@ impl Shared {
             let fits = |job: &mut Job| job.cores <= free;
             let Some(job) = state.queue.pop_front_if(fits) else {
                 if state.stopping && state.queue.is_empty() {
+                    // Who waited for the last job to fit has slept through the end.
+                    self.wake.notify_all();
                     return;
                 }
                 self.wake.wait(&mut state);

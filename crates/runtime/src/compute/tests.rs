@@ -73,3 +73,16 @@ async fn the_queue_is_bounded() {
     assert_eq!(pool.submit(1, || ()), Err(Refused::Full));
     release.send(()).expect("held");
 }
+
+#[tokio::test]
+async fn every_thread_ends_when_the_last_work_had_to_wait_for_cores() {
+    let pool = ComputePool::start(2).expect("starts");
+    let shared = Arc::downgrade(&pool.0.shared);
+    let (release, hold) = mpsc::sync_channel::<()>(0);
+    pool.submit(1, move || hold.recv().expect("released"))
+        .expect("room");
+    pool.submit(2, || ()).expect("room");
+    drop(pool);
+    release.send(()).expect("held");
+    until("all threads ended", || shared.strong_count() == 0).await;
+}
