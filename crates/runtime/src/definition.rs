@@ -70,6 +70,12 @@ impl Definition {
             .unwrap_or_default()
     }
 
+    /// The batch size as written; what is filled in for a model without one is no limit of the model.
+    pub(crate) fn rows_max(&self) -> Option<usize> {
+        let written = self.file.as_ref()?.config.max_batch_size;
+        usize::try_from(written).ok().filter(|rows| *rows > 0)
+    }
+
     /// What cannot be served whatever the model turns out to be; said before an engine spends time on it.
     fn check(&self) -> Result<(), String> {
         let Some(file) = &self.file else {

@@ -16,11 +16,30 @@ use crate::error::Error;
 use crate::join::join_all;
 use crate::model::Model;
 
-/// Texts tokenised in one go: a few milliseconds on one core.
+/// Texts tokenised in one go, and their bytes: some milliseconds on one core.
 const TEXTS_PER_JOB: usize = 64;
+const BYTES_PER_JOB: usize = 256 << 10;
 
-/// Embeds every input. Cancel-safe, as its calls are.
+/// Embeds every input, and books the request. Cancel-safe, as its calls are.
 pub(crate) async fn embed(
+    model: &Arc<Model>,
+    place: Place<'_>,
+    request: EmbedRequest,
+) -> Result<(Embeddings, Timing), Error> {
+    let attempt = model.statistics.begin(place.clock);
+    match admitted(model, place, request).await {
+        Ok((embeddings, timing)) => {
+            attempt.success(&timing);
+            Ok((embeddings, timing))
+        }
+        Err(error) => {
+            attempt.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+async fn admitted(
     model: &Arc<Model>,
     place: Place<'_>,
     request: EmbedRequest,
@@ -32,17 +51,19 @@ pub(crate) async fn embed(
         );
         return Err(Error::request("model", message));
     };
-    if request.dimensions == Some(0) {
-        return Err(Error::request(
-            "dimensions",
-            "`dimensions` must be at least 1",
-        ));
-    }
+    pipeline.check_dimensions(request.dimensions)?;
+    // Before any work: whoever finds no lane later would have been tokenised for nothing.
+    let Ok(_place) = model.embeds.try_acquire() else {
+        return Err(Error::QueueFull {
+            model: model.name.clone(),
+            waiting: model.embeds_max.saturating_sub(model.lanes),
+        });
+    };
     let arrived = place.clock.now();
     let sequences = tokenise(model, pipeline, place, request.inputs).await?;
     let tokenised = place.clock.now();
     let tokens = sequences.iter().map(Sequence::len).sum();
-    let rounds = batches::split(&sequences);
+    let rounds = batches::split(&sequences, pipeline.form());
     let work = Mutex::new(rounds.into_iter());
     let done = Mutex::new((vec![Vec::new(); sequences.len()], Timing::default()));
     // As many at a time as there are lanes: one request never fills the queue against the others.
@@ -51,9 +72,10 @@ pub(crate) async fn embed(
             let Some(rows) = work.lock().next() else {
                 return Ok::<(), Error>(());
             };
-            let batch = Batch::pad(rows.iter().map(|row| &sequences[*row]), pipeline.pad());
+            let batch = pipeline.batch(rows.iter().map(|row| &sequences[*row]));
             let (vectors, timing) =
                 run(model, pipeline, place, (batch, request.dimensions)).await?;
+            model.statistics.executed(rows.len(), &timing, place.clock);
             let mut done = done.lock();
             for (row, vector) in rows.into_iter().zip(vectors) {
                 done.0[row] = vector;
@@ -82,10 +104,7 @@ async fn tokenise(
     inputs: EmbedInputs,
 ) -> Result<Vec<Sequence>, Error> {
     let inputs = Arc::new(inputs);
-    let count = match inputs.as_ref() {
-        EmbedInputs::Texts(texts) => texts.len(),
-        EmbedInputs::Tokens(tokens) => tokens.len(),
-    };
+    let count = len(&inputs);
     let mut sequences = Vec::with_capacity(count);
     while sequences.len() < count {
         if place.deadline.passed(place.clock.now()) {
@@ -94,7 +113,7 @@ async fn tokenise(
                 place: "while tokenising for a call",
             });
         }
-        let range = sequences.len()..count.min(sequences.len() + TEXTS_PER_JOB);
+        let range = sequences.len()..job_end(&inputs, sequences.len());
         let (encoder, inputs) = (pipeline.encoder(), Arc::clone(&inputs));
         let encode = move || -> Result<Vec<Sequence>, Error> {
             let one = |index: usize| match inputs.as_ref() {
@@ -115,6 +134,32 @@ async fn tokenise(
     Ok(sequences)
 }
 
+fn len(inputs: &EmbedInputs) -> usize {
+    match inputs {
+        EmbedInputs::Texts(texts) => texts.len(),
+        EmbedInputs::Tokens(tokens) => tokens.len(),
+    }
+}
+
+/// Where the job that begins with `first` ends; it has one text at least.
+fn job_end(inputs: &EmbedInputs, first: usize) -> usize {
+    let bytes = |index: usize| match inputs {
+        EmbedInputs::Texts(texts) => texts[index].len(),
+        EmbedInputs::Tokens(tokens) => size_of_val(tokens[index].as_slice()),
+    };
+    let last = len(inputs).min(first.saturating_add(TEXTS_PER_JOB));
+    let mut end = first;
+    let mut sum = 0_usize;
+    while end < last {
+        sum = sum.saturating_add(bytes(end));
+        if end > first && sum > BYTES_PER_JOB {
+            break;
+        }
+        end += 1;
+    }
+    end
+}
+
 /// One sub-batch: a call like any other, whose outputs are pooled where they were computed.
 async fn run(
     model: &Arc<Model>,
@@ -122,8 +167,6 @@ async fn run(
     place: Place<'_>,
     (batch, dimensions): (Batch, Option<usize>),
 ) -> Result<(Vec<Vec<f32>>, Timing), Error> {
-    let attempt = model.statistics.begin(place.clock);
-    let rows = batch.rows;
     let inputs = pipeline.inputs(&batch)?;
     let finish = pipeline.finish(batch);
     let finish = move |outputs: Vec<protocol::Tensor>| {
@@ -139,16 +182,7 @@ async fn run(
         }
         Ok(vectors)
     };
-    match call::run(model, place, inputs, finish).await {
-        Ok((vectors, timing)) => {
-            attempt.success(rows, &timing);
-            Ok((vectors, timing))
-        }
-        Err(error) => {
-            attempt.fail(&error);
-            Err(error)
-        }
-    }
+    call::run(model, place, inputs, finish).await
 }
 
 fn sum(left: Timing, right: Timing) -> Timing {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use protocol::TensorSpec;
 use protocol::config;
 use protocol::oip::proto::ModelConfig;
+use tokio::sync::Semaphore;
 
 use crate::choose::{Choice, Chosen};
 use crate::definition::Definition;
@@ -147,7 +148,10 @@ fn build(
     let interface = interface(&config, loaded.inputs(), loaded.outputs())?;
     let text = definition.sidecar.text.as_ref();
     let text = text
-        .map(|text| TextPipeline::load(&definition.folder, text, loaded.as_ref()))
+        .map(|text| {
+            let rows_max = definition.rows_max();
+            TextPipeline::load(&definition.folder, text, loaded.as_ref(), rows_max)
+        })
         .transpose()?;
     let layout = definition.layout(cores, Some(loaded.as_ref()));
     if let [group] = config.instance_group.as_mut_slice() {
@@ -160,6 +164,10 @@ fn build(
         .set(i64::try_from(layout.lanes).unwrap_or(i64::MAX));
     let slots = slots(&mut chosen, layout.lanes)?;
     let depth = metrics.pending.clone();
+    let embeds_max = layout
+        .lanes
+        .saturating_add(inner.queue_max)
+        .min(Semaphore::MAX_PERMITS);
     let elapsed = inner.tools.clock.now().saturating_duration_since(started);
     Ok(Model {
         queue: Queue::new(&name, loaded, slots, inner.queue_max, depth),
@@ -170,6 +178,8 @@ fn build(
         config,
         interface,
         text,
+        embeds: Semaphore::new(embeds_max),
+        embeds_max,
         lanes: layout.lanes,
         threads: layout.threads,
         engine: chosen.engine,

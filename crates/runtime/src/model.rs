@@ -5,6 +5,8 @@ use std::sync::Arc;
 use protocol::oip::proto::ModelConfig;
 use protocol::{EngineCandidate, TensorSpec};
 
+use tokio::sync::Semaphore;
+
 use crate::embed::TextPipeline;
 use crate::queue::Queue;
 use crate::request::Interface;
@@ -21,6 +23,10 @@ pub(crate) struct Model {
     pub(crate) queue: Arc<Queue>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) text: Option<TextPipeline>,
+    /// Places for embedding requests: each may tokenise and hold its texts, so they are counted before they do.
+    pub(crate) embeds: Semaphore,
+    /// All of `embeds`: as many as lanes and places in the queue.
+    pub(crate) embeds_max: usize,
     pub(crate) lanes: usize,
     /// Cores of one call.
     pub(crate) threads: usize,

@@ -215,7 +215,8 @@ impl Runtime {
         let mut batch = 1;
         match self::infer(&model, place, request, &mut batch).await {
             Ok((response, timing)) => {
-                attempt.success(batch, &timing);
+                model.statistics.executed(batch, &timing, place.clock);
+                attempt.success(&timing);
                 Ok((response, timing))
             }
             Err(error) => {
@@ -253,7 +254,7 @@ impl Runtime {
         descriptions
     }
 
-    fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
+    pub(crate) fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
         self.0.snapshot.load().model(name, version).map(Arc::clone)
     }
 

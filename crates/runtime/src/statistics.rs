@@ -83,6 +83,24 @@ impl Statistics {
         }
     }
 
+    /// Books one call of the engine for `batch` items; a request may need several.
+    pub(crate) fn executed(&self, batch: usize, timing: &Timing, clock: &Clock) {
+        self.metrics.executions.inc();
+        let batch = u64::try_from(batch).unwrap_or(u64::MAX);
+        self.metrics.inferences.add(batch);
+        let mut counters = self.counters.lock();
+        counters.last_inference_ms = millis(clock.wall());
+        counters.inferences += batch;
+        counters.executions += 1;
+        let sums = counters.batches.entry(batch).or_default();
+        for (sum, time) in sums
+            .iter_mut()
+            .zip([timing.input, timing.infer, timing.output])
+        {
+            sum.add(time);
+        }
+    }
+
     pub(crate) fn snapshot(&self, name: &str, version: &str) -> ModelStatistics {
         let counters = self.counters.lock();
         let batch = |(size, [input, infer, output]): (&u64, &[Sum; 3])| InferBatchStatistics {
@@ -114,15 +132,12 @@ impl Statistics {
 }
 
 impl Attempt {
-    /// Books a success with the times of its parts.
-    pub(crate) fn success(mut self, batch: usize, timing: &Timing) {
+    /// Books a success with the times of its parts; its calls are booked by [`Statistics::executed`].
+    pub(crate) fn success(mut self, timing: &Timing) {
         self.settled = true;
         let total = self.elapsed();
         let metrics = &self.statistics.metrics;
         metrics.success.inc();
-        metrics.executions.inc();
-        let batch = u64::try_from(batch).unwrap_or(u64::MAX);
-        metrics.inferences.add(batch);
         let Timing {
             queue,
             input,
@@ -131,18 +146,11 @@ impl Attempt {
         } = *timing;
         metrics.observe([total, queue, input, infer, output]);
         let mut counters = self.statistics.counters.lock();
-        counters.last_inference_ms = millis(self.clock.wall());
-        counters.inferences += batch;
-        counters.executions += 1;
         counters.success.add(total);
         counters.queue.add(queue);
         counters.input.add(input);
         counters.infer.add(infer);
         counters.output.add(output);
-        let sums = counters.batches.entry(batch).or_default();
-        for (sum, time) in sums.iter_mut().zip([input, infer, output]) {
-            sum.add(time);
-        }
     }
 
     pub(crate) fn fail(mut self, error: &Error) {

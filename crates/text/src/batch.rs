@@ -25,18 +25,18 @@ pub struct Batch {
     pub token_type_ids: Vec<i64>,
     pub rows: usize,
     pub columns: usize,
-    /// Tokens over all rows, padding excluded.
-    pub tokens: usize,
 }
 
 impl Batch {
-    /// Pads to the longest of the given sequences.
+    /// Pads to the longest of the given sequences, and to `columns_min`.
     pub fn pad<'a>(
         sequences: impl IntoIterator<Item = &'a Sequence, IntoIter: Clone>,
+        columns_min: usize,
         pad: u32,
     ) -> Self {
         let sequences = sequences.into_iter();
-        let columns = sequences.clone().map(Sequence::len).max().unwrap_or(0);
+        let longest = sequences.clone().map(Sequence::len).max().unwrap_or(0);
+        let columns = longest.max(columns_min);
         let mut batch = Self {
             columns,
             ..Self::default()
@@ -44,7 +44,6 @@ impl Batch {
         for sequence in sequences {
             let missing = columns - sequence.len();
             batch.rows += 1;
-            batch.tokens += sequence.len();
             fill(&mut batch.input_ids, &sequence.ids, missing, pad);
             fill(&mut batch.token_type_ids, &sequence.types, missing, 0);
             let mask = std::iter::repeat_n(1, sequence.len());
@@ -77,7 +76,7 @@ mod tests {
                 types: vec![0],
             },
         ];
-        let batch = Batch::pad(&sequences, 9);
+        let batch = Batch::pad(&sequences, 0, 9);
         assert_eq!(
             batch,
             Batch {
@@ -86,9 +85,11 @@ mod tests {
                 token_type_ids: vec![0, 0, 1, 0, 0, 0],
                 rows: 2,
                 columns: 3,
-                tokens: 4,
             }
         );
-        assert_eq!(Batch::pad(&[], 0), Batch::default());
+        assert_eq!(Batch::pad(&[], 0, 0), Batch::default());
+        let wide = Batch::pad(&sequences[1..], 3, 9);
+        assert_eq!((wide.rows, wide.columns), (1, 3));
+        assert_eq!(wide.attention_mask, [1, 0, 0]);
     }
 }

@@ -4,7 +4,13 @@ use std::path::Path;
 use tokenizers::utils::parallelism::set_parallelism;
 use tokenizers::{PostProcessor as _, Tokenizer, TruncationParams};
 
-use crate::{Batch, Error, Sequence};
+use crate::{Error, Sequence};
+
+/// A text of this many bytes may be tokenised whatever the model takes: some milliseconds on one core.
+const BYTES_FLOOR: usize = 64 << 10;
+
+/// Bytes of the longest tokens there are, white space included; what a longer text has beyond this is cut anyway.
+const BYTES_PER_TOKEN: usize = 64;
 
 /// Text to token ids, as the `tokenizer.json` says; its own truncation and padding are replaced by ours.
 pub struct Encoder {
@@ -27,8 +33,10 @@ impl fmt::Debug for Encoder {
 impl Encoder {
     /// Reads a `tokenizer.json`. Texts longer than `tokens_max` tokens, special tokens included, are cut at the end.
     pub fn from_file(path: &Path, tokens_max: usize) -> Result<Self, Error> {
+        // Without its folders: reasons are shown to clients.
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
         let broken = |reason: String| Error::Load {
-            path: path.to_owned(),
+            file: file.clone().into_owned(),
             reason,
         };
         let json = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
@@ -63,20 +71,28 @@ impl Encoder {
         })
     }
 
-    pub fn tokens_max(&self) -> usize {
-        self.tokens_max
-    }
-
-    /// The id that [`Batch::pad`] fills with; what stands there is masked, it only has to exist.
+    /// The id that [`crate::Batch::pad`] fills with; what stands there is masked, it only has to exist.
     pub fn pad_id(&self) -> u32 {
         self.pad
     }
 
+    /// Tokenises, and cuts at the model's limit. The library cuts last, so the bytes are bounded before.
     pub fn encode(&self, text: &str) -> Result<Sequence, Error> {
+        let bytes_max = BYTES_FLOOR.max(self.tokens_max.saturating_mul(BYTES_PER_TOKEN));
+        if text.len() > bytes_max {
+            return Err(Error::TooLarge {
+                bytes: text.len(),
+                bytes_max,
+            });
+        }
         let encoding = self
             .tokenizer
             .encode_fast(text, true)
             .map_err(|error| Error::Encode(error.to_string()))?;
+        // Nothing but padding would be pooled, and a vector of that depends on the batch.
+        if encoding.get_ids().is_empty() {
+            return Err(Error::Empty);
+        }
         Ok(Sequence {
             ids: encoding.get_ids().to_vec(),
             types: encoding.get_type_ids().to_vec(),
@@ -106,14 +122,6 @@ impl Encoder {
             ids: ids.to_vec(),
             types: vec![0; ids.len()],
         })
-    }
-
-    pub fn encode_batch(&self, texts: &[String]) -> Result<Batch, Error> {
-        let sequences = texts
-            .iter()
-            .map(|text| self.encode(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Batch::pad(&sequences, self.pad))
     }
 }
 

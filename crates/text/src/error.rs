@@ -1,11 +1,10 @@
 use base::ErrorKind;
-use std::path::PathBuf;
 
 /// Why text could not become tensors, or tensors vectors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("cannot load tokenizer `{}`: {reason}", path.display())]
-    Load { path: PathBuf, reason: String },
+    #[error("cannot load tokenizer `{file}`: {reason}")]
+    Load { file: String, reason: String },
     #[error("the tokenizer's special tokens alone fill `max_tokens` = {tokens_max}")]
     TooFewTokens { tokens_max: usize },
     #[error("the text cannot be tokenised: {0}")]
@@ -14,6 +13,8 @@ pub enum Error {
     Empty,
     #[error("the input has {tokens} tokens, the model takes at most {tokens_max}")]
     TooLong { tokens: usize, tokens_max: usize },
+    #[error("the text has {bytes} bytes, at most {bytes_max} are tokenised for this model")]
+    TooLarge { bytes: usize, bytes_max: usize },
     #[error("token id {id} is not in the vocabulary of {vocabulary} tokens")]
     UnknownToken { id: u32, vocabulary: usize },
     #[error("the model's output has {found} values, its shape and the batch need {expected}")]
@@ -29,6 +30,7 @@ impl Error {
             Self::Encode(_)
             | Self::Empty
             | Self::TooLong { .. }
+            | Self::TooLarge { .. }
             | Self::UnknownToken { .. }
             | Self::Dimensions { .. } => ErrorKind::Invalid,
             Self::Shape { .. } => ErrorKind::Internal,

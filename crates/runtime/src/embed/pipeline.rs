@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use protocol::sidecar::{Pooling, Text};
 use protocol::{DataType, Tensor, TensorSpec};
-use text::{Batch, Encoder, Hidden, pool};
+use text::{Batch, Encoder, Hidden, Sequence, pool};
 
+use super::batches::Form;
 use crate::agree::numbers;
 use crate::call::Call;
 use crate::engine::Loaded;
@@ -19,6 +20,9 @@ pub(crate) struct TextPipeline {
     inputs: Vec<(Part, TensorSpec)>,
     /// Index of the output in the engine's order.
     output: usize,
+    /// Length of the model's vectors, where it is fixed.
+    width: Option<usize>,
+    form: Form,
     pooling: Pooling,
     normalize: bool,
 }
@@ -57,8 +61,14 @@ impl Part {
 }
 
 impl TextPipeline {
-    /// Loads the tokenizer and checks that the model takes tokens and gives vectors.
-    pub(crate) fn load(folder: &Path, settings: &Text, model: &dyn Loaded) -> Result<Self, String> {
+    /// Loads the tokenizer and checks that the model takes tokens and gives vectors. `rows_max` is the batch size that
+    /// the configuration names.
+    pub(crate) fn load(
+        folder: &Path,
+        settings: &Text,
+        model: &dyn Loaded,
+        rows_max: Option<usize>,
+    ) -> Result<Self, String> {
         let inputs: Vec<_> = model
             .inputs()
             .iter()
@@ -85,13 +95,21 @@ impl TextPipeline {
                 settings.output, settings.pooling
             ));
         }
+        let form = form(&inputs, rows_max)?;
+        // Longer texts are cut, so a model of fixed length is one that cuts there.
+        let tokens_max = settings
+            .max_tokens
+            .min(form.columns.unwrap_or(settings.max_tokens));
+        let width = outputs[output].shape.last();
         let path = folder.join(&settings.tokenizer);
-        let encoder = Encoder::from_file(&path, settings.max_tokens)
-            .map_err(|error| format!("[text]: {error}"))?;
+        let encoder =
+            Encoder::from_file(&path, tokens_max).map_err(|error| format!("[text]: {error}"))?;
         Ok(Self {
             encoder: Arc::new(encoder),
             inputs,
             output,
+            width: width.and_then(|width| usize::try_from(*width).ok()),
+            form,
             pooling: settings.pooling,
             normalize: settings.normalize,
         })
@@ -101,8 +119,33 @@ impl TextPipeline {
         Arc::clone(&self.encoder)
     }
 
-    pub(super) fn pad(&self) -> u32 {
-        self.encoder.pad_id()
+    pub(super) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Refuses a length that no vector of this model has, as far as it is known before the model has run.
+    pub(super) fn check_dimensions(&self, asked: Option<usize>) -> Result<(), Error> {
+        let refused = match (asked, self.width) {
+            (Some(0), _) => "`dimensions` must be at least 1".to_owned(),
+            (Some(asked), Some(width)) if asked > width => {
+                text::Error::Dimensions { asked, width }.to_string()
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::request("dimensions", refused))
+    }
+
+    /// The rectangle that the model takes. Where it fixes the rows, the last text fills them: any text will do, and one
+    /// of padding alone may be not-a-number.
+    pub(super) fn batch<'a>(&self, sequences: impl Iterator<Item = &'a Sequence> + Clone) -> Batch {
+        let missing = self
+            .form
+            .rows
+            .unwrap_or_default()
+            .saturating_sub(sequences.clone().count());
+        let filler = sequences.clone().last().into_iter().cycle().take(missing);
+        let columns_min = self.form.columns.unwrap_or_default();
+        Batch::pad(sequences.chain(filler), columns_min, self.encoder.pad_id())
     }
 
     /// The tensors that the model has inputs for.
@@ -142,6 +185,36 @@ impl TextPipeline {
             normalize: self.normalize,
         }
     }
+}
+
+/// What the token inputs fix; they must be rectangles of one size.
+fn form(inputs: &[(Part, TensorSpec)], rows_max: Option<usize>) -> Result<Form, String> {
+    let mut form = Form {
+        rows_max,
+        ..Form::default()
+    };
+    for (_, spec) in inputs {
+        let [rows, columns] = spec.shape[..] else {
+            return Err(format!(
+                "[text]: the model's input `{}` has {} dimensions, tokens need 2: [texts, tokens]",
+                spec.name,
+                spec.shape.len()
+            ));
+        };
+        for (fixed, dim) in [(&mut form.rows, rows), (&mut form.columns, columns)] {
+            let Ok(dim) = usize::try_from(dim) else {
+                continue;
+            };
+            if dim == 0 || fixed.is_some_and(|other| other != dim) {
+                return Err(format!(
+                    "[text]: the model's input `{}` has shape {:?}, which fits no batch of texts that its other inputs take",
+                    spec.name, spec.shape
+                ));
+            }
+            *fixed = Some(dim);
+        }
+    }
+    Ok(form)
 }
 
 /// Goes to the compute thread with the call.

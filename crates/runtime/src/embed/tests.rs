@@ -4,6 +4,7 @@ use base::ErrorKind;
 use parking_lot::Mutex;
 use protocol::{ApiError, DataType, EmbedInputs, EmbedRequest, Embeddings, Tensor, TensorSpec};
 
+use super::TextPipeline;
 use crate::Runtime;
 use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
 use crate::testing::{config, far, repository, start};
@@ -172,11 +173,119 @@ async fn many_texts_run_in_sub_batches_of_similar_length() {
     let statistics = runtime.statistics(Some("m"), None).expect("known");
     assert_eq!(statistics[0].inference_count, 200);
     assert_eq!(statistics[0].execution_count, 7);
+    assert_eq!(counts(&runtime), (1, 0));
+}
+
+/// Requests that succeeded and failed, as the statistics say.
+fn counts(runtime: &Runtime) -> (u64, u64) {
+    let statistics = runtime.statistics(Some("m"), None).expect("known");
+    let requests = statistics[0].inference_stats.as_ref().expect("always");
+    let count = |sum: &Option<protocol::oip::proto::StatisticDuration>| {
+        sum.as_ref().map_or(0, |sum| sum.count)
+    };
+    (count(&requests.success), count(&requests.fail))
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_tokenised_counts_as_one_failure() {
+    let transformer = both();
+    let (runtime, _root) = serve(&transformer, "[text]").await;
+    let huge = "six ".repeat(20_000);
+    let error = embed(&runtime, texts(&["six", &huge]), None).await;
+    let error = error.expect_err("too large");
+    assert_eq!(
+        (error.kind, error.param.as_deref()),
+        (ErrorKind::Invalid, Some("input"))
+    );
+    assert!(
+        error
+            .message
+            .starts_with("`input[1]`: the text has 80000 bytes"),
+        "{error}"
+    );
+    assert_eq!(counts(&runtime), (0, 1));
+    embed(&runtime, texts(&["six"]), None)
+        .await
+        .expect("embeds");
+    assert_eq!(counts(&runtime), (1, 1));
+}
+
+#[test]
+fn a_tokenise_job_ends_by_texts_and_by_bytes() {
+    let ends = |sizes: &[usize]| {
+        let texts = sizes.iter().map(|size| "x".repeat(*size)).collect();
+        let inputs = EmbedInputs::Texts(texts);
+        let mut ends = vec![0];
+        while ends.last() != Some(&sizes.len()) {
+            ends.push(super::job_end(&inputs, ends[ends.len() - 1]));
+        }
+        ends
+    };
+    assert_eq!(ends(&[1; 130]), [0, 64, 128, 130]);
+    assert_eq!(ends(&[65_536; 9]), [0, 4, 8, 9]);
+    assert_eq!(ends(&[1 << 20, 1, 1 << 20]), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn requests_beyond_lanes_and_queue_are_refused_before_they_are_tokenised() {
+    let transformer = both();
+    let (runtime, _root) = serve(&transformer, "[text]").await;
+    let model = runtime.model("m", None).expect("ready");
+    // Two lanes and a queue of two.
+    let others = model.embeds.try_acquire_many(4).expect("four places");
+    // A text that tokenising would refuse: not looked at.
+    let huge = "six ".repeat(20_000);
+    let error = embed(&runtime, texts(&[&huge]), None).await;
+    assert_eq!(error.expect_err("full").code, Some("queue_full"));
+    drop(others);
+    embed(&runtime, texts(&["six"]), None)
+        .await
+        .expect("embeds");
+}
+
+#[tokio::test]
+async fn a_model_of_fixed_shape_gets_that_shape() {
+    let mut fixed = both();
+    fixed.inputs[0].shape = vec![3, 6];
+    fixed.inputs[1].shape = vec![3, 6];
+    let (runtime, _root) = serve(&fixed, "[text]\nnormalize = false").await;
+    let long = ["nine"; 60].join(" ");
+    let found = embed(&runtime, texts(&["six", &long, "", "three", "nine"]), None).await;
+    let found = found.expect("embeds");
+    let means: Vec<f32> = found.vectors.iter().map(|vector| vector[0]).collect();
+    assert_eq!(means, [3.0, 6.5, 1.5, 7.0 / 3.0, 4.0]);
+    assert_eq!(*fixed.shapes.lock(), [[3, 6], [3, 6]]);
+    let statistics = runtime.statistics(Some("m"), None).expect("known");
+    assert_eq!(statistics[0].inference_count, 5);
+    let tokens = embed(&runtime, EmbedInputs::Tokens(vec![vec![4; 7]]), None).await;
+    let error = tokens.expect_err("longer than the model");
+    assert!(error.message.contains("at most 6"), "{error}");
+}
+
+#[test]
+fn token_inputs_that_are_no_rectangle_do_not_suit_texts() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (shapes, named) in [
+        ([vec![-1], vec![-1, -1]], "1 dimensions"),
+        ([vec![-1, -1, -1], vec![-1, -1]], "3 dimensions"),
+        ([vec![2, -1], vec![3, -1]], "`input_ids` has shape [3, -1]"),
+        ([vec![-1, -1], vec![-1, 0]], "`input_ids` has shape [-1, 0]"),
+    ] {
+        let mut transformer = both();
+        for (input, shape) in transformer.inputs.iter_mut().zip(shapes) {
+            input.shape = shape;
+        }
+        let settings = protocol::sidecar::Text::default();
+        let refused = TextPipeline::load(folder.path(), &settings, &transformer, None);
+        let reason = refused.expect_err("no rectangle");
+        assert!(reason.contains(named), "{reason}");
+    }
 }
 
 #[tokio::test]
 async fn vectors_are_shortened_and_normalised_again() {
-    let (runtime, _root) = serve(&both(), "[text]\npooling = \"cls\"").await;
+    let transformer = both();
+    let (runtime, _root) = serve(&transformer, "[text]\npooling = \"cls\"").await;
     let found = embed(&runtime, texts(&["six"]), Some(1)).await;
     assert_eq!(found.expect("embeds").vectors, [[1.0]]);
     let full = embed(&runtime, texts(&["six"]), None)
@@ -189,6 +298,7 @@ async fn vectors_are_shortened_and_normalised_again() {
             .zip([half, half, 0.0])
             .all(|(a, b)| (a - b).abs() < 1e-6)
     );
+    let ran = transformer.shapes.lock().len();
     for dimensions in [0, 4] {
         let error = embed(&runtime, texts(&["six"]), Some(dimensions)).await;
         let error = error.expect_err("no such length");
@@ -197,6 +307,7 @@ async fn vectors_are_shortened_and_normalised_again() {
             (ErrorKind::Invalid, Some("dimensions"))
         );
     }
+    assert_eq!(transformer.shapes.lock().len(), ran);
 }
 
 #[tokio::test]

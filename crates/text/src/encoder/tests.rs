@@ -16,19 +16,23 @@ const JSON: &str = r#"{
 }"#;
 
 fn encoder(tokens_max: usize) -> Result<Encoder, Error> {
+    encoder_of(JSON, tokens_max)
+}
+
+fn encoder_of(json: &str, tokens_max: usize) -> Result<Encoder, Error> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("tokenizer.json");
-    std::fs::write(&path, JSON).expect("writes");
+    std::fs::write(&path, json).expect("writes");
     Encoder::from_file(&path, tokens_max)
 }
 
 #[test]
 fn texts_become_one_padded_batch() {
     let texts = ["Cotton tree flower", "", "kapok"].map(str::to_owned);
-    let batch = encoder(8)
-        .and_then(|encoder| encoder.encode_batch(&texts))
-        .expect("encodes");
-    assert_eq!((batch.rows, batch.columns, batch.tokens), (3, 5, 10));
+    let encoder = encoder(8).expect("loads");
+    let sequences = texts.map(|text| encoder.encode(&text).expect("encodes"));
+    let batch = crate::Batch::pad(&sequences, 0, encoder.pad_id());
+    assert_eq!((batch.rows, batch.columns), (3, 5));
     assert_eq!(
         batch.input_ids,
         [1, 3, 5, 6, 2, 1, 2, 4, 4, 4, 1, 0, 2, 4, 4]
@@ -45,6 +49,31 @@ fn a_long_text_is_cut_before_its_end_token() {
         .and_then(|encoder| encoder.encode("tree tree tree tree tree"))
         .expect("encodes");
     assert_eq!(sequence.ids, [1, 5, 5, 2]);
+}
+
+#[test]
+fn a_text_far_beyond_what_is_kept_is_refused_before_it_is_tokenised() {
+    for (tokens_max, bytes_max) in [(4, 64 << 10), (2048, 128 << 10)] {
+        let encoder = encoder(tokens_max).expect("loads");
+        let most = " ".repeat(bytes_max);
+        assert_eq!(encoder.encode(&most).map(|found| found.len()), Ok(2));
+        let bytes = bytes_max + 1;
+        assert_eq!(
+            encoder.encode(&" ".repeat(bytes)),
+            Err(Error::TooLarge { bytes, bytes_max })
+        );
+    }
+}
+
+#[test]
+fn a_text_without_tokens_is_refused() {
+    let frame = r#"{"type": "BertProcessing", "sep": ["[SEP]", 2], "cls": ["[CLS]", 1]}"#;
+    let bare = JSON.replace(frame, "null");
+    let encoder = encoder_of(&bare, 4).expect("loads");
+    assert_eq!(encoder.encode("tree").expect("encodes").ids, [5]);
+    for text in ["", " ", "\n\t"] {
+        assert_eq!(encoder.encode(text), Err(Error::Empty), "{text:?}");
+    }
 }
 
 #[test]
@@ -90,6 +119,8 @@ fn a_broken_file_is_named() {
             std::fs::write(&path, content).expect("writes");
         }
         let error = Encoder::from_file(&path, 8).expect_err("broken");
-        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("`tokenizer.json`"), "{error}");
+        assert!(!error.contains('/'), "{error}");
     }
 }
