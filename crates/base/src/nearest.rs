@@ -62,8 +62,9 @@ mod tests {
 
     #[test]
     fn what_nobody_types_costs_nothing() {
-        let long = "m".repeat(WORD_BYTES_MAX + 1);
+        let short = "m".repeat(WORD_BYTES_MAX);
+        let long = format!("{short}m");
         assert_eq!(nearest(&long, [long.as_str()]), None);
-        assert_eq!(nearest(&long[1..], [long.as_str()]), Some(long.as_str()));
+        assert_eq!(nearest(&short, [long.as_str()]), Some(long.as_str()));
     }
 }
