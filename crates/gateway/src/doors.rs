@@ -1,6 +1,7 @@
 //! From a request's head to whoever answers it.
 
 mod admin;
+mod caught;
 mod grpc;
 mod health;
 mod linger;
@@ -16,6 +17,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use protocol::ApiError;
+use telemetry::Stage;
 
 use crate::activity::Activity;
 use crate::body::Body;
@@ -35,7 +37,7 @@ pub(crate) async fn handle(
 ) -> Result<Response<Body>, Infallible> {
     let (head, mut body) = request.into_parts();
     let method = head.method.clone();
-    let lingers = linger::needed(&head);
+    let sending = linger::Sending::of(&head);
     let mut exchange = Exchange::begin(&gateway, connection, &head);
     let grpc = crate::grpc::asked(&head.headers);
     let shape = if grpc {
@@ -44,12 +46,17 @@ pub(crate) async fn handle(
         path::shape(head.uri.path())
     };
     let answered = if grpc && matches!(door, Door::Public | Door::Grpc) {
-        grpc::answer(&mut exchange, &head, &mut body).await
+        caught::caught(grpc::answer(&mut exchange, &head, &mut body)).await
     } else {
-        answer(&mut exchange, door, head, &mut body).await
+        caught::caught(answer(&mut exchange, door, head, &mut body)).await
     };
-    if answered.is_err() && lingers {
-        linger::linger(&mut body, gateway.shared().config.body_bytes_max).await;
+    if answered.is_err() {
+        exchange.mark(exchange.doing);
+        if sending.loses_refusals(exchange.body_asked_for) {
+            exchange.doing = Stage::Read;
+            linger::linger(&mut body, gateway.shared().config.body_bytes_max).await;
+            exchange.mark(Stage::Read);
+        }
     }
     let reply = answered.unwrap_or_else(|failure| {
         if failure.error.kind == ErrorKind::Internal {

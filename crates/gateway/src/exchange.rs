@@ -34,8 +34,10 @@ pub(crate) struct Exchange {
     pub(crate) error: Option<String>,
     /// Whether the answer reached its end.
     pub(crate) complete: bool,
-    /// What the time is booked to that has passed when the request is given up.
+    /// What the time is booked to that has passed when the request fails or is given up.
     pub(crate) doing: Stage,
+    /// Whether a client that waits for `100 Continue` was told to send.
+    pub(crate) body_asked_for: bool,
     /// The client's connection, which is not idle while this lives.
     connection: Activity,
     target: Option<Arc<TargetMetrics>>,
@@ -65,6 +67,7 @@ impl Exchange {
             error: None,
             complete: false,
             doing: Stage::Read,
+            body_asked_for: false,
             target: None,
             started: shared.clock.wall(),
             status: CLIENT_GONE,

@@ -17,7 +17,7 @@ use base::{Clock, Deadline, TaskKind, Tasks};
 use protocol::BufferPool;
 use protocol::resource::Resource;
 use telemetry::metrics::Registry;
-use telemetry::{Recent, Record};
+use telemetry::{Recent, Record, Stage};
 
 use crate::{Config, Door, Gateway, Parts};
 
@@ -118,6 +118,15 @@ impl Served {
         let deadline = Deadline::after(Clock::real().now(), PATIENCE);
         self.gateway.drain(deadline).await
     }
+}
+
+/// The milliseconds that a request spent in a stage.
+fn booked(record: &Record, stage: Stage) -> f64 {
+    let stages = record.stages.iter();
+    stages
+        .filter(|time| time.stage == stage)
+        .map(|time| time.ms)
+        .sum()
 }
 
 /// Runs beside the test until the test ends.

@@ -15,10 +15,36 @@ const LINGER: Duration = Duration::from_secs(2);
 /// A body of more than so many times what is allowed is not worth receiving to be polite.
 const TIMES_MAX: usize = 4;
 
-/// Whether a refusal could be lost: over HTTP/1.1, closing while the client still sends makes the kernel reset the
-/// connection, and the client drops what it had received. A client that waits for `100 Continue` sends nothing.
-pub(super) fn needed(head: &Parts) -> bool {
-    head.version < Version::HTTP_2 && !head.headers.contains_key(EXPECT)
+/// How a client sends its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// In a stream of its own (h2), which can be ended without harm to the answer.
+    Aside,
+    AtOnce,
+    /// After `100 Continue`, which is sent when the body is first asked for; curl does so with large bodies.
+    WhenAsked,
+}
+
+impl Sending {
+    pub(super) fn of(head: &Parts) -> Self {
+        if head.version >= Version::HTTP_2 {
+            Self::Aside
+        } else if head.headers.contains_key(EXPECT) {
+            Self::WhenAsked
+        } else {
+            Self::AtOnce
+        }
+    }
+
+    /// Whether a refusal could be lost: over HTTP/1.1, closing while the client still sends makes the kernel reset the
+    /// connection, and the client drops what it had received.
+    pub(super) fn loses_refusals(self, asked_for: bool) -> bool {
+        match self {
+            Self::Aside => false,
+            Self::AtOnce => true,
+            Self::WhenAsked => asked_for,
+        }
+    }
 }
 
 /// Receives the rest of a refused request's body and forgets it, within bounds.

@@ -117,7 +117,6 @@ async fn infer(
 ) -> Result<Reply, Failure> {
     let json_bytes = header_length(headers)?;
     let mut body = visit.reader(body, Shape::Oip)?;
-    visit.exchange.doing = Stage::Read;
     let json = match json_bytes {
         Some(bytes) => visit.read(Shape::Oip, body.exactly(bytes)).await?,
         None => visit.read(Shape::Oip, body.rest()).await?,
@@ -138,6 +137,7 @@ async fn infer(
     visit.exchange.doing = Stage::Read;
     let tensors = binary(&visit, &header, body).await?;
     visit.exchange.mark(Stage::Read);
+    visit.exchange.doing = Stage::Parse;
     let gateway = visit.exchange.gateway.clone();
     let shared = gateway.shared();
     let (request, form) =

@@ -57,13 +57,17 @@ impl<'a> Visit<'a> {
         self.key.is_some()
     }
 
+    /// The body, which the caller reads at once.
     pub(super) fn reader<'b>(
-        &self,
+        &mut self,
         body: &'b mut Incoming,
         shape: Shape,
     ) -> Result<Reader<&'b mut Incoming>, Failure> {
+        self.exchange.doing = Stage::Read;
         let bytes_max = self.exchange.gateway.shared().config.body_bytes_max;
-        Reader::new(body, bytes_max).map_err(|error| error.into_failure(shape))
+        let reader = Reader::new(body, bytes_max).map_err(|error| error.into_failure(shape))?;
+        self.exchange.body_asked_for = true;
+        Ok(reader)
     }
 
     /// Waits for the client's bytes, at most until its deadline.
@@ -122,6 +126,7 @@ impl<'a> Visit<'a> {
         };
         self.exchange.answered_by(&metrics, pick.reason);
         self.exchange.mark(Stage::Route);
+        self.exchange.doing = Stage::Parse;
         Ok(pick.target)
     }
 
@@ -217,13 +222,26 @@ impl<'a> Visit<'a> {
     }
 
     /// Waits for the models of this process, at most until the deadline. Giving up drops the call, which frees its lane.
+    ///
+    /// A call that fails does not tell where its time went. Whoever ran out of time or was refused is taken to have
+    /// waited, as in [`Visit::mark_call`]: that the engine ran is said only of other failures.
     pub(super) async fn wait<T>(
         &mut self,
         call: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<T, Failure> {
-        self.exchange.doing = Stage::Infer;
+        self.exchange.doing = Stage::Queue;
         match timeout(self.exchange.time_left(), call).await {
-            Ok(answer) => Ok(answer?),
+            Ok(answer) => answer.map_err(|error| {
+                let waited = [
+                    ErrorKind::Timeout,
+                    ErrorKind::Unavailable,
+                    ErrorKind::Exhausted,
+                ];
+                if !waited.contains(&error.kind) {
+                    self.exchange.doing = Stage::Infer;
+                }
+                error.into()
+            }),
             Err(_elapsed) => {
                 let message = "the deadline passed before the model answered";
                 Err(ApiError::new(ErrorKind::Timeout, message)

@@ -1,9 +1,11 @@
 use serde_json::{Value, json};
 
+use super::booked;
 use super::upstream::FakeUpstream;
 use super::{Served, eventually};
 use crate::Config;
 use crate::snapshot::tests::upstream;
+use telemetry::Stage;
 
 fn input(extra: &Value) -> Value {
     let mut input = json!({"name": "x", "shape": [2], "datatype": "FP32"});
@@ -212,6 +214,9 @@ async fn a_deadline_ends_a_call_and_frees_the_lane() {
         .dropped
         .load(std::sync::atomic::Ordering::SeqCst);
     assert_eq!(dropped, 1);
+    let record = served.settled(got.request_id()).await;
+    assert!(booked(&record, Stage::Queue) > 0.0, "{record:?}");
+    assert!(booked(&record, Stage::Infer) == 0.0, "{record:?}");
 }
 
 #[tokio::test]
@@ -227,10 +232,14 @@ async fn a_bug_costs_its_own_request_only() {
             body.as_bytes(),
         )
         .await;
-    assert!(client.closed().await);
-    assert!(!served.settled("bug").await.complete);
-    let got = served.post("/v2/models/echo/infer", &body).await;
-    assert_eq!(got.status, 200);
+    let got = client.answer().await;
+    assert_eq!((got.status, got.request_id()), (500, "bug"));
+    assert!(!got.text().contains("a bug in a model"), "{}", got.text());
+    assert_eq!(served.settled("bug").await.status, 500);
+    let got = client
+        .ask("POST", "/v2/models/echo/infer", "", body.as_bytes())
+        .await;
+    assert_eq!(got.status, 200, "on the same connection");
 }
 
 #[tokio::test]
@@ -247,6 +256,25 @@ async fn a_body_is_asked_for_when_the_client_waits() {
     assert_eq!(client.head().await.status, 100);
     client.write(body.as_bytes()).await;
     assert_eq!(client.answer().await.status, 200);
+}
+
+/// curl waits with a large body until it is asked for, and reads the answer when all of it is sent.
+#[tokio::test]
+async fn a_refusal_survives_a_body_that_was_asked_for() {
+    let served = Served::start(&[]);
+    let mut client = served.client().await;
+    let head = "POST /v2/models/echo/infer HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\n\
+                transfer-encoding: chunked\r\n\r\n";
+    client.write(head.as_bytes()).await;
+    assert_eq!(client.head().await.status, 100);
+    let part = [&b"10000\r\n"[..], &[b' '; 0x10000], b"\r\n"].concat();
+    for _ in 0..(3 << 20) / 0x10000 {
+        client.write(&part).await;
+    }
+    client.write(b"0\r\n\r\n").await;
+    let got = client.answer().await;
+    assert_eq!(got.status, 400, "{}", got.text());
+    assert!(got.text().contains("exceeds"), "{}", got.text());
 }
 
 #[tokio::test]

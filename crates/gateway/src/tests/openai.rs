@@ -1,8 +1,8 @@
 use protocol::resource::{KeySpec, Spec};
 use serde_json::json;
 
-use super::Served;
-use super::upstream::{FakeUpstream, json as answer};
+use super::upstream::{FakeUpstream, Step, json as answer};
+use super::{Served, booked};
 use crate::Config;
 use crate::snapshot::tests::{resource, upstream};
 
@@ -56,6 +56,26 @@ async fn models_here_and_upstream_are_one_list() {
     let unknown = served.get("/v1/models/nobody").await;
     assert_eq!(unknown.status, 404);
     assert_eq!(unknown.json()["error"]["code"], "model_not_found");
+}
+
+#[tokio::test]
+async fn a_silent_upstream_does_not_hide_the_next() {
+    let served = Served::start(&[]);
+    let silent = FakeUpstream::start(&served.tasks, vec![vec![Step::UntilGone]]).await;
+    let list = answer("{\"data\":[{\"id\":\"asked\"}]}");
+    let fake = FakeUpstream::start(&served.tasks, vec![vec![list]]).await;
+    served
+        .gateway
+        .publish(&[
+            upstream("a", json!({"url": silent.url()})),
+            upstream("b", json!({"url": fake.url()})),
+        ])
+        .expect("good resources");
+    let got = served.get("/v1/models").await;
+    assert!(got.text().contains("\"asked\""), "{}", got.text());
+    let record = served.settled(got.request_id()).await;
+    let waited = booked(&record, telemetry::Stage::Upstream);
+    assert!(waited >= 900.0, "{record:?}");
 }
 
 #[tokio::test]

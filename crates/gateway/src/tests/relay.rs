@@ -2,7 +2,7 @@ use serde_json::json as value;
 
 use super::client::Client;
 use super::upstream::{FakeUpstream, IDLE_MS, Step, chunk, json, send, stream_head};
-use super::{Served, eventually};
+use super::{Served, booked, eventually};
 use crate::snapshot::tests::upstream;
 
 const CHAT: &str = "/v1/chat/completions";
@@ -240,6 +240,9 @@ async fn silence_is_bounded_before_and_within_an_answer() {
         got.json()["error"]["message"],
         "upstream `up` did not answer within 20 ms"
     );
+    let record = served.settled(got.request_id()).await;
+    let waited = booked(&record, telemetry::Stage::Upstream);
+    assert!(waited >= 19.0, "{record:?}");
     eventually("the upstream is let go", || fake.gone() == 1).await;
 
     let steps = vec![stream_head(), chunk("data: {}\n\n"), Step::UntilGone];

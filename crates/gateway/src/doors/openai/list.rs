@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Deadline;
 use protocol::openai::ModelEntry;
+use telemetry::Stage;
 use tokio::time::timeout;
 
 use crate::doors::visit::Visit;
 use crate::relay::fetch;
 use crate::upstream::{Upstream, Wire};
 
-/// For all upstreams that have to be asked together: a list without one of them is better than none.
+/// For all upstreams together that have to be asked: a list without one of them is better than none.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// OpenAI's own list is 20 KB.
@@ -56,20 +58,31 @@ pub(super) async fn entries(visit: &mut Visit<'_>) -> BTreeMap<String, ModelEntr
 /// What the upstreams say that were configured without a list.
 async fn asked(visit: &mut Visit<'_>) -> BTreeMap<String, String> {
     let snapshot = Arc::clone(visit.snapshot);
+    let unlisted: Vec<&Arc<Upstream>> = snapshot
+        .upstreams
+        .values()
+        .filter(|upstream| {
+            upstream.spec.models.is_none() && upstream.speaks(Wire::OpenAi) && upstream.ready()
+        })
+        .collect();
+    let clock = visit.exchange.gateway.shared().clock.clone();
+    let deadline = Deadline::after(clock.now(), ASK_LIMIT);
     let mut names = BTreeMap::new();
-    let asking = async {
-        for upstream in snapshot.upstreams.values() {
-            let unlisted = upstream.spec.models.is_none();
-            if unlisted && upstream.speaks(Wire::OpenAi) && upstream.ready() {
-                for id in ask(visit, upstream).await {
-                    names.insert(id, upstream.name.to_string());
-                }
+    let waiting = (1..=u32::try_from(unlisted.len()).unwrap_or(u32::MAX)).rev();
+    for (upstream, waiting) in unlisted.into_iter().zip(waiting) {
+        // An equal part of what is left: one that is silent does not hide those after it.
+        let share = deadline.left(clock.now()) / waiting;
+        match timeout(share, ask(visit, upstream)).await {
+            Ok(ids) => {
+                names.extend(ids.into_iter().map(|id| (id, upstream.name.to_string())));
+            }
+            Err(_elapsed) => {
+                tracing::debug!(upstream = %upstream.name, "no list of models in time");
             }
         }
-    };
-    if timeout(ASK_LIMIT, asking).await.is_err() {
-        tracing::debug!("not every upstream said in time which models it has");
+        visit.exchange.mark(visit.exchange.doing);
     }
+    visit.exchange.doing = Stage::Encode;
     names
 }
 
