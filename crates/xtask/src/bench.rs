@@ -21,7 +21,7 @@ use anyhow::{Result, bail};
 use crate::fetch::Store;
 use crate::process::{self, cargo, run};
 use crate::workspace::{cache_dir, target};
-use results::Outcome;
+use results::{Outcome, Surroundings};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -140,16 +140,18 @@ pub(crate) fn run_bench(options: &Options) -> Result<()> {
         store: Store::new(cache_dir(options.cache.clone())?),
         scratch,
     };
+    let around = Surroundings::now();
     let one = [options.what];
     for what in if options.what == What::All {
         &ALL[..]
     } else {
         &one[..]
     } {
+        let around = around.again();
         let outcome = bench.measure(*what)?;
-        outcome.print();
+        outcome.print(&around);
         if !options.no_save {
-            outcome.save(profile.name())?;
+            outcome.save(profile.name(), &around)?;
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::load::{self, Post};
 use super::relay::sample;
 use super::results::Outcome;
+use super::samples::Compare;
 use super::usage::Cpu;
 use super::{Bench, empty_dir};
 use crate::kapok::Kapok;
@@ -18,6 +19,9 @@ use crate::protobuf::Message;
 const CONNECTIONS: [u32; 3] = [1, 16, 64];
 
 const ELEMENTS: usize = 16;
+
+/// The target that the other is compared with.
+const REST: &str = "REST, JSON";
 
 const CONFIG: &str = r#"name: "identity"
 backend: "identity"
@@ -67,7 +71,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Outcome> {
             };
             let after = Cpu::now(kapok.id())?;
             let name = match door {
-                Door::Rest => "REST, JSON",
+                Door::Rest => REST,
                 Door::Grpc => "gRPC, raw",
             };
             let case = format!("{connections} connections");
@@ -82,7 +86,10 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Outcome> {
             bench.options.seconds, bench.options.rounds
         ),
         samples,
-        compare: None,
+        compare: Some(Compare {
+            figure: "cpu_ms_per_1k",
+            baseline: REST,
+        }),
         reference: "REST at 16 connections on two shared cores: Triton's native backend 32,000/s at 37 CPU ms per 1,000",
     })
 }

@@ -22,9 +22,46 @@ pub(super) struct Outcome {
     pub(super) reference: &'static str,
 }
 
+/// What surrounds a measurement and may explain it. Taken before: saved results change the checkout.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    /// With `-dirty` when files that git knows differ from it.
+    commit: String,
+    toolchain: String,
+    load_before: String,
+}
+
+impl Surroundings {
+    pub(super) fn now() -> Self {
+        let said = |program: &str, args: &[&str]| {
+            output(Command::new(program).args(args).current_dir(root()))
+                .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+        };
+        Self {
+            commit: said("git", &["describe", "--always", "--dirty"]),
+            toolchain: said("rustc", &["--version"]),
+            load_before: load(),
+        }
+    }
+
+    /// The same checkout, before the next bench.
+    pub(super) fn again(&self) -> Self {
+        Self {
+            load_before: load(),
+            ..self.clone()
+        }
+    }
+}
+
 impl Outcome {
-    pub(super) fn print(&self) {
+    pub(super) fn print(&self, around: &Surroundings) {
         println!("\n{}: {}", self.name, self.method);
+        println!(
+            "  commit {}, load {} before, {} after",
+            around.commit,
+            around.load_before,
+            load()
+        );
         let mut case = None;
         for summary in summarise(&self.samples, self.compare) {
             if case.as_ref() != Some(&summary.case) {
@@ -53,30 +90,32 @@ impl Outcome {
     }
 
     /// `bench/results/<date>-<name>.json`; a second run on a day replaces the first.
-    pub(super) fn save(&self, profile: &str) -> Result<()> {
+    pub(super) fn save(&self, profile: &str, around: &Surroundings) -> Result<()> {
         let dir = root().join("bench/results");
         fs::create_dir_all(&dir)?;
         let path = dir.join(format!("{}-{}.json", date()?, self.name));
-        let first = |program: &str, args: &[&str]| {
-            output(Command::new(program).args(args).current_dir(root()))
-                .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
-        };
-        let document = json!({
-            "name": self.name,
-            "method": self.method,
-            "reference": self.reference,
-            "commit": first("git", &["describe", "--always", "--dirty"]),
-            "command": command_line(),
-            "profile": profile,
-            "toolchain": first("rustc", &["--version"]),
-            "machine": machine(),
-            "compare": self.compare,
-            "summary": summarise(&self.samples, self.compare),
-            "samples": self.samples,
-        });
+        let document = self.document(profile, around);
         fs::write(&path, serde_json::to_string_pretty(&document)? + "\n")?;
         println!("  written to {}", path.display());
         Ok(())
+    }
+
+    fn document(&self, profile: &str, around: &Surroundings) -> Value {
+        json!({
+            "name": self.name,
+            "method": self.method,
+            "reference": self.reference,
+            "commit": around.commit,
+            "command": command_line(),
+            "profile": profile,
+            "toolchain": around.toolchain,
+            "machine": machine(),
+            "load_before": around.load_before,
+            "load_after": load(),
+            "compare": self.compare,
+            "summary": summarise(&self.samples, self.compare),
+            "samples": self.samples,
+        })
     }
 }
 
@@ -95,14 +134,19 @@ fn machine() -> Value {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = memory.lines().next().unwrap_or_default();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     json!({
         "cpu": model,
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "kernel": kernel.trim(),
         "memory": memory.trim_start_matches("MemTotal:").trim(),
-        "load_after": load.trim(),
     })
+}
+
+/// Of the last 1, 5 and 15 minutes.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let averages: Vec<_> = text.split_whitespace().take(3).collect();
+    averages.join(" ")
 }
 
 /// Today in UTC, `YYYY-MM-DD`.
@@ -143,6 +187,40 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_result_says_what_is_needed_to_repeat_and_to_doubt_it() {
+        let sample = |target: &str, value: f64| Sample {
+            case: "c".to_owned(),
+            target: target.to_owned(),
+            round: 0,
+            figures: [("cpu", value)].into(),
+        };
+        let outcome = Outcome {
+            name: "x",
+            method: "as follows".to_owned(),
+            samples: vec![sample("nginx", 2.0), sample("kapok", 3.0)],
+            compare: Some(Compare {
+                figure: "cpu",
+                baseline: "nginx",
+            }),
+            reference: "none",
+        };
+        let document = outcome.document("dist", &Surroundings::now());
+        for field in [
+            "commit",
+            "command",
+            "profile",
+            "toolchain",
+            "load_before",
+            "load_after",
+        ] {
+            let text = document[field].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "no {field} in {document}");
+        }
+        assert!(document["machine"]["cores"].as_u64() > Some(0));
+        assert_eq!(document["summary"][1]["ratio"]["median"], 1.5);
+    }
 
     #[test]
     fn days_become_dates() {

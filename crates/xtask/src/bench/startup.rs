@@ -1,7 +1,9 @@
 //! Ready time and idle memory with no models, and the size of the binary.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use anyhow::{Context, Result};
 use super::results::Outcome;
 use super::samples::Sample;
 use super::{Bench, empty_dir, free_port, usage};
-use crate::process::Running;
+use crate::process::{self, Running};
 use crate::workspace::{now, poll, poll_every};
 
 /// One start takes a tenth of a second: enough of them to see the spread, whatever `--rounds` says.
@@ -26,8 +28,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(bench: &Bench<'_>) -> Result<Outcome> {
     let scratch = empty_dir(&bench.scratch, "startup")?;
-    let size = std::fs::metadata(&bench.binary)?.len() as f64 / 1e6;
-    let mut samples = Vec::new();
+    let mut samples = sizes(&bench.binary, &scratch)?;
     for round in 0..STARTS {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let mut command = Command::new(&bench.binary);
@@ -48,9 +49,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Outcome> {
         poll_every(PAUSE, START_TIME_MAX, || ready(address)).context("kapok is not ready")?;
         let took = now().duration_since(started);
         running.check()?;
-        let mut figures = [("ready_ms", took.as_secs_f64() * 1e3), ("binary_mb", size)]
-            .into_iter()
-            .collect::<std::collections::BTreeMap<_, _>>();
+        let mut figures = BTreeMap::from([("ready_ms", took.as_secs_f64() * 1e3)]);
         // Memory is the same every time; three looks suffice.
         if round < 3 {
             poll(SETTLE, || None::<()>);
@@ -67,13 +66,40 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Outcome> {
         name: "startup",
         method: format!(
             "{STARTS} starts without models, from the spawn of the process to the first 200 of /health/ready, asked for every \
-             {} µs; resident memory after one idle second",
+             {} µs; resident memory after one idle second; sizes of the binary as cargo leaves it, of what a user installs \
+             (`strip`) and of the symbols that cargo packs beside it",
             PAUSE.as_micros()
         ),
         samples,
         compare: None,
-        reference: "goals: ready in 100 ms, 25 MB resident, binary 40 MB",
+        reference: "goals: ready in 100 ms, 25 MB resident, 40 MB installed",
     })
+}
+
+/// Megabytes (10⁶) of the files that a build leaves.
+fn sizes(binary: &Path, scratch: &Path) -> Result<Vec<Sample>> {
+    let stripped = scratch.join("kapok.stripped");
+    process::run(Command::new("strip").arg("-o").arg(&stripped).arg(binary))
+        .context("`strip` comes with binutils")?;
+    let files = [
+        ("as built", binary.to_path_buf()),
+        ("stripped", stripped),
+        ("packed symbols", binary.with_extension("dwp")),
+    ];
+    let mut samples = Vec::new();
+    for (target, path) in files {
+        // Only dist packs its symbols.
+        let Ok(file) = std::fs::metadata(&path) else {
+            continue;
+        };
+        samples.push(Sample {
+            case: "size of the binary".to_owned(),
+            target: target.to_owned(),
+            round: 0,
+            figures: [("mb", file.len() as f64 / 1e6)].into(),
+        });
+    }
+    Ok(samples)
 }
 
 /// One question on one connection.
