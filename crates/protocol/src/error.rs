@@ -40,7 +40,10 @@ impl ApiError {
     pub fn unknown_model(name: &str) -> Self {
         Self::new(
             ErrorKind::NotFound,
-            format!("Request for unknown model: '{name}' is not found"),
+            format!(
+                "Request for unknown model: '{}' is not found",
+                crate::shown::name(name)
+            ),
         )
         .with_code("model_not_found")
         .with_param("model")

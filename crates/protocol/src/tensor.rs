@@ -10,6 +10,8 @@ mod text;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::shown;
+
 pub use pool::{ALIGNMENT, BufferPool, PooledBuffer};
 pub use text::{BytesElements, encode_bytes_elements};
 
@@ -211,21 +213,34 @@ impl<T: bytemuck::Pod> AsRef<[u8]> for Elements<T> {
 /// Why bytes are not the tensor they claim to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
-    #[error("tensor `{name}`: shape {shape:?} has more elements than can be addressed")]
+    #[error(
+        "tensor `{}`: shape {} has more elements than can be addressed",
+        shown::name(name),
+        shown::shape(shape)
+    )]
     TooLarge { name: String, shape: Vec<usize> },
-    #[error("tensor `{name}`: {found} bytes given, shape and type need {expected}")]
+    #[error(
+        "tensor `{}`: {found} bytes given, shape and type need {expected}",
+        shown::name(name)
+    )]
     ByteCount {
         name: String,
         expected: usize,
         found: usize,
     },
-    #[error("tensor `{name}`: {found} elements given, shape needs {expected}")]
+    #[error(
+        "tensor `{}`: {found} elements given, shape needs {expected}",
+        shown::name(name)
+    )]
     ElementCount {
         name: String,
         expected: usize,
         found: usize,
     },
-    #[error("tensor `{name}`: an element's length runs past the end of the data")]
+    #[error(
+        "tensor `{}`: an element's length runs past the end of the data",
+        shown::name(name)
+    )]
     BrokenElement { name: String },
 }
 

@@ -27,6 +27,3 @@ pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// Triton's own limit on nested JSON.
 const DEPTH_MAX: usize = 100;
-
-/// As over gRPC: a small body must not become millions of tensors.
-const TENSORS_MAX: usize = 16_384;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::oip::proto::InferTensorContents;
 use crate::tensor::{Elements, encode_bytes_elements};
-use crate::{ApiError, DataType};
+use crate::{ApiError, DataType, shown};
 
 /// The little-endian bytes of typed contents. Only the list that belongs to the type may hold anything; FP16 and BF16
 /// have none and travel as raw bytes only.
@@ -36,8 +36,11 @@ pub(super) fn bytes_of(
         DataType::Fp32 => return Ok(own(contents.fp32_contents)),
         DataType::Fp64 => return Ok(own(contents.fp64_contents)),
         DataType::Bytes => encode_bytes_elements(contents.bytes_contents).ok_or_else(|| {
-            ApiError::invalid(format!("input `{input}`: an element is longer than 4 GiB"))
-                .with_param(input)
+            ApiError::invalid(format!(
+                "input `{}`: an element is longer than 4 GiB",
+                shown::name(input)
+            ))
+            .with_param(input)
         })?,
         DataType::Fp16 | DataType::Bf16 => Vec::new(),
     };
@@ -64,11 +67,12 @@ fn check_only(
         (contents.fp64_contents.is_empty(), &[T::Fp64]),
         (contents.bytes_contents.is_empty(), &[T::Bytes]),
     ];
+    let (shown_input, model) = (shown::name(input), shown::name(model));
     for (empty, types) in lists {
         if !empty && !types.contains(&dtype) {
             let given = types[types.len() - 1];
             return Err(ApiError::invalid(format!(
-                "unexpected explicit tensor data for input tensor '{input}' for model '{model}' of type '{given}', expected datatype '{dtype}'"
+                "unexpected explicit tensor data for input tensor '{shown_input}' for model '{model}' of type '{given}', expected datatype '{dtype}'"
             ))
             .with_param(input));
         }
@@ -91,7 +95,8 @@ where
     for (index, element) in elements.iter().enumerate() {
         let narrow = To::try_from(*element).map_err(|_| {
             ApiError::invalid(format!(
-                "input `{input}`: element {index} is {element}, which {dtype} cannot hold"
+                "input `{}`: element {index} is {element}, which {dtype} cannot hold",
+                shown::name(input)
             ))
             .with_param(input)
         })?;

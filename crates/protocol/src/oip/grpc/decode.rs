@@ -3,16 +3,15 @@ use prost::DecodeError;
 use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint};
 
+use super::input::Inputs;
 use super::request::infer_request;
+use crate::oip::checks::TENSORS_MAX;
 use crate::oip::proto::ModelInferRequest;
 use crate::{ApiError, BufferPool, InferRequest};
 
 const INPUTS: u32 = 5;
 const OUTPUTS: u32 = 6;
 const RAW_INPUT_CONTENTS: u32 = 7;
-
-/// Two bytes on the wire make a hundred in memory, so the count is bounded apart from the body's size.
-const TENSORS_MAX: usize = 16_384;
 
 /// A `ModelInferRequest` from the frames it arrived in. Raw tensor bytes are copied once, from the frames into an
 /// aligned buffer of the pool.
@@ -26,11 +25,16 @@ pub fn decode_infer_message(
     pool: &BufferPool,
 ) -> Result<ModelInferRequest, ApiError> {
     let mut message = ModelInferRequest::default();
+    let mut inputs = Inputs::default();
     while frames.has_remaining() {
         let (tag, wire) = decode_key(&mut frames).map_err(|error| malformed(&error))?;
         if tag == RAW_INPUT_CONTENTS && wire == WireType::LengthDelimited {
             let raw = take_aligned(&mut frames, pool)?;
             message.raw_input_contents.push(raw);
+        } else if tag == INPUTS && wire == WireType::LengthDelimited {
+            let length = take_length(&mut frames, "inputs")?;
+            let input = inputs.decode(frames.copy_to_bytes(length))?;
+            message.inputs.push(input);
         } else {
             message
                 .merge_field(tag, wire, &mut frames, DecodeContext::default())
@@ -51,23 +55,26 @@ pub fn decode_infer_message(
     Ok(message)
 }
 
-fn malformed(error: &DecodeError) -> ApiError {
+pub(super) fn malformed(error: &DecodeError) -> ApiError {
     ApiError::invalid(format!("malformed ModelInferRequest: {error}"))
 }
 
-/// A length and that many bytes. The length is checked against what is there before anything is allocated.
-fn take_aligned(frames: &mut impl Buf, pool: &BufferPool) -> Result<Bytes, ApiError> {
+/// A length, checked against what is there before anything is allocated.
+fn take_length(frames: &mut impl Buf, field: &str) -> Result<usize, ApiError> {
     let claimed = decode_varint(frames).map_err(|error| malformed(&error))?;
     let left = frames.remaining();
-    let length = usize::try_from(claimed)
+    usize::try_from(claimed)
         .ok()
         .filter(|length| *length <= left)
         .ok_or_else(|| {
-            ApiError::invalid(format!(
-                "`raw_input_contents` claims {claimed} bytes, {left} are left"
-            ))
-            .with_param("raw_input_contents")
-        })?;
+            ApiError::invalid(format!("`{field}` claims {claimed} bytes, {left} are left"))
+                .with_param(field)
+        })
+}
+
+/// A length and that many bytes.
+fn take_aligned(frames: &mut impl Buf, pool: &BufferPool) -> Result<Bytes, ApiError> {
+    let length = take_length(frames, "raw_input_contents")?;
     let mut buffer = pool.take(length);
     let mut missing = length;
     while missing > 0 {

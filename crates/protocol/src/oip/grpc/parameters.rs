@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use crate::oip::proto::{InferParameter, infer_parameter::ParameterChoice};
-use crate::{ApiError, Parameter, Parameters};
+use crate::{ApiError, Parameter, Parameters, shown};
 
 /// `owner` says whose parameters they are in an error.
 pub(super) fn read(
@@ -19,7 +19,8 @@ pub(super) fn read(
                 Some(ParameterChoice::StringParam(value)) => Parameter::Text(value),
                 None => {
                     return Err(ApiError::invalid(format!(
-                        "parameter `{name}` of {owner} has no value"
+                        "parameter `{}` of {owner} has no value",
+                        shown::name(&name)
                     ))
                     .with_param(name));
                 }

@@ -1,9 +1,13 @@
+use std::collections::HashSet;
+
+use base::ErrorKind;
 use bytes::Bytes;
 
 use super::{contents, parameters};
+use crate::oip::checks::{RANK_MAX, check_output_parameters, rank_message};
 use crate::oip::proto::ModelInferRequest;
-use crate::oip::proto::model_infer_request::InferInputTensor;
-use crate::{ApiError, DataType, InferRequest, RequestedOutput, Tensor};
+use crate::oip::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use crate::{ApiError, DataType, InferRequest, RequestedOutput, Tensor, shown};
 
 /// The parameter that says an input's bytes are in shared memory and not in the request.
 const SHARED_MEMORY: &str = "shared_memory_region";
@@ -22,17 +26,7 @@ pub fn infer_request(message: ModelInferRequest) -> Result<InferRequest, ApiErro
         .map(|input| tensor(input, &mut raw))
         .collect::<Result<_, _>>()?;
     raw.finish()?;
-    let outputs = message
-        .outputs
-        .into_iter()
-        .map(|output| {
-            let owner = format!("output `{}`", output.name);
-            Ok(RequestedOutput {
-                parameters: parameters::read(output.parameters, &owner)?,
-                name: output.name,
-            })
-        })
-        .collect::<Result<_, ApiError>>()?;
+    let outputs = requested(message.outputs)?;
     Ok(InferRequest {
         model: message.model_name,
         version: none_if_empty(message.model_version),
@@ -41,6 +35,27 @@ pub fn infer_request(message: ModelInferRequest) -> Result<InferRequest, ApiErro
         inputs,
         outputs,
     })
+}
+
+/// An output asked for twice is given once, as over REST.
+fn requested(outputs: Vec<InferRequestedOutputTensor>) -> Result<Vec<RequestedOutput>, ApiError> {
+    let mut requested = Vec::with_capacity(outputs.len());
+    let mut names = HashSet::new();
+    for output in outputs {
+        let owner = format!("output `{}`", shown::name(&output.name));
+        let parameters = parameters::read(output.parameters, &owner)?;
+        check_output_parameters(&parameters).map_err(|refused| {
+            let message = format!("{owner}: {}", refused.message);
+            ApiError::new(ErrorKind::Unsupported, message).with_param(&output.name)
+        })?;
+        if names.insert(output.name.clone()) {
+            requested.push(RequestedOutput {
+                name: output.name,
+                parameters,
+            });
+        }
+    }
+    Ok(requested)
 }
 
 /// proto3 cannot tell an empty string from an absent one.
@@ -59,8 +74,9 @@ impl RawContents<'_> {
     fn next_for(&mut self, input: &str) -> Result<Bytes, ApiError> {
         self.left.next().ok_or_else(|| {
             ApiError::invalid(format!(
-                "unable to find data for input tensor '{input}' for model '{}' in request.",
-                self.model
+                "unable to find data for input tensor '{}' for model '{}' in request.",
+                shown::name(input),
+                shown::name(self.model)
             ))
             .with_param(input)
         })
@@ -73,7 +89,8 @@ impl RawContents<'_> {
         let used = self.total - self.left.len();
         Err(ApiError::invalid(format!(
             "{} raw input contents for model '{}', but its inputs need {used}",
-            self.total, self.model
+            self.total,
+            shown::name(self.model)
         ))
         .with_param("raw_input_contents"))
     }
@@ -91,9 +108,10 @@ fn tensor(input: InferInputTensor, raw: &mut RawContents<'_>) -> Result<Tensor, 
     let shape = concrete_shape(&name, &shape)?;
     if parameters.contains_key(SHARED_MEMORY) {
         return Err(ApiError::new(
-            base::ErrorKind::Unsupported,
+            ErrorKind::Unsupported,
             format!(
-                "input `{name}` is in shared memory, which this server does not read; send its bytes"
+                "input `{}` is in shared memory, which this server does not read; send its bytes",
+                shown::name(&name)
             ),
         )
         .with_param(name));
@@ -101,8 +119,8 @@ fn tensor(input: InferInputTensor, raw: &mut RawContents<'_>) -> Result<Tensor, 
     let data = match contents {
         Some(_) if raw.total > 0 => {
             return Err(ApiError::invalid(format!(
-                "contents field must not be specified when using raw_input_contents for '{name}' for model '{}'",
-                raw.model
+                "contents field must not be specified when using raw_input_contents for '{}' for model '{}'",
+                shown::name(&name), shown::name(raw.model)
             ))
             .with_param(name));
         }
@@ -117,21 +135,31 @@ fn unknown_type(input: &str, datatype: &str) -> ApiError {
     let hint = base::nearest(datatype, DataType::ALL.map(DataType::name))
         .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     ApiError::invalid(format!(
-        "input `{input}`: unknown datatype `{datatype}`{hint}"
+        "input `{}`: unknown datatype `{}`{hint}",
+        shown::name(input),
+        shown::name(datatype)
     ))
     .with_param(input)
 }
 
 fn concrete_shape(input: &str, shape: &[i64]) -> Result<Vec<usize>, ApiError> {
+    if shape.len() > RANK_MAX {
+        return Err(too_many_dimensions(input));
+    }
     shape
         .iter()
         .map(|dim| {
             usize::try_from(*dim).map_err(|_| {
                 ApiError::invalid(format!(
-                    "input `{input}`: dimension {dim} of shape {shape:?}; a request's shape has no negative dimensions"
+                    "input `{}`: dimension {dim} of shape {}; a request's shape has no negative dimensions", shown::name(input), shown::shape(shape)
                 ))
                 .with_param(input)
             })
         })
         .collect()
+}
+
+fn too_many_dimensions(input: &str) -> ApiError {
+    let message = format!("input `{}`: {}", shown::name(input), rank_message());
+    ApiError::invalid(message).with_param(input)
 }

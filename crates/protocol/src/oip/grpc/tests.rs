@@ -81,7 +81,7 @@ fn typed(name: &str, datatype: &str, contents: InferTensorContents) -> InferInpu
     }
 }
 
-fn error(message: ModelInferRequest) -> String {
+fn error_of(message: ModelInferRequest) -> String {
     infer_request(message).map_or_else(|error| error.message, |_| String::new())
 }
 
@@ -165,7 +165,7 @@ fn what_is_wrong_with_an_input_is_said_with_its_name() {
          "tensor `x`: shape [9223372036854775807, 2] has more elements than can be addressed"),
     ];
     for (message, expected) in cases {
-        assert_eq!(error(message), expected);
+        assert_eq!(error_of(message), expected);
     }
 }
 
@@ -209,6 +209,79 @@ fn a_flood_of_empty_inputs_is_refused() {
 }
 
 #[test]
+fn a_small_body_with_many_dimensions_or_texts_is_refused_before_it_is_decoded() {
+    let refused = |input: InferInputTensor| {
+        let encoded = request(vec![input], &[]).encode_to_vec();
+        decode_infer(&encoded[..], &BufferPool::new(0)).expect_err("too many")
+    };
+    let rank = "a shape has at most 64 dimensions";
+    assert_eq!(refused(input("x", "INT8", &[1; 65])).message, rank);
+    // Unpacked: `inputs` with one field `shape` for each dimension.
+    let unpacked = [&b"\x2a\x82\x01"[..], &b"\x18\x01".repeat(65)].concat();
+    let error = decode_infer(&unpacked[..], &BufferPool::new(0)).expect_err("too many");
+    assert_eq!(error.message, rank);
+    let by_message = request(vec![input("x", "INT8", &[1; 65])], &[&[0]]);
+    assert_eq!(error_of(by_message), format!("input `x`: {rank}"));
+    let most = request(vec![input("x", "INT8", &[1; 64])], &[&[0]]).encode_to_vec();
+    assert!(decode_infer(&most[..], &BufferPool::new(0)).is_ok());
+
+    let texts = InferTensorContents {
+        bytes_contents: vec![Bytes::new(); (1 << 20) + 1],
+        ..InferTensorContents::default()
+    };
+    assert_eq!(
+        refused(typed("x", "BYTES", texts)).message,
+        "a request has at most 1048576 elements in `bytes_contents`; send more in `raw_input_contents`"
+    );
+}
+
+#[test]
+fn what_a_client_sent_is_not_sent_back_whole() {
+    let long = "x".repeat(20_000);
+    for message in [
+        request(vec![input(&long, "INT8", &[2])], &[&[0]]),
+        request(vec![input(&long, &long, &[2])], &[&[0]]),
+        request(vec![input(&long, "INT64", &[i64::MAX; 64])], &[&[0]]),
+        request(vec![input(&long, "INT64", &[-1; 64])], &[&[0]]),
+        request(vec![input(&long, "INT8", &[2])], &[]),
+    ] {
+        let error = error_of(message);
+        assert!(error.contains('…') && error.len() < 700, "{error}");
+    }
+}
+
+#[test]
+fn an_output_parameter_that_would_be_ignored_is_refused_by_name() {
+    let output = |key: &str| {
+        let value = InferParameter {
+            parameter_choice: Some(ParameterChoice::Int64Param(3)),
+        };
+        InferRequestedOutputTensor {
+            name: "y".into(),
+            parameters: [(key.to_owned(), value)].into(),
+        }
+    };
+    let with = |outputs| ModelInferRequest {
+        outputs,
+        ..request(vec![], &[])
+    };
+    for (key, instead) in [
+        ("classification", "ask for the scores and sort them"),
+        ("class_count", "ask for the scores and sort them"),
+        ("shared_memory_region", "the data comes with the answer"),
+    ] {
+        let refused = infer_request(with(vec![output(key)])).expect_err(key);
+        assert_eq!(refused.kind, base::ErrorKind::Unsupported);
+        assert_eq!(
+            refused.message,
+            format!("output `y`: parameter `{key}` is not supported; {instead}")
+        );
+    }
+    let twice = infer_request(with(vec![output("k"), output("k")])).expect("given once");
+    assert_eq!(twice.outputs.len(), 1);
+}
+
+#[test]
 fn parameters_of_every_type_arrive() {
     let choices = [
         ("b", ParameterChoice::BoolParam(true), Parameter::Bool(true)),
@@ -244,7 +317,7 @@ fn parameters_of_every_type_arrive() {
         .parameters
         .insert("none".into(), InferParameter::default());
     assert_eq!(
-        error(message),
+        error_of(message),
         "parameter `none` of the request has no value"
     );
 }

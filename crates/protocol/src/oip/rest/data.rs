@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::json::{Lone, Reader};
 use crate::tensor::element_count;
-use crate::{BufferPool, DataType, PooledBuffer};
+use crate::{BufferPool, DataType, PooledBuffer, shown};
 
 use super::DEPTH_MAX;
 use super::number::Number;
@@ -19,7 +19,8 @@ pub(super) fn parse(
 ) -> Result<Bytes, String> {
     if matches!(dtype, DataType::Fp16 | DataType::Bf16) {
         return Err(format!(
-            "receiving {dtype} data via JSON is not supported. Please use the binary data format for input {name}"
+            "receiving {dtype} data via JSON is not supported. Please use the binary data format for input {}",
+            shown::name(name)
         ));
     }
     let count = element_count(shape).unwrap_or(usize::MAX);
@@ -65,7 +66,8 @@ fn mismatch(shape: &[usize], data: &str) -> String {
     let count = element_count(shape).unwrap_or(usize::MAX);
     format!(
         "Unable to parse 'data': Shape does not match true shape of 'data' field: \
-         shape {shape:?} needs {count} elements, the data {data}"
+         shape {} needs {count} elements, the data {data}",
+        shown::shape(shape)
     )
 }
 

@@ -1,7 +1,7 @@
 use base::ErrorKind;
 
-use crate::ApiError;
 use crate::json::Fault;
+use crate::{ApiError, shown};
 
 /// JSON that is broken as a whole.
 pub(super) fn broken(fault: Fault) -> ApiError {
@@ -27,7 +27,7 @@ impl Place {
         let Self { role, index, name } = self;
         let message = name.as_ref().map_or_else(
             || format!("{role} {index}: {message}"),
-            |name| format!("{role} `{name}`: {message}"),
+            |name| format!("{role} `{}`: {message}", shown::name(name)),
         );
         let dot = if field.is_empty() { "" } else { "." };
         ApiError::new(kind, message).with_param(format!("{role}s[{index}]{dot}{field}"))

@@ -6,9 +6,12 @@ use base::ErrorKind;
 use bytes::Bytes;
 
 use super::error::{Place, broken};
-use super::{DEPTH_MAX, TENSORS_MAX, data};
+use super::{DEPTH_MAX, data};
 use crate::json::{Fault, Lone, Reader};
-use crate::{ApiError, BufferPool, DataType, InferRequest, Parameters, RequestedOutput, Tensor};
+use crate::oip::checks::TENSORS_MAX;
+use crate::{
+    ApiError, BufferPool, DataType, InferRequest, Parameters, RequestedOutput, Tensor, shown,
+};
 
 mod parameters;
 mod shape;
@@ -205,7 +208,10 @@ fn read_dtype(dtype: Option<&str>, place: &Place) -> Result<DataType, ApiError> 
     DataType::from_name(&dtype).ok_or_else(|| {
         let known = DataType::ALL.map(DataType::name);
         let hint = crate::file_error::did_you_mean(&dtype, &known);
-        place.error("datatype", &format!("unknown datatype `{dtype}`{hint}"))
+        place.error(
+            "datatype",
+            &format!("unknown datatype `{}`{hint}", shown::name(&dtype)),
+        )
     })
 }
 
@@ -280,7 +286,10 @@ impl Header<'_> {
             })?);
         }
         if binary.next().is_some_and(|rest| !rest.is_empty()) {
-            let message = format!("unexpected additional input data for model '{model}'");
+            let message = format!(
+                "unexpected additional input data for model '{}'",
+                shown::name(model)
+            );
             return Err(ApiError::invalid(message));
         }
         let request = InferRequest {

@@ -4,7 +4,8 @@ use base::ErrorKind;
 
 use super::{DEPTH_MAX, Place};
 use crate::json::{Fault, Kind, Lone, Reader};
-use crate::{ApiError, Parameter, Parameters};
+use crate::oip::checks::{Unsupported, check_output_parameters, check_tensor_parameters};
+use crate::{ApiError, Parameter, Parameters, shown};
 
 /// Why a list of parameters was refused: JSON's reason, or a parameter's.
 enum Why {
@@ -87,6 +88,7 @@ pub(super) fn of_request(text: Option<&str>) -> Result<(Parameters, bool), ApiEr
 }
 
 fn request_parameter(key: &str, message: &str) -> ApiError {
+    let key = shown::name(key);
     ApiError::invalid(format!("parameter `{key}`: {message}"))
         .with_param(format!("parameters.{key}"))
 }
@@ -95,27 +97,24 @@ fn of_tensor(text: Option<&str>, place: &Place) -> Result<Parameters, ApiError> 
     let parameters = read(text).map_err(|why| match why {
         Why::Fault(fault) => place.unreadable("parameters", fault),
         Why::Value(key, message) => {
+            let key = shown::name(&key);
             let message = format!("parameter `{key}`: {message}");
             place.error(&format!("parameters.{key}"), &message)
         }
     })?;
-    for key in parameters.keys() {
-        if key.starts_with("shared_memory_") {
-            return Err(unsupported(key, "send the data in the request", place));
-        }
-    }
     Ok(parameters)
 }
 
-fn unsupported(key: &str, instead: &str, place: &Place) -> ApiError {
-    let message = format!("parameter `{key}` is not supported; {instead}");
-    let field = format!("parameters.{key}");
-    place.of_kind(ErrorKind::Unsupported, &field, &message)
+fn unsupported(refused: &Unsupported, place: &Place) -> ApiError {
+    let field = format!("parameters.{}", refused.key);
+    place.of_kind(ErrorKind::Unsupported, &field, &refused.message)
 }
 
 /// How many bytes of this input follow the JSON; none when its data is in the JSON.
 pub(super) fn binary_size(text: Option<&str>, place: &Place) -> Result<Option<usize>, ApiError> {
-    match of_tensor(text, place)?.remove("binary_data_size") {
+    let mut parameters = of_tensor(text, place)?;
+    check_tensor_parameters(&parameters).map_err(|refused| unsupported(&refused, place))?;
+    match parameters.remove("binary_data_size") {
         None => Ok(None),
         Some(Parameter::Int(bytes)) if bytes >= 0 => usize::try_from(bytes)
             .map(Some)
@@ -135,10 +134,7 @@ pub(super) fn of_output(
     place: &Place,
 ) -> Result<(Parameters, Option<bool>), ApiError> {
     let mut parameters = of_tensor(text, place)?;
-    if parameters.contains_key("classification") {
-        let instead = "ask for the scores and sort them";
-        return Err(unsupported("classification", instead, place));
-    }
+    check_output_parameters(&parameters).map_err(|refused| unsupported(&refused, place))?;
     let binary = match parameters.remove("binary_data") {
         None => None,
         Some(Parameter::Bool(binary)) => Some(binary),

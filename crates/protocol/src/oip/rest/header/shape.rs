@@ -1,22 +1,19 @@
 use super::Place;
 use crate::json::{Fault, Kind, Reader};
+use crate::oip::checks::{RANK_MAX, rank_message};
 use crate::oip::rest::DEPTH_MAX;
 use crate::tensor::element_count;
-use crate::{ApiError, DataType};
+use crate::{ApiError, DataType, shown};
 
 /// Dimensions and their product stay below this, because every client holds them in a signed 64-bit number.
 const ELEMENTS_MAX: u64 = i64::MAX as u64;
-
-/// More than any runtime takes (NumPy stops at 64), few enough to be cheap.
-const RANK_MAX: usize = 64;
 
 pub(super) fn read(text: Option<&str>, place: &Place) -> Result<Vec<usize>, ApiError> {
     let text = text.ok_or_else(|| place.missing("shape"))?;
     let mut shape = Vec::new();
     Reader::over(text, DEPTH_MAX).array(|reader| {
         if shape.len() == RANK_MAX {
-            let message = format!("a shape has at most {RANK_MAX} dimensions");
-            return Err(Why::Error(place.error("shape", &message)));
+            return Err(Why::Error(place.error("shape", &rank_message())));
         }
         shape.push(dimension(reader)?);
         Ok::<(), Why>(())
@@ -71,16 +68,15 @@ fn dimension(reader: &mut Reader<'_>) -> Result<usize, Why> {
 }
 
 fn too_many(shape: &str, place: &Place) -> ApiError {
-    // A shape as long as a body would make an answer as long as a body.
-    let shown: String = shape.chars().take(200).collect();
     let message = format!(
-        "shape {shown} causes total element count to exceed maximum size of {ELEMENTS_MAX}"
+        "shape {} causes total element count to exceed maximum size of {ELEMENTS_MAX}",
+        shown::shape_text(shape)
     );
     place.error("shape", &message)
 }
 
 pub(super) fn bytes_overflow(place: &Place) -> ApiError {
-    let name = place.name.as_deref().unwrap_or_default();
+    let name = shown::name(place.name.as_deref().unwrap_or_default());
     place.error("shape", &format!("byte size overflow for input '{name}'"))
 }
 

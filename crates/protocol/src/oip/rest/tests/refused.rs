@@ -377,6 +377,24 @@ fn a_flood_of_tensors_is_refused() {
 }
 
 #[test]
+fn what_a_client_sent_is_not_sent_back_whole() {
+    let long = "x".repeat(20_000);
+    for input in [
+        format!(r#""name":"{long}","shape":[1],"datatype":"FP32""#),
+        format!(r#""name":"x","shape":[1],"datatype":"{long}""#),
+        format!(r#""name":"x","shape":[1],"datatype":"INT8","parameters":{{"{long}":[]}}"#),
+    ] {
+        let error = parse_header(format!(r#"{{"inputs":[{{{input}}}]}}"#).as_bytes())
+            .expect_err("is wrong");
+        let param = error.param.as_deref().unwrap_or_default();
+        assert!(
+            error.message.contains('…') && error.message.len() < 500 && param.len() < 500,
+            "{error} {param}"
+        );
+    }
+}
+
+#[test]
 fn what_is_not_supported_says_so_and_names_it() {
     for (json, param) in [
         (
@@ -386,6 +404,10 @@ fn what_is_not_supported_says_so_and_names_it() {
         (
             r#"{"inputs":[{"name":"x","shape":[1],"datatype":"UINT8","parameters":{"shared_memory_region":"r","shared_memory_byte_size":1}}]}"#,
             "inputs[0].parameters.shared_memory_byte_size",
+        ),
+        (
+            r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"class_count":3}}]}"#,
+            "outputs[0].parameters.class_count",
         ),
         (
             r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"shared_memory_region":"r"}}]}"#,
