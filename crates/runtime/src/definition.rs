@@ -136,7 +136,9 @@ impl Definition {
         .to_owned();
         let on_file = backend == ONNX_BACKEND;
         if on_file && !file.is_file() {
-            return Err(format!("there is no `{}`", file.display()));
+            // As seen from the model's folder: reasons are shown to clients.
+            let inside = file.strip_prefix(&self.folder).unwrap_or(&file);
+            return Err(format!("there is no `{}`", inside.display()));
         }
         let (inputs, outputs) = config::engine_specs(&config);
         let parameter = |(key, value): (String, protocol::oip::proto::ModelParameter)| {
@@ -227,12 +229,13 @@ impl Definition {
     }
 }
 
-/// A file's name for messages and its text; none when it does not exist.
+/// A file's name for messages, without its folders because clients see them, and its text; none when it does not exist.
 fn read(path: &Path) -> Result<Option<(String, String)>, String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some((path.display().to_string(), text))),
+        Ok(text) => Ok(Some((name.into_owned(), text))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("cannot read `{}`: {error}", path.display())),
+        Err(error) => Err(format!("cannot read `{name}`: {error}")),
     }
 }
 

@@ -76,7 +76,7 @@ fn next(inner: &Inner, found: &Mutex<VecDeque<Found>>) -> Option<Found> {
 /// A model that makes us panic is a model that does not load; the others still do.
 fn guarded(inner: &Inner, found: &Found) {
     if catch_unwind(AssertUnwindSafe(|| load(inner, found))).is_err() {
-        let reason = refused(&found.name, latest(found), "loading panicked".to_owned());
+        let reason = refused(found, latest(found), "loading panicked".to_owned());
         let failed = Version::Unavailable(reason);
         inner.publish(&found.name, BTreeMap::from([(latest(found), failed)]));
     }
@@ -91,7 +91,7 @@ fn load(inner: &Inner, found: &Found) {
     let (definition, versions) = match wanted {
         Ok(wanted) => wanted,
         Err(reason) => {
-            let failed = Version::Unavailable(refused(&found.name, latest(found), reason));
+            let failed = Version::Unavailable(refused(found, latest(found), reason));
             return inner.publish(&found.name, BTreeMap::from([(latest(found), failed)]));
         }
     };
@@ -101,7 +101,11 @@ fn load(inner: &Inner, found: &Found) {
         .collect();
     inner.publish(&found.name, states.clone());
     for version in versions {
-        let state = match build(inner, &definition, (version, &found.versions[&version])) {
+        let build = || build(inner, &definition, (version, &found.versions[&version]));
+        // Here, too: versions that serve already go on serving.
+        let built = catch_unwind(AssertUnwindSafe(build))
+            .unwrap_or_else(|_| Err("loading panicked".to_owned()));
+        let state = match built {
             Ok(model) => {
                 tracing::info!(
                     model = found.name,
@@ -113,16 +117,22 @@ fn load(inner: &Inner, found: &Found) {
                 );
                 Version::Ready(Arc::new(model))
             }
-            Err(reason) => Version::Unavailable(refused(&found.name, version, reason)),
+            Err(reason) => Version::Unavailable(refused(found, version, reason)),
         };
         states.insert(version, state);
         inner.publish(&found.name, states.clone());
     }
 }
 
-/// Logs why, once, where the error stops.
-fn refused(model: &str, version: u64, reason: String) -> String {
-    tracing::error!(model, version, reason, "model is unavailable");
+/// Logs why, once, where the error stops; only the log knows the folder.
+fn refused(found: &Found, version: u64, reason: String) -> String {
+    tracing::error!(
+        model = found.name,
+        version,
+        folder = %found.folder.display(),
+        reason,
+        "model is unavailable"
+    );
     reason
 }
 

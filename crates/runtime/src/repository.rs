@@ -14,9 +14,11 @@ use crate::error::Error;
 pub(crate) struct Found {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
+    /// The last folder of the same name in another repository.
+    pub(crate) twin: Option<PathBuf>,
     /// Version numbers and their folders; for a flat folder, version 1 is the folder itself.
     pub(crate) versions: BTreeMap<u64, PathBuf>,
-    /// Why the model cannot be served whatever it holds.
+    /// Why the model cannot be served whatever it holds. Clients see it, so it names no folder above the repository's.
     pub(crate) problem: Option<String>,
 }
 
@@ -40,9 +42,10 @@ pub(crate) fn scan(repositories: &[PathBuf]) -> Result<Vec<Found>, Error> {
                     first.problem = Some(format!(
                         "model `{}` is in two repositories: `{}` and `{}`; rename or remove one",
                         first.name,
-                        first.folder.display(),
-                        found.folder.display()
+                        repository_name(&first.folder),
+                        repository_name(&found.folder)
                     ));
+                    first.twin = Some(found.folder);
                 }
             }
         }
@@ -55,15 +58,22 @@ fn look_into(name: String, folder: PathBuf) -> Found {
         Ok(versions) => (versions, None),
         Err(error) => (
             BTreeMap::new(),
-            Some(format!("cannot read `{}`: {error}", folder.display())),
+            Some(format!("cannot read the model's folder: {error}")),
         ),
     };
     Found {
         name,
         folder,
+        twin: None,
         versions,
         problem,
     }
+}
+
+/// The last component of the repository that a model's folder is in.
+fn repository_name(model: &Path) -> String {
+    let name = model.parent().and_then(Path::file_name).unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// Visible sub-folders with readable names.

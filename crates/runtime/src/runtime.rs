@@ -92,8 +92,16 @@ impl Runtime {
             buffers,
         } = parts;
         let found = repository::scan(&config.repositories)?;
-        for problem in found.iter().filter_map(|found| found.problem.as_ref()) {
-            tracing::error!(problem, "model is unavailable");
+        for found in &found {
+            if let Some(problem) = &found.problem {
+                tracing::error!(
+                    model = found.name,
+                    folder = %found.folder.display(),
+                    twin = found.twin.as_ref().map(|twin| tracing::field::display(twin.display())),
+                    problem,
+                    "model is unavailable"
+                );
+            }
         }
         let compute = ComputePool::start(config.cores).map_err(Error::Threads)?;
         let inner = Arc::new(Inner {

@@ -98,8 +98,9 @@ impl Engine for Fake {
                 reason: "the file is broken".to_owned(),
             }),
             "panics" => panic!("while loading"),
-            _ => Ok(Arc::new(FakeModel {
+            content => Ok(Arc::new(FakeModel {
                 fake: self.clone(),
+                panics: content == "panics later",
                 inputs: vec![TensorSpec::new("x", DataType::Fp32, vec![-1, 2])],
                 outputs: vec![TensorSpec::new("y", DataType::Fp32, vec![-1, 2])],
             })),
@@ -110,6 +111,8 @@ impl Engine for Fake {
 #[derive(Debug)]
 struct FakeModel {
     fake: Fake,
+    /// When asked for a lane.
+    panics: bool,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
 }
@@ -124,6 +127,7 @@ impl Loaded for FakeModel {
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
+        assert!(!self.panics, "no lane");
         self.fake.gate.lanes.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeLane(self.fake.clone())))
     }

@@ -67,6 +67,9 @@ fn the_good_model_serves_and_the_index_says_why_the_others_do_not() {
         assert_eq!(entry["state"], "UNAVAILABLE", "{entry}");
         let said = entry["reason"].as_str().unwrap_or_default();
         assert!(said.contains(reason), "{model}: `{reason}` in {said:?}");
+        // Whoever asks learns nothing about the machine's folders.
+        let folder = repository.path().display().to_string();
+        assert!(!said.contains(&folder), "{model}: {said:?}");
         let answer = kapok.http().post(
             &format!("/v2/models/{model}/infer"),
             infer_body(&[1], &json!([1])),

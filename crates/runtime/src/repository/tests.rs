@@ -38,9 +38,13 @@ fn a_name_in_two_repositories_names_both_folders() {
     let (one, two) = (repository(&["m/1", "only/1"]), repository(&["m/1"]));
     let found = scan(&[one.path().to_owned(), two.path().to_owned()]).expect("scans");
     let problem = found[0].problem.as_deref().expect("a problem");
-    for folder in [one.path().join("m"), two.path().join("m")] {
-        assert!(problem.contains(&folder.display().to_string()), "{problem}");
+    for repository in [&one, &two] {
+        let name = repository.path().file_name().expect("named");
+        let name = format!("`{}`", name.to_string_lossy());
+        assert!(problem.contains(&name), "{problem}");
     }
+    assert!(!problem.contains('/'), "{problem}");
+    assert_eq!(found[0].twin, Some(two.path().join("m")));
     assert_eq!(found[1].problem, None);
 }
 

@@ -91,6 +91,7 @@ async fn a_model_without_configuration_is_completed_from_the_file() {
 #[tokio::test]
 async fn a_broken_model_says_why_beside_a_good_one() {
     let typo = builtin("identity", "max_bach_size: 3");
+    let policy = builtin("identity", "version_policy { specific { versions: 7 } }");
     let decoupled = builtin("identity", "model_transaction_policy { decoupled: true }");
     let root = repository(&[
         ("good/config.pbtxt", &builtin("identity", "")),
@@ -103,6 +104,10 @@ async fn a_broken_model_says_why_beside_a_good_one() {
         ("warmup/1/model.onnx", "ok"),
         ("warmup/kapok.toml", "[warmup.shapes]\nxx = [1, 2]"),
         ("panics/1/model.onnx", "panics"),
+        ("text/1/model.onnx", "ok"),
+        ("text/kapok.toml", "[text]"),
+        ("strange/config.pbtxt", "backend: \"teleport\""),
+        ("policy/config.pbtxt", &policy),
     ]);
     let fake = Fake::new("onnxruntime");
     let (runtime, _) = start(config(&[root.path()]), [fake.engine()]).await;
@@ -121,11 +126,19 @@ async fn a_broken_model_says_why_beside_a_good_one() {
         ("sidecar", "engin"),
         ("warmup", "`xx`"),
         ("panics", "panicked"),
+        ("text", "[text]"),
+        ("strange", "teleport"),
+        ("policy", "[7]"),
     ] {
         let (state, reason) = &reasons[model];
         assert_eq!(*state, ModelState::Unavailable, "{model}");
         assert!(reason.contains(named), "{model}: {reason}");
+        // Clients see it: nothing above the model's folder.
+        let path = root.path().display().to_string();
+        assert!(!reason.contains(&path), "{model}: {reason}");
     }
+    assert!(reasons["empty"].1.contains("`1/model.onnx`"));
+    assert!(reasons["typo"].1.contains("config.pbtxt:"));
     runtime
         .infer(ints("good", &[1]), far())
         .await
@@ -153,11 +166,42 @@ async fn a_model_in_two_repositories_is_not_guessed() {
     let (runtime, _) = start(config(&[one.path(), two.path()]), []).await;
     let index = runtime.index();
     assert_eq!(index[0].state, ModelState::Unavailable);
+    let reason = &index[0].reason;
     for folder in [&one, &two] {
-        let folder = folder.path().join("m").display().to_string();
-        assert!(index[0].reason.contains(&folder), "{}", index[0].reason);
+        let name = folder.path().file_name().expect("named");
+        assert!(reason.contains(&*name.to_string_lossy()), "{reason}");
+        assert!(!reason.contains(&folder.path().display().to_string()));
     }
     assert_eq!(index[1].state, ModelState::Ready);
+}
+
+#[tokio::test]
+async fn a_version_that_panics_while_loading_leaves_the_others_serving() {
+    let root = repository(&[
+        ("m/1/model.onnx", "ok"),
+        ("m/2/model.onnx", "panics later"),
+        ("m/3/model.onnx", "ok"),
+        (
+            "m/config.pbtxt",
+            "backend: \"onnxruntime\" version_policy { all {} }",
+        ),
+    ]);
+    let fake = Fake::new("onnxruntime");
+    let (runtime, _) = start(config(&[root.path()]), [fake.engine()]).await;
+    let states: Vec<_> = runtime
+        .index()
+        .into_iter()
+        .map(|entry| (entry.version, entry.state, entry.reason))
+        .collect();
+    let ready = |version: &str| (version.to_owned(), ModelState::Ready, String::new());
+    let broken = (
+        "2".to_owned(),
+        ModelState::Unavailable,
+        "loading panicked".to_owned(),
+    );
+    assert_eq!(states, [ready("1"), broken, ready("3")]);
+    let answer = runtime.infer(floats("m", [0.0, 0.0]), far()).await;
+    assert_eq!(answer.expect("answers").0.version, "3");
 }
 
 #[tokio::test]
