@@ -82,7 +82,8 @@ impl Choice<'_> {
             return Err(reasons(&candidates));
         }
         let chosen = measure::fastest(self, runners, candidates)?;
-        if let (Some(cache), Some(key)) = (&self.tools.cache, key) {
+        // A choice that nothing has proved is not worth keeping.
+        if let (Some(cache), Some(key), Some(_)) = (&self.tools.cache, key, &chosen.lane) {
             cache.write(&key, &chosen);
         }
         Ok(chosen)
@@ -101,10 +102,9 @@ impl Choice<'_> {
             return Ok(able);
         }
         let backend = &self.source.backend;
-        let path = self.source.path.display();
         Err(match named {
-            Some(name) => format!("engine `{name}` does not serve backend `{backend}` (`{path}`)"),
-            None => format!("no engine serves backend `{backend}` (`{path}`)"),
+            Some(name) => format!("engine `{name}` does not serve backend `{backend}`"),
+            None => format!("no engine serves backend `{backend}`"),
         })
     }
 
@@ -118,16 +118,25 @@ impl Choice<'_> {
         }
     }
 
-    /// The engine chosen at an earlier start, if it still loads.
+    /// The engine chosen at an earlier start, if it still loads and runs.
     fn remembered(&self, key: &str, engines: &[Arc<dyn Engine>]) -> Option<Chosen> {
         let remembered = self.tools.cache.as_ref()?.read(key)?;
         let engine = engines
             .iter()
             .find(|engine| engine.name() == remembered.engine)?;
-        match self.load(engine) {
-            Ok(loaded) => Some(Chosen {
+        let proved = self.load(engine).and_then(|loaded| {
+            let _loading = self.tools.quiet.read();
+            let runner = Runner {
+                engine: Arc::clone(engine),
                 loaded,
-                lane: None,
+            };
+            let lane = measure::prove(self, &runner)?;
+            Ok((runner.loaded, lane))
+        });
+        match proved {
+            Ok((loaded, lane)) => Some(Chosen {
+                loaded,
+                lane: Some(lane),
                 engine: engine.name(),
                 version: engine.version(),
                 candidates: remembered.candidates,
@@ -137,7 +146,7 @@ impl Choice<'_> {
                     model = self.source.model,
                     engine = engine.name(),
                     reason,
-                    "the engine chosen earlier does not load; choosing again"
+                    "the engine chosen earlier does not serve; choosing again"
                 );
                 None
             }

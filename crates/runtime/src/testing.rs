@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{Clock, Deadline, Tasks};
@@ -23,6 +23,8 @@ pub(crate) struct Fake {
     pub(crate) clock: Clock,
     pub(crate) gate: Arc<Gate>,
     pub(crate) loads: Arc<AtomicUsize>,
+    /// Calls fail inside the engine while this is set.
+    pub(crate) failing: Arc<AtomicBool>,
     /// Does not load anything.
     pub(crate) refuses: bool,
 }
@@ -68,6 +70,7 @@ impl Fake {
             clock: Clock::manual(),
             gate: Arc::default(),
             loads: Arc::default(),
+            failing: Arc::default(),
             refuses: false,
         }
     }
@@ -139,6 +142,12 @@ struct FakeLane(Fake);
 impl Lane for FakeLane {
     fn run(&mut self, inputs: &[Tensor], _wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         self.0.gate.pass();
+        if self.0.failing.load(Ordering::SeqCst) {
+            return Err(EngineError::Failed {
+                engine: self.0.name,
+                reason: "no such kernel".to_owned(),
+            });
+        }
         self.0.clock.advance(self.0.work);
         let x: &[f32] = inputs[0].elements().expect("aligned");
         // A number no test sends by chance.

@@ -2,6 +2,8 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use protocol::EngineCandidate;
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use crate::engine::Engine;
 pub(crate) struct Cache {
     folder: PathBuf,
 }
+
+/// Tells the partial files of this process apart.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Remembered {
@@ -42,6 +47,7 @@ impl Cache {
                 count => hash.update(&chunk[..count]),
             }
         }
+        neighbours(&choice.source.path, &mut hash)?;
         for engine in engines {
             hash.update(format!("\0{} {}", engine.name(), engine.version()));
         }
@@ -81,8 +87,9 @@ impl Cache {
             candidates: chosen.candidates.clone(),
         };
         let path = self.path(key);
-        // Beside and renamed: a reader never sees half a file.
-        let partial = path.with_extension("partial");
+        // Beside and renamed: a reader never sees half a file, and no two writers share one.
+        let count = WRITES.fetch_add(1, Ordering::Relaxed);
+        let partial = path.with_extension(format!("{}-{count}.partial", std::process::id()));
         let written = serde_json::to_vec_pretty(&remembered)
             .map_err(std::io::Error::from)
             .and_then(|json| {
@@ -102,4 +109,25 @@ impl Cache {
     fn path(&self, key: &str) -> PathBuf {
         self.folder.join(format!("{key}.json"))
     }
+}
+
+/// Name, length and time of what lies beside the model: weights may be kept there, gigabytes that are not read twice.
+fn neighbours(model: &Path, hash: &mut Sha256) -> Option<()> {
+    let mut seen = Vec::new();
+    for entry in std::fs::read_dir(model.parent()?).ok()? {
+        let path = entry.ok()?.path();
+        if path == model {
+            continue;
+        }
+        // A link's target, which is what an engine reads.
+        let Ok(data) = std::fs::metadata(&path) else {
+            continue;
+        };
+        let changed = data.modified().ok();
+        let changed = changed.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        seen.push((path.file_name()?.to_owned(), data.len(), changed));
+    }
+    seen.sort();
+    hash.update(format!("\0{seen:?}"));
+    Some(())
 }

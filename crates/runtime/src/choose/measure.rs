@@ -5,7 +5,7 @@ use protocol::{EngineCandidate, Tensor};
 
 use super::{Choice, Chosen, Runner, failed, reasons};
 use crate::agree::compare;
-use crate::engine::{Lane, Loaded};
+use crate::engine::{EngineError, Lane};
 use crate::warmup;
 
 /// Enough rounds for a median, and enough time an engine for the clock of a shared machine.
@@ -45,27 +45,20 @@ pub(super) fn fastest(
         return Ok(chosen(runner, None, candidates));
     }
     let _alone = choice.tools.quiet.write();
-    let Some((inputs, reference)) = reference(choice, &runners) else {
-        let model = &choice.source.model;
-        let runner = runners.remove(0);
-        tracing::warn!(
-            model,
-            engine = runner.engine.name(),
-            "no warm-up data suits the model, so its engines were not compared; give shapes in the sidecar's [warmup]"
-        );
-        let verdict = "not measured: no warm-up data suits the model".to_owned();
-        candidates.push(failed(runner.engine.name(), verdict));
-        return Ok(chosen(runner, None, candidates));
+    let (inputs, reference) = match reference(choice, &runners) {
+        Ok(found) => found,
+        Err(verdicts) => return Ok(unproved(choice, runners, (verdicts, candidates))),
     };
     // Engines before the reference could not run what it can.
-    for runner in runners.drain(..reference.index) {
-        let verdict = "cannot run the warm-up data".to_owned();
+    let unable = runners.drain(..reference.before.len());
+    for (runner, verdict) in unable.zip(&reference.before) {
+        let verdict = verdict.clone();
         candidates.push(failed(runner.engine.name(), verdict));
     }
     let mut contenders = Vec::new();
     for (index, runner) in runners.into_iter().enumerate() {
         let first = index == 0;
-        match run_once(choice, &runner.loaded, &inputs) {
+        match run_once(choice, &runner, &inputs) {
             Ok(Ran { lane, outputs }) => {
                 let agreement = compare(&reference.outputs, &outputs, &choice.sidecar.agree);
                 let difference = (!first).then_some(agreement.max_difference);
@@ -80,7 +73,7 @@ pub(super) fn fastest(
                     candidates.push(disagrees(choice, &runner, difference));
                 }
             }
-            Err(reason) => candidates.push(failed(runner.engine.name(), reason)),
+            Err(error) => candidates.push(failed(runner.engine.name(), error.to_string())),
         }
     }
     let contenders = race(choice, contenders, &inputs, &mut candidates);
@@ -90,6 +83,26 @@ pub(super) fn fastest(
         return Err(reasons(&ranked));
     };
     Ok(chosen(winner.runner, Some(winner.lane), ranked))
+}
+
+/// No guess ran on any engine; the first one serves all the same, because requests may be what it can run.
+fn unproved(
+    choice: &Choice<'_>,
+    runners: Vec<Runner>,
+    (verdicts, mut candidates): (Vec<String>, Vec<EngineCandidate>),
+) -> Chosen {
+    let told = runners.iter().zip(verdicts);
+    let told = told.map(|(runner, verdict)| failed(runner.engine.name(), verdict));
+    candidates.splice(0..0, told);
+    let mut runners = runners.into_iter();
+    let runner = runners.next().expect("an engine that has loaded");
+    tracing::warn!(
+        model = choice.source.model,
+        engine = runner.engine.name(),
+        reason = candidates[0].verdict,
+        "no warm-up data suits the model, so its engines were not compared; give shapes in the sidecar's [warmup]"
+    );
+    chosen(runner, None, candidates)
 }
 
 fn ranking((rank, contender): (usize, &Contender)) -> EngineCandidate {
@@ -132,8 +145,7 @@ fn race(
             mut times,
         } in contenders
         {
-            let outputs = runner.loaded.outputs().len();
-            match timed_call(choice, (lane, outputs), inputs) {
+            match timed_call(choice, (&runner, lane), inputs) {
                 Ok((lane, time)) => {
                     times.push(time);
                     left.push(Contender {
@@ -143,7 +155,7 @@ fn race(
                         times,
                     });
                 }
-                Err(reason) => candidates.push(failed(runner.engine.name(), reason)),
+                Err(error) => candidates.push(failed(runner.engine.name(), error.to_string())),
             }
         }
         contenders = left;
@@ -168,77 +180,106 @@ fn disagrees(choice: &Choice<'_>, runner: &Runner, difference: Option<f64>) -> E
     }
 }
 
-/// The answer to compare with, and which engine gave it.
+/// The answer to compare with.
 struct Reference {
-    index: usize,
+    /// What to say of each engine that was asked before and could not answer.
+    before: Vec<String>,
     outputs: Vec<Tensor>,
 }
 
-/// The first engine that runs a guess, and that guess.
-fn reference(choice: &Choice<'_>, runners: &[Runner]) -> Option<(Arc<Vec<Tensor>>, Reference)> {
-    for (index, runner) in runners.iter().enumerate() {
-        // Each engine is asked with its own specs; they may know the model better than the others'.
-        for inputs in warmup::guesses(runner.loaded.inputs(), &choice.sidecar.warmup) {
-            let inputs = Arc::new(inputs);
-            match run_once(choice, &runner.loaded, &inputs) {
-                Ok(Ran { outputs, .. }) => {
-                    return Some((inputs, Reference { index, outputs }));
-                }
-                Err(reason) => tracing::debug!(
-                    model = choice.source.model,
-                    engine = runner.engine.name(),
-                    reason,
-                    "warm-up data does not suit"
-                ),
+/// The first engine that runs a guess, and that guess; or what to say of each engine.
+fn reference(
+    choice: &Choice<'_>,
+    runners: &[Runner],
+) -> Result<(Arc<Vec<Tensor>>, Reference), Vec<String>> {
+    let mut before = Vec::new();
+    for runner in runners {
+        match first_run(choice, runner) {
+            Ok((inputs, Ran { outputs, .. })) => {
+                return Ok((inputs, Reference { before, outputs }));
             }
+            Err(verdict) => before.push(verdict),
         }
     }
-    None
+    Err(before)
+}
+
+/// Runs an engine chosen earlier once; the lane has run.
+pub(super) fn prove(choice: &Choice<'_>, runner: &Runner) -> Result<Box<dyn Lane>, String> {
+    first_run(choice, runner).map(|(_, ran)| ran.lane)
+}
+
+/// Asks the engine with its own specs, which may know the model better than the others', until a guess runs.
+fn first_run(choice: &Choice<'_>, runner: &Runner) -> Result<(Arc<Vec<Tensor>>, Ran), String> {
+    let mut failure = None;
+    let mut refused = false;
+    for inputs in warmup::guesses(runner.loaded.inputs(), &choice.sidecar.warmup) {
+        let inputs = Arc::new(inputs);
+        let error = match run_once(choice, runner, &inputs) {
+            Ok(ran) => return Ok((inputs, ran)),
+            Err(error) => error,
+        };
+        tracing::debug!(
+            model = choice.source.model,
+            engine = runner.engine.name(),
+            %error,
+            "warm-up data does not suit"
+        );
+        match error {
+            EngineError::Input(_) => refused = true,
+            error => failure = Some(error),
+        }
+    }
+    Err(match failure {
+        // Not one guess was the wrong shape or type: what fails is the engine.
+        Some(failure) if !refused => format!("cannot run the warm-up data: {failure}"),
+        _ => "not measured: no warm-up data suits the model".to_owned(),
+    })
 }
 
 /// A new lane's first call, on a compute thread, as every call will be, and with the cores that a call will have.
 fn run_once(
     choice: &Choice<'_>,
-    loaded: &Arc<dyn Loaded>,
+    runner: &Runner,
     inputs: &Arc<Vec<Tensor>>,
-) -> Result<Ran, String> {
-    let (loaded, inputs) = (Arc::clone(loaded), Arc::clone(inputs));
-    on_compute_thread(choice, move || {
-        let mut lane = loaded.lane().map_err(|error| error.to_string())?;
+) -> Result<Ran, EngineError> {
+    let (loaded, inputs) = (Arc::clone(&runner.loaded), Arc::clone(inputs));
+    on_compute_thread(choice, runner, move || {
+        let mut lane = loaded.lane()?;
         let wanted: Vec<usize> = (0..loaded.outputs().len()).collect();
-        let outputs = lane
-            .run(&inputs, &wanted)
-            .map_err(|error| error.to_string())?;
+        let outputs = lane.run(&inputs, &wanted)?;
         Ok(Ran { lane, outputs })
     })
 }
 
 fn timed_call(
     choice: &Choice<'_>,
-    (mut lane, outputs): (Box<dyn Lane>, usize),
+    (runner, mut lane): (&Runner, Box<dyn Lane>),
     inputs: &Arc<Vec<Tensor>>,
-) -> Result<(Box<dyn Lane>, Duration), String> {
+) -> Result<(Box<dyn Lane>, Duration), EngineError> {
     let (inputs, clock) = (Arc::clone(inputs), choice.tools.clock.clone());
-    on_compute_thread(choice, move || {
+    let outputs = runner.loaded.outputs().len();
+    on_compute_thread(choice, runner, move || {
         let wanted: Vec<usize> = (0..outputs).collect();
         let began = clock.now();
-        drop(
-            lane.run(&inputs, &wanted)
-                .map_err(|error| error.to_string())?,
-        );
+        drop(lane.run(&inputs, &wanted)?);
         Ok((lane, clock.now().saturating_duration_since(began)))
     })
 }
 
 fn on_compute_thread<T: Send + 'static>(
     choice: &Choice<'_>,
-    call: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    choice
-        .tools
-        .compute
-        .run_blocking(choice.options.threads, call)
-        .unwrap_or_else(|_| Err("panicked on the warm-up data".to_owned()))
+    runner: &Runner,
+    call: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let compute = &choice.tools.compute;
+    let done = compute.run_blocking(choice.options.threads, call);
+    done.unwrap_or_else(|_| {
+        Err(EngineError::Failed {
+            engine: runner.engine.name(),
+            reason: "panicked on the warm-up data".to_owned(),
+        })
+    })
 }
 
 fn enough(rounds: usize, engines: u32, started: Instant, now: Instant) -> bool {

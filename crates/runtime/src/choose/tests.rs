@@ -159,6 +159,7 @@ fn the_next_start_loads_only_the_engine_chosen_before() {
     let again = bench.make(&[&slow, &fast]).expect("loads");
     assert_eq!(again.engine, "fast");
     assert_eq!(again.candidates, first.candidates);
+    assert!(again.lane.is_some(), "has run once");
     let loads = [&slow, &fast].map(|fake| fake.loads.load(Ordering::SeqCst));
     assert_eq!(loads, [1, 2]);
 }
@@ -189,4 +190,55 @@ fn a_broken_or_outdated_choice_is_made_again() {
     let before = slow.loads.load(Ordering::SeqCst);
     bench.make(&[&slow, &fast]).expect("loads");
     assert_eq!(slow.loads.load(Ordering::SeqCst), before + 1);
+}
+
+#[test]
+fn an_engine_chosen_earlier_that_fails_now_is_not_used() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let (slow, fast) = (engine("slow", &clock, 9), engine("fast", &clock, 3));
+    assert_eq!(bench.make(&[&slow, &fast]).expect("loads").engine, "fast");
+    fast.failing.store(true, Ordering::SeqCst);
+    let chosen = bench.make(&[&slow, &fast]).expect("loads");
+    assert_eq!(chosen.engine, "slow");
+    assert!(verdicts(&chosen)[1].1.contains("no such kernel"));
+}
+
+#[test]
+fn weights_beside_the_model_are_part_of_the_choice() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let (slow, fast) = (engine("slow", &clock, 9), engine("fast", &clock, 3));
+    let weights = bench.root.path().join("m/1/weights.bin");
+    for (bytes, loads) in [("w", 1), ("w", 1), ("ww", 2)] {
+        if std::fs::read_to_string(&weights).ok().as_deref() != Some(bytes) {
+            std::fs::write(&weights, bytes).expect("writes");
+        }
+        bench.make(&[&slow, &fast]).expect("loads");
+        assert_eq!(slow.loads.load(Ordering::SeqCst), loads, "{bytes}");
+    }
+    let partial = |path: &PathBuf| path.extension().is_some_and(|it| it != "json");
+    assert!(!bench.cache_files().iter().any(partial));
+}
+
+#[test]
+fn engines_that_fail_on_every_guess_serve_and_say_so() {
+    let clock = Clock::manual();
+    let bench = Bench::new("ok", &clock);
+    let (one, two) = (engine("one", &clock, 1), engine("two", &clock, 1));
+    one.failing.store(true, Ordering::SeqCst);
+    let said = "cannot run the warm-up data: engine `one` failed: no such kernel";
+    let alone = bench.make(&[&one]).expect("loads");
+    assert_eq!(verdicts(&alone), [("one", said)]);
+    // The other can: the one that cannot is not chosen, and its reason is kept.
+    let chosen = bench.make(&[&one, &two]).expect("loads");
+    assert_eq!(verdicts(&chosen), [("two", "fastest"), ("one", said)]);
+    for file in bench.cache_files() {
+        std::fs::remove_file(file).expect("removes");
+    }
+    two.failing.store(true, Ordering::SeqCst);
+    let chosen = bench.make(&[&one, &two]).expect("loads");
+    assert_eq!(chosen.engine, "one");
+    assert_eq!(chosen.candidates.len(), 2);
+    assert_eq!(bench.cache_files().len(), 0, "nothing was proved");
 }
