@@ -9,7 +9,10 @@ pub(crate) fn public(message: &str) -> String {
         .split_whitespace()
         .map(without_folders)
         .collect();
-    words.join(" ")
+    // rten quotes names, and graphs need not name their operators.
+    words
+        .join(" ")
+        .replace("operator \"\"", "an unnamed operator")
 }
 
 fn without_folders(word: &str) -> String {
@@ -47,6 +50,11 @@ mod tests {
         check("file:/tmp/x/y.onnx", "file:y.onnx");
         check("3 / 4 and a/b stay", "3 / 4 and a/b stay");
         check("node /layer/MatMul_1 failed", "node MatMul_1 failed");
+        check(
+            "operator \"\" failed: axis",
+            "an unnamed operator failed: axis",
+        );
+        check("operator \"add\" failed", "operator \"add\" failed");
         check("\n\n second", "second");
         check("", "no reason given");
     }
