@@ -22,6 +22,8 @@ def check_health_and_metadata():
     assert client.is_server_ready()
     assert client.is_model_ready("identity")
     assert client.is_model_ready("identity", "1")
+    assert not client.is_model_ready("identity", "7")
+    assert not client.is_model_ready("nope")
     server = client.get_server_metadata()
     assert server.name == "kapok" and server.version, server
     model = client.get_model_metadata("batched")

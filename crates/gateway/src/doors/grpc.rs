@@ -161,8 +161,14 @@ fn about(mut visit: Visit<'_>, operation: Operation, message: Pieces) -> Result<
         }
         Operation::GrpcModelReady => {
             let request: proto::ModelReadyRequest = decode(message)?;
-            choose_local(&mut visit, &request.name)?;
-            let ready = models.model_ready(&request.name, none_if_empty(&request.version))?;
+            let ready = choose_local(&mut visit, &request.name).and_then(|()| {
+                Ok(models.model_ready(&request.name, none_if_empty(&request.version))?)
+            });
+            let ready = match ready {
+                // Triton's answer here; over REST it is an error.
+                Err(failure) if failure.error.kind == ErrorKind::NotFound => false,
+                ready => ready?,
+            };
             answer_message(&proto::ModelReadyResponse { ready })
         }
         Operation::GrpcModelMetadata => {

@@ -10,8 +10,9 @@ use protocol::oip::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use protocol::oip::proto::model_infer_request::InferInputTensor;
 use protocol::oip::proto::{
     ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-    RepositoryIndexRequest, RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse,
-    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    ModelReadyRequest, ModelReadyResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse,
 };
 use tokio::net::TcpStream;
 
@@ -134,6 +135,14 @@ async fn every_unary_call_answers_on_the_same_port() {
     for method in ["ModelReady", "ModelConfig", "ModelStatistics"] {
         // The three requests have the same two fields.
         assert_eq!(channel.call(method, &named).await.status, "0", "{method}");
+    }
+    for (model, expected) in [("echo", true), ("loading", false), ("nope", false)] {
+        let named = ModelReadyRequest {
+            name: model.to_owned(),
+            version: String::new(),
+        };
+        let answer: ModelReadyResponse = channel.answer("ModelReady", &named).await;
+        assert_eq!(answer.ready, expected, "{model}");
     }
     let answer: ModelInferResponse = channel.answer("ModelInfer", &infer("echo")).await;
     assert_eq!(answer.id, "7");
