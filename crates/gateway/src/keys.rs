@@ -88,6 +88,17 @@ impl Key {
         let message = format!("key `{}` is for some models only", self.name);
         Err(ApiError::new(ErrorKind::Denied, message))
     }
+
+    /// A call that we do not know is relayed with our credentials, and may load, unload or list what an upstream has.
+    pub(crate) fn may_call_anything(&self) -> Result<(), ApiError> {
+        if self.scope.is_none() {
+            return Ok(());
+        }
+        let name = &self.name;
+        let message =
+            format!("key `{name}` is for some models only, and for calls that ask a model");
+        Err(ApiError::new(ErrorKind::Denied, message).with_code("call_not_allowed"))
+    }
 }
 
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {

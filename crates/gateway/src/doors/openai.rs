@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use protocol::ApiError;
 use protocol::openai::{self, ModelEntry};
 
-use super::path::OpenAi;
+use super::path::{self, OpenAi};
 use super::refuse_compressed;
 use super::visit::Visit;
 use crate::operation::Operation;
@@ -46,6 +46,12 @@ async fn post(
     body: &mut Incoming,
 ) -> Result<Reply, Failure> {
     refuse_compressed(&head)?;
+    if let Some(key) = visit.key
+        && operation == Operation::OpenAiOther
+        && !path::asks_a_model(head.uri.path())
+    {
+        key.may_call_anything()?;
+    }
     let body = visit.whole_body(body, Shape::OpenAi).await?;
     let facts = openai::scan(&body).map_err(ApiError::from)?;
     match visit.choose(&facts.model)? {

@@ -72,6 +72,9 @@ pub(super) fn shape(path: &str) -> Shape {
 pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Failure> {
     let segments: Vec<&str> = path.trim_end_matches('/').split('/').skip(1).collect();
     let unknown = || Failure::no_such_path(path);
+    if !segments.iter().copied().all(plain) {
+        return Err(unknown());
+    }
     let (call, allow) = match segments.as_slice() {
         ["health", "live"] => (Call::Live, GET),
         ["health", "ready"] => (Call::Ready(Shape::OpenAi), GET),
@@ -167,6 +170,41 @@ fn model_operation(segments: &[&str]) -> Option<(Operation, &'static str)> {
         _ => return None,
     })
 }
+
+/// Whether a segment means the same to everybody who joins, decodes or normalises paths: a relayed path must stay below
+/// its upstream's prefix, whatever the upstream makes of `..`, `%2e%2e`, `%2f` and nothing between two slashes.
+fn plain(segment: &str) -> bool {
+    decode(segment).is_some_and(|text| {
+        !text
+            .split(['/', '\\'])
+            .any(|part| matches!(part, "." | ".."))
+    })
+}
+
+/// Calls below `/v1` that do no more than ask a model; others may change what an upstream serves.
+pub(super) fn asks_a_model(path: &str) -> bool {
+    let call = path.trim_end_matches('/').strip_prefix("/v1/");
+    call.is_some_and(|call| INFERENCE.contains(&call))
+}
+
+const INFERENCE: [&str; 16] = [
+    "audio/speech",
+    "audio/transcriptions",
+    "audio/translations",
+    "classify",
+    "images/edits",
+    "images/generations",
+    "images/variations",
+    "messages",
+    "messages/count_tokens",
+    "moderations",
+    "pooling",
+    "rerank",
+    "reranking",
+    "responses",
+    "responses/input_tokens",
+    "score",
+];
 
 /// Undoes `%XX`; none if that is not text, or empty.
 fn decode(segment: &str) -> Option<String> {
@@ -279,6 +317,23 @@ mod tests {
             (Door::Public, Method::GET, "/v2/models/%ff", 404),
             (Door::Public, Method::GET, "/v2/models/%4", 404),
             (Door::Public, Method::GET, "/v2/models//infer", 404),
+            (
+                Door::Public,
+                Method::POST,
+                "/v1/../../b/v1/completions",
+                404,
+            ),
+            (Door::Public, Method::POST, "/v1/%2e%2E/x", 404),
+            (Door::Public, Method::POST, "/v1/.%2e/x", 404),
+            (Door::Public, Method::POST, "/v1/a%2f..%2f..%2fb", 404),
+            (Door::Public, Method::POST, "/v1/a/..", 404),
+            (Door::Public, Method::POST, "/v1/a%5c..", 404),
+            (Door::Public, Method::POST, "/v1/./responses", 404),
+            (Door::Public, Method::POST, "/v1//responses", 404),
+            (Door::Public, Method::POST, "//v1/responses", 404),
+            (Door::Public, Method::POST, "/v1/%zz", 404),
+            (Door::Public, Method::GET, "/v1/models/..", 404),
+            (Door::Public, Method::POST, "/v2/models/%2e%2e/infer", 404),
             (Door::Public, Method::GET, "/admin/v1/models", 404),
             (Door::Public, Method::GET, "/v2/models/m/infer", 405),
             (Door::Public, Method::GET, "/v1/chat/completions", 405),
