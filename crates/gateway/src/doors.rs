@@ -87,7 +87,7 @@ async fn answer(
         return Ok(health::live(&call));
     }
     if let path::Call::Ready(shape) = call {
-        return health::ready(exchange, &snapshot, shape);
+        return health::ready(exchange, &snapshot, shape, (door, &head.headers));
     }
     let visit = Visit::enter(exchange, &snapshot, &head.headers)?;
     match call {

@@ -1,18 +1,20 @@
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use protocol::oip::rest;
 use serde::Serialize;
 
 use super::path::{Call, Oip};
 use crate::body::Payload;
 use crate::exchange::Exchange;
+use crate::listener::Door;
 use crate::reply::{Failure, JSON, Reply, Shape};
 use crate::snapshot::Snapshot;
 
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
-    /// What is missing, by name, and why.
-    waiting_for: Vec<Waiting>,
+    /// What is missing, by name, and why; none for who may not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<Vec<Waiting>>,
 }
 
 #[derive(Serialize)]
@@ -35,6 +37,7 @@ pub(super) fn ready(
     exchange: &Exchange,
     snapshot: &Snapshot,
     shape: Shape,
+    asked: (Door, &HeaderMap),
 ) -> Result<Reply, Failure> {
     let waiting_for = waiting(exchange, snapshot);
     let ready = waiting_for.is_empty();
@@ -47,8 +50,20 @@ pub(super) fn ready(
         let body = Payload::full(rest::ready(ready));
         return Ok(Reply::new(status, JSON, body));
     }
-    let body = Readiness { ready, waiting_for };
+    let body = Readiness {
+        ready,
+        waiting_for: may_know(snapshot, asked).then_some(waiting_for),
+    };
     Ok(Reply::serialised(status, &body)?)
+}
+
+/// Names, load errors and a process's last words are for operators: readiness itself needs no key.
+fn may_know(snapshot: &Snapshot, (door, headers): (Door, &HeaderMap)) -> bool {
+    door == Door::Admin
+        || snapshot
+            .keys
+            .check(headers)
+            .is_ok_and(|key| key.is_none_or(|key| key.may_administer().is_ok()))
 }
 
 pub(super) fn is_ready(exchange: &Exchange, snapshot: &Snapshot) -> bool {

@@ -144,14 +144,20 @@ impl<'a> Visit<'a> {
         }
     }
 
-    fn no_route(&self, model: &str, refusal: NoRoute) -> ApiError {
+    fn no_route(&mut self, model: &str, refusal: NoRoute) -> ApiError {
         match refusal {
             NoRoute::NotReady(targets) => {
-                let reasons: Vec<String> = targets
+                let (public, internal): (Vec<String>, Vec<String>) = targets
                     .into_iter()
-                    .map(|(name, reason)| format!("upstream `{name}` is not ready: {reason}"))
-                    .collect();
-                ApiError::new(ErrorKind::Unavailable, reasons.join("; "))
+                    .map(|(name, reason)| {
+                        let public = format!("upstream `{name}` is not ready");
+                        let internal = format!("{public}: {reason}");
+                        (public, internal)
+                    })
+                    .unzip();
+                // A reason can hold what a process wrote or a path: that is for operators.
+                self.exchange.reason = internal.join("; ");
+                ApiError::new(ErrorKind::Unavailable, public.join("; "))
                     .with_code("upstream_not_ready")
                     .retry_after(NOT_READY_RETRY)
             }

@@ -202,8 +202,10 @@ async fn a_process_that_is_starting_is_waited_for_by_name() {
         .await;
     assert_eq!((got.status, got.header("retry-after")), (503, Some("1")));
     let error = &got.json()["error"];
+    assert_eq!(error["message"], "upstream `llama` is not ready");
+    let record = served.settled(got.request_id()).await;
     assert_eq!(
-        error["message"],
+        record.reason,
         "upstream `llama` is not ready: loading the model"
     );
     let ready = served.get("/health/ready").await;
@@ -255,6 +257,16 @@ async fn with_a_key_configured_only_probes_go_without() {
         let got = served.ask("GET", path, key, b"").await;
         assert_eq!(got.status, status, "{path} {key}: {}", got.text());
     }
+    // What is missing is for operators; that something is, for everybody.
+    for key in ["", "api-key: scoped\r\n", "api-key: nonsense\r\n"] {
+        let ready = served.ask("GET", "/health/ready", key, b"").await;
+        assert_eq!((ready.status, ready.text()), (503, "{\"ready\":false}"));
+    }
+    let key = "api-key: sesame\r\n";
+    let ready = served.ask("GET", "/health/ready", key, b"").await;
+    assert_eq!(ready.json()["waiting_for"][0]["name"], "loading");
+    let ready = served.get_admin("/health/ready").await;
+    assert_eq!(ready.json()["waiting_for"][0]["name"], "loading");
     let seen = served
         .ask("GET", "/v1/models", "api-key: scoped\r\n", b"")
         .await;
@@ -297,6 +309,33 @@ async fn a_key_of_ours_stays_here() {
     for request in fake.requests() {
         assert!(!request.contains("sesame"), "{request}");
     }
+}
+
+#[tokio::test]
+async fn a_key_for_some_models_opens_no_unknown_call() {
+    let served = Served::start(&[]);
+    let fake = FakeUpstream::start(&served.tasks, vec![vec![answer("{}")]]).await;
+    let key = Spec::Key(KeySpec {
+        sha256: "abc3d82314f3edc1385fc7b9b0b092c801b9db30cefdc11fe04ee4be9685cd6d".to_owned(),
+        models: Some(vec!["m".to_owned()]),
+    });
+    let up = upstream("up", json!({"url": fake.url()}));
+    served
+        .gateway
+        .publish(&[up, resource("guest", key)])
+        .expect("good resources");
+    for (path, status) in [
+        ("/v1/responses", 200),
+        ("/v1/audio/speech", 200),
+        ("/v1/chat/completions", 200),
+        ("/v1/load_lora_adapter", 403),
+        ("/v1/responses/../load_lora_adapter", 404),
+    ] {
+        let key = "api-key: scoped\r\n";
+        let got = served.ask("POST", path, key, b"{\"model\":\"m\"}").await;
+        assert_eq!(got.status, status, "{path}: {}", got.text());
+    }
+    assert_eq!(fake.requests().len(), 3);
 }
 
 #[tokio::test]
