@@ -232,11 +232,18 @@ impl<'a> Parser<'a> {
             other => format!("{path}[{other:?}]"),
         };
         map.insert(key, value);
-        for (inner, offset) in self.places.split_off(&unnamed) {
-            let name = inner
-                .strip_prefix(&unnamed)
-                .map_or_else(|| inner.clone(), |rest| format!("{named}{rest}"));
-            self.places.insert(name, offset);
+        // Only this entry's: to touch every later place once for each entry would be quadratic.
+        let unnamed_places: Vec<_> = self
+            .places
+            .range(unnamed.clone()..)
+            .take_while(|(inner, _)| inner.starts_with(&unnamed))
+            .map(|(inner, _)| inner.clone())
+            .collect();
+        for inner in unnamed_places {
+            let rest = inner.strip_prefix(&unnamed).unwrap_or_default();
+            if let Some(offset) = self.places.remove(&inner) {
+                self.places.insert(format!("{named}{rest}"), offset);
+            }
         }
         self.places.insert(named, place);
         Ok(())

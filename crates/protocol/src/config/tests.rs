@@ -162,6 +162,20 @@ fn a_problem_is_located_at_its_field_or_the_nearest_one_around_it() {
     }
 }
 
+#[test]
+fn the_places_of_thousands_of_map_entries_are_kept() {
+    let text: String = (0..20_000)
+        .map(|key| format!("parameters {{ key: \"k{key}\" value {{ string_value: \"v\" }} }}\n"))
+        .collect();
+    let file = parse("config.pbtxt", &text).expect("valid");
+    for (key, line) in [(0, 1), (1_234, 1_235), (19_999, 20_000)] {
+        let field = format!("parameters[k{key}].value.string_value");
+        let located = file.locate(&Problem::new(field, "bad"));
+        assert_eq!(located.line, line);
+        assert!(located.column > 20, "the value's own place");
+    }
+}
+
 fn spec(name: &str, dtype: DataType, shape: &[i64]) -> TensorSpec {
     TensorSpec::new(name, dtype, shape.to_vec())
 }
@@ -299,6 +313,9 @@ fn what_cannot_be_served_is_refused_by_field() {
             "input[0].dims[1]: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension for m",
             "input[0].dims: model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,3]) but the model configuration specifies 3 dimensions (an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, making complete shape [-1,3,0])"]),
         (good.clone(), &one, vec!["max_batch_size: model 'm' cannot be batched: input 'x' has a first dimension fixed to 1 (shape [1,3]); set max_batch_size: 0 and give the full shape in dims, or export the model with a dynamic first axis"]),
+        (format!("{good} default_model_filename: \"../../x.onnx\""), &x, vec!["default_model_filename: 'default_model_filename' of model 'm' must be a path inside the version's folder"]),
+        (format!("{good} default_model_filename: \"sub/x.onnx\""), &x, vec![]),
+        (format!("{good} cc_model_filenames {{ key: \"a\" value: \"/x\" }}"), &x, vec!["cc_model_filenames[a].value: 'cc_model_filenames[a].value' of model 'm' must be a path inside the version's folder"]),
         (good.replace("size: 2", "size: -2"), &x, vec![
             "max_batch_size: 'max_batch_size' must be non-negative value for m",
             "input[0].dims: model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,3]) but the model configuration specifies 1 dimensions (shape [3])",

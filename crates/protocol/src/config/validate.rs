@@ -1,5 +1,8 @@
+use std::path::Path;
+
 use super::{Problem, data_type};
 use crate::TensorSpec;
+use crate::inside::stays_inside;
 use crate::oip::proto::model_config::SchedulingChoice;
 use crate::oip::proto::model_instance_group::Kind;
 use crate::oip::proto::{ModelConfig, ModelTensorReshape};
@@ -15,7 +18,14 @@ pub fn validate(
     outputs: &[TensorSpec],
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for rule in [name, max_batch_size, tensors, instance_groups, unsupported] {
+    for rule in [
+        name,
+        model_file,
+        max_batch_size,
+        tensors,
+        instance_groups,
+        unsupported,
+    ] {
         rule(&Context { config, folder }, &mut problems);
     }
     if !(inputs.is_empty() && outputs.is_empty()) {
@@ -39,6 +49,28 @@ fn name(context: &Context<'_>, problems: &mut Vec<Problem>) {
                 context.folder
             ),
         ));
+    }
+}
+
+/// Files are looked up in the version's folder by this name, before an engine sees them.
+fn model_file(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    let config = context.config;
+    let by_capability = config.cc_model_filenames.iter().map(|(key, file)| {
+        let field = format!("cc_model_filenames[{key}].value");
+        (field, file)
+    });
+    let default = "default_model_filename".to_owned();
+    for (field, file) in [(default, &config.default_model_filename)]
+        .into_iter()
+        .chain(by_capability)
+    {
+        if !file.is_empty() && !stays_inside(Path::new(file)) {
+            let message = format!(
+                "'{field}' of model '{}' must be a path inside the version's folder",
+                context.folder
+            );
+            problems.push(Problem::new(field, message));
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The gRPC wire of the Open Inference Protocol, without the transport.
 //!
-//! Reading order: [`decode_infer`] (frames in, request out: the hot path), `input` (measured before it is
-//! decoded), `request` (message → request), `contents` (typed lists → tensor bytes), [`encode_infer`] (response out, large tensors by reference), `admin`
-//! (metadata, index). HTTP/2, the five-byte message prefix and status trailers are the gateway's.
+//! Reading order: [`decode_infer`] (frames in, request out: the hot path), `input` (measured before it is decoded),
+//! `request` (message → request), `contents` (typed lists → tensor bytes), [`encode_infer`] (response out, large tensors
+//! by reference), `admin` (metadata, index). HTTP/2, the five-byte message prefix and status trailers are the gateway's.
 
 mod admin;
 mod contents;

@@ -3,8 +3,9 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Sidecar, Text};
+use super::Sidecar;
 use crate::file_error::{FileError, did_you_mean};
+use crate::inside::stays_inside;
 
 pub(super) fn parse(text: &str, file: &str) -> Result<Sidecar, Vec<FileError>> {
     let sidecar: Sidecar =
@@ -90,7 +91,7 @@ impl Sidecar {
         );
         if let Some(text) = &self.text {
             check(
-                stays_inside(text),
+                stays_inside(&text.tokenizer),
                 &["text", "tokenizer"],
                 "a path inside the model's folder",
             );
@@ -114,16 +115,6 @@ impl Sidecar {
         }
         found
     }
-}
-
-/// A repository is data that may come from elsewhere: it names no file outside itself.
-fn stays_inside(text: &Text) -> bool {
-    use std::path::Component;
-    let path = &text.tokenizer;
-    path.file_name().is_some()
-        && path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
 /// For the fuzzer: whatever the bytes, an answer; and what is accepted is valid and the same after being written out.
