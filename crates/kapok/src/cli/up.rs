@@ -30,7 +30,7 @@ pub(crate) struct UpArgs {
     /// Public address; port 0 takes a free one
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Address of the admin API and metrics
+    /// Address of the admin API and metrics; beyond loopback only behind a `Key`
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
     /// Triton's ports 8001 (gRPC) and 8002 (metrics) as aliases; on by itself when the public port is 8000
