@@ -11,6 +11,7 @@ use crate::gateway::Gateway;
 use crate::headers::REQUEST_ID;
 use crate::metrics::TargetMetrics;
 use crate::operation::Operation;
+use crate::read::Held;
 
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -38,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) doing: Stage,
     /// Whether a client that waits for `100 Continue` was told to send.
     pub(crate) body_asked_for: bool,
+    /// What the request's body takes of the memory for bodies.
+    pub(crate) body_held: Option<Arc<Held>>,
     /// The client's connection, which is not idle while this lives.
     connection: Activity,
     target: Option<Arc<TargetMetrics>>,
@@ -68,6 +71,7 @@ impl Exchange {
             complete: false,
             doing: Stage::Read,
             body_asked_for: false,
+            body_held: None,
             target: None,
             started: shared.clock.wall(),
             status: CLIENT_GONE,

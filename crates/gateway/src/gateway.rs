@@ -16,6 +16,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::listener::{Connections, Door, Listener};
 use crate::metrics::{Metrics, TargetMetrics};
+use crate::read::Budget;
 use crate::server::ModelServer;
 use crate::snapshot::Snapshot;
 use crate::upstream::SWEEP_EVERY;
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     /// Requests that were answered before anybody was chosen.
     pub(crate) nobody: Arc<TargetMetrics>,
     pub(crate) connections: Connections,
+    pub(crate) body_bytes: Arc<Budget>,
     snapshot: ArcSwap<Snapshot>,
     /// Held while a snapshot is built and published, so that none is built on one that is being replaced.
     publishing: Mutex<()>,
@@ -71,6 +73,7 @@ impl Gateway {
             nobody: metrics.target(""),
             metrics,
             connections,
+            body_bytes: Budget::new(parts.config.body_bytes_total_max),
             config: parts.config,
             started_seconds: parts
                 .clock

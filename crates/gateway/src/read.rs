@@ -1,8 +1,12 @@
 //! Reads a request's body, whatever the frames it comes in: each byte is copied at most once on its way to a tensor.
 
+mod budget;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base::ErrorKind;
 use bytes::{Buf, Bytes, BytesMut};
@@ -11,6 +15,15 @@ use http_body::Body;
 use protocol::{ApiError, BufferPool};
 
 use crate::reply::{Failure, Shape};
+
+pub(crate) use budget::{Budget, Held};
+
+/// A body that announces more than this takes its share of the budget before any of it is read; a smaller one usually
+/// arrives whole.
+const PREPAID_BYTES: usize = 64 << 10;
+
+/// When to try again after there was no memory for a body: others settle all the time.
+const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// A body that is read from the front.
 #[derive(Debug)]
@@ -21,12 +34,17 @@ pub(crate) struct Reader<B> {
     /// Arrived so far.
     arrived: usize,
     bytes_max: usize,
+    held: Arc<Held>,
+    /// Taken from the budget and not arrived.
+    prepaid: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error("the request body is larger than {bytes_max} bytes")]
     TooLarge { bytes_max: usize },
+    #[error("the request bodies being served fill the {bytes_max} bytes there are for them")]
+    Full { bytes_max: usize },
     /// The connection, not the content.
     #[error("the request body could not be read: {0}")]
     Broken(String),
@@ -49,6 +67,12 @@ impl ReadError {
             (error @ Self::TooLarge { .. }, Shape::Grpc) => {
                 ApiError::new(ErrorKind::Exhausted, error.to_string()).into()
             }
+            (error @ Self::Full { .. }, _) => {
+                ApiError::new(ErrorKind::Unavailable, error.to_string())
+                    .with_code("body_memory_full")
+                    .retry_after(FULL_RETRY)
+                    .into()
+            }
             (error @ Self::Broken(_), _) => ApiError::invalid(error.to_string()).into(),
         }
     }
@@ -59,16 +83,25 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + 'static,
 {
-    /// Refuses a body that announces more than is allowed before any of it is read.
-    pub(crate) fn new(body: B, bytes_max: usize) -> Result<Self, ReadError> {
-        if body.size_hint().lower() > bytes_max as u64 {
+    /// Refuses a body that announces more than is allowed, or than there is memory for, before any of it is read.
+    /// `held` is dropped when the body is in memory no more.
+    pub(crate) fn new(body: B, bytes_max: usize, held: Arc<Held>) -> Result<Self, ReadError> {
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > bytes_max {
             return Err(ReadError::TooLarge { bytes_max });
+        }
+        let mut prepaid = 0;
+        if announced > PREPAID_BYTES {
+            held.add(announced)?;
+            prepaid = announced;
         }
         Ok(Self {
             body,
             ahead: Bytes::new(),
             arrived: 0,
             bytes_max,
+            held,
+            prepaid,
         })
     }
 
@@ -85,6 +118,11 @@ where
                     return Err(ReadError::TooLarge {
                         bytes_max: self.bytes_max,
                     });
+                }
+                let paid = self.prepaid.min(data.len());
+                self.prepaid -= paid;
+                if data.len() > paid {
+                    self.held.add(data.len() - paid)?;
                 }
                 self.ahead = data;
             }

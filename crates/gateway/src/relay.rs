@@ -50,6 +50,8 @@ pub(crate) async fn relay(
     let request = head::request(exchange, upstream, outgoing)?;
     let (connection, response) = call(exchange, upstream, request).await?;
     exchange.mark(Stage::Upstream);
+    // The request is sent and forgotten; its answer may go on for long.
+    exchange.body_held = None;
     let (head, incoming) = response.into_parts();
     let head = head::response(head, exchange.id.as_str());
     let mut relayed = Relayed::new(

@@ -14,7 +14,7 @@ use crate::exchange::Exchange;
 use crate::keys::Key;
 use crate::operation::Operation;
 use crate::pick::{self, Local, NoRoute, RequestFacts, Running};
-use crate::read::{ReadError, Reader};
+use crate::read::{Held, ReadError, Reader};
 use crate::reply::{Failure, Shape};
 use crate::snapshot::{Snapshot, Target};
 use crate::upstream::Wire;
@@ -64,8 +64,11 @@ impl<'a> Visit<'a> {
         shape: Shape,
     ) -> Result<Reader<&'b mut Incoming>, Failure> {
         self.exchange.doing = Stage::Read;
-        let bytes_max = self.exchange.gateway.shared().config.body_bytes_max;
-        let reader = Reader::new(body, bytes_max).map_err(|error| error.into_failure(shape))?;
+        let shared = self.exchange.gateway.shared();
+        let held = Held::nothing(&shared.body_bytes);
+        let reader = Reader::new(body, shared.config.body_bytes_max, Arc::clone(&held))
+            .map_err(|error| error.into_failure(shape))?;
+        self.exchange.body_held = Some(held);
         self.exchange.body_asked_for = true;
         Ok(reader)
     }

@@ -1,12 +1,14 @@
 use http_body_util::Full;
 
 use super::*;
+use crate::read::{Budget, Held};
 
 const BYTES_MAX: usize = 64;
 
 async fn read(body: &[u8]) -> Result<Option<Vec<u8>>, (ErrorKind, String)> {
     let body = Full::new(Bytes::copy_from_slice(body));
-    let mut reader = Reader::new(body, 1 << 20).expect("a small body");
+    let mut reader =
+        Reader::new(body, 1 << 20, Held::nothing(&Budget::new(1 << 20))).expect("a small body");
     next_message(&mut reader, BYTES_MAX)
         .await
         .map(|message| message.map(|mut pieces| pieces.copy_to_bytes(pieces.remaining()).to_vec()))
@@ -43,7 +45,8 @@ async fn a_unary_call_has_one_message() {
         (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Err("got more")),
     ] {
         let body = Full::new(Bytes::copy_from_slice(body));
-        let mut reader = Reader::new(body, 1 << 20).expect("a small body");
+        let mut reader =
+            Reader::new(body, 1 << 20, Held::nothing(&Budget::new(1 << 20))).expect("a small body");
         match (only_message(&mut reader, BYTES_MAX).await, expected) {
             (Ok(message), Ok(bytes)) => assert_eq!(message.remaining(), bytes),
             (Err(failure), Err(part)) => assert!(failure.error.message.contains(part)),

@@ -28,6 +28,10 @@ impl Body for Frames {
     }
 }
 
+fn plenty() -> Arc<Held> {
+    Held::nothing(&Budget::new(usize::MAX))
+}
+
 fn reader(content: &[u8], frame_bytes: usize, bytes_max: usize) -> Reader<Frames> {
     let body = Frames {
         frames: content
@@ -36,7 +40,7 @@ fn reader(content: &[u8], frame_bytes: usize, bytes_max: usize) -> Reader<Frames
             .collect(),
         announced: None,
     };
-    Reader::new(body, bytes_max).expect("nothing announced")
+    Reader::new(body, bytes_max, plenty()).expect("nothing announced")
 }
 
 #[tokio::test]
@@ -78,7 +82,7 @@ async fn one_frame_is_not_copied() {
         frames: VecDeque::from([content.clone()]),
         announced: Some(content.len() as u64),
     };
-    let read = Reader::new(body, 100)
+    let read = Reader::new(body, 100, plenty())
         .expect("small enough")
         .rest()
         .await
@@ -93,7 +97,10 @@ async fn too_much_is_refused_announced_or_not() {
         announced: Some(11),
     };
     let too_large = ReadError::TooLarge { bytes_max: 10 };
-    assert_eq!(Reader::new(announced, 10).err(), Some(too_large.clone()));
+    assert_eq!(
+        Reader::new(announced, 10, plenty()).err(),
+        Some(too_large.clone())
+    );
     assert_eq!(reader(&[0; 11], 4, 10).rest().await, Err(too_large));
     assert_eq!(
         reader(&[0; 10], 4, 10).rest().await.map(|body| body.len()),
@@ -112,4 +119,37 @@ fn pieces_are_one_buffer() {
     assert_eq!(pieces.remaining(), 3);
     assert_eq!(pieces.copy_to_bytes(3), b"def"[..]);
     assert_eq!(pieces.chunk(), b"");
+}
+
+#[tokio::test]
+async fn all_bodies_together_are_bounded_until_they_are_forgotten() {
+    let budget = Budget::new(100);
+    let frames = |bytes: usize| Frames {
+        frames: VecDeque::from([Bytes::from(vec![0; bytes])]),
+        announced: None,
+    };
+    let full = ReadError::Full { bytes_max: 100 };
+    let first = Held::nothing(&budget);
+    let mut body = Reader::new(frames(60), 1000, Arc::clone(&first)).expect("room");
+    assert_eq!(body.rest().await.map(|body| body.len()), Ok(60));
+    drop(body);
+    let mut second = Reader::new(frames(41), 1000, Held::nothing(&budget)).expect("room");
+    assert_eq!(second.rest().await, Err(full.clone()));
+    drop((first, second));
+    let mut third = Reader::new(frames(100), 1000, Held::nothing(&budget)).expect("room");
+    assert_eq!(third.rest().await.map(|body| body.len()), Ok(100));
+    drop(third);
+
+    // A large one is refused by what it announces, and counted once.
+    let budget = Budget::new(100_000);
+    let announced = || Frames {
+        announced: Some(80_000),
+        ..frames(80_000)
+    };
+    let mut whole = Reader::new(announced(), 1 << 20, Held::nothing(&budget)).expect("room");
+    let refused = Reader::new(announced(), 1 << 20, Held::nothing(&budget));
+    assert_eq!(refused.err(), Some(ReadError::Full { bytes_max: 100_000 }));
+    assert_eq!(whole.rest().await.map(|body| body.len()), Ok(80_000));
+    let mut small = Reader::new(frames(20_000), 1 << 20, Held::nothing(&budget)).expect("room");
+    assert_eq!(small.rest().await.map(|body| body.len()), Ok(20_000));
 }

@@ -401,3 +401,35 @@ async fn a_large_body_and_a_large_answer_pass_whole() {
     let (_, sent) = request.split_once("\r\n\r\n").expect("a head");
     assert!(sent == body);
 }
+
+#[tokio::test]
+async fn bodies_beyond_the_memory_for_them_are_refused_until_one_is_sent() {
+    let config = crate::Config {
+        body_bytes_total_max: 150_000,
+        ..crate::Config::default()
+    };
+    let served = Served::with(config, &[]);
+    let streamed = vec![Step::Wait, stream_head(), Step::UntilGone];
+    let fake = FakeUpstream::start(&served.tasks, vec![streamed, vec![json("{}")]]).await;
+    let fields = value!({"url": fake.url(), "idleTimeoutMs": IDLE_MS});
+    served
+        .gateway
+        .publish(&[upstream("up", fields)])
+        .expect("good resources");
+    let text = "x".repeat(100_000);
+    let body = format!("{{\"model\":\"m\",\"text\":\"{text}\"}}");
+    let mut first = served.client().await;
+    first.send("POST", CHAT, "", body.as_bytes()).await;
+    eventually("the upstream is asked", || fake.requests().len() == 1).await;
+
+    let got = served.post(CHAT, &body).await;
+    assert_eq!((got.status, got.header("retry-after")), (503, Some("1")));
+    assert_eq!(got.json()["error"]["code"], "body_memory_full");
+    let small = served.post(CHAT, "{\"model\":\"m\"}").await;
+    assert_eq!(small.status, 200);
+
+    // Its answer goes on, its body is gone.
+    fake.proceed();
+    assert_eq!(first.head().await.status, 200);
+    assert_eq!(served.post(CHAT, &body).await.status, 200);
+}
