@@ -275,6 +275,8 @@ async fn a_refusal_survives_a_body_that_was_asked_for() {
     let got = client.answer().await;
     assert_eq!(got.status, 400, "{}", got.text());
     assert!(got.text().contains("exceeds"), "{}", got.text());
+    let got = client.ask("GET", "/v2", "", b"").await;
+    assert_eq!(got.status, 200, "the connection is as it was");
 }
 
 #[tokio::test]
