@@ -95,8 +95,8 @@ impl Recipe {
         let session = catch_unwind(AssertUnwindSafe(commit))
             .map_err(|_| failed("it panicked while reading the model"))?
             .map_err(|error| match error.code() {
-                ErrorCode::NoSuchFile => failed(reason::public(error.message())),
-                _ => refuse(reason::public(error.message())),
+                ErrorCode::NoSuchFile => failed(reason::about(&self.path, error.message())),
+                _ => refuse(reason::about(&self.path, error.message())),
             });
         memory::give_back();
         session

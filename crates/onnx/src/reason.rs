@@ -1,5 +1,16 @@
 //! Words of a library, made fit to leave the process.
 
+use std::path::Path;
+
+/// As [`public`], for words about one model file: its folder goes even when its name has spaces.
+pub(crate) fn about(model: &Path, message: &str) -> String {
+    let folder = model.parent().map(|folder| folder.join(""));
+    match folder.as_deref().and_then(Path::to_str) {
+        Some(folder) if folder.len() > 1 => public(&message.replace(folder, "")),
+        _ => public(message),
+    }
+}
+
 /// The first line, with every absolute path reduced to its file name: libraries quote where the model, or their own
 /// source, lies.
 pub(crate) fn public(message: &str) -> String {
@@ -33,7 +44,9 @@ fn without_folders(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::public;
+    use std::path::Path;
+
+    use super::{about, public};
 
     #[test]
     fn only_the_first_line_leaves_and_no_folder() {
@@ -57,5 +70,20 @@ mod tests {
         check("operator \"add\" failed", "operator \"add\" failed");
         check("\n\n second", "second");
         check("", "no reason given");
+    }
+
+    #[test]
+    fn a_folder_with_spaces_does_not_leave_either() {
+        let model = Path::new("/srv/my models/a/1/model.onnx");
+        for (message, expected) in [
+            (
+                "Load model from /srv/my models/a/1/model.onnx failed:bad",
+                "Load model from model.onnx failed:bad",
+            ),
+            ("no /srv/my models/a/1/weights.bin", "no weights.bin"),
+        ] {
+            assert_eq!(about(model, message), expected);
+        }
+        assert_eq!(about(Path::new("model.onnx"), "1 / 2"), "1 / 2");
     }
 }

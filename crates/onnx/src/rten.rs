@@ -87,7 +87,7 @@ fn read(path: &Path) -> Result<Model, EngineError> {
     } else {
         options.load(bytes)
     };
-    model.map_err(|error| refuse(reason::public(&error.to_string())))
+    model.map_err(|error| refuse(reason::about(path, &error.to_string())))
 }
 
 fn check_carried(specs: &[TensorSpec], role: &str) -> Result<(), EngineError> {
