@@ -3,6 +3,7 @@
 //! Kubernetes-shaped documents, strict: an unknown field is an error that names line, column and the nearest known field.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -176,7 +177,8 @@ pub enum UpstreamKind {
     Kapok,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Written out it is whole, so that it can be read back; Debug, which ends in logs, shows no values of `env`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProcessSpec {
     /// Program and arguments; no shell.
@@ -194,6 +196,27 @@ pub struct ProcessSpec {
     /// Between SIGTERM and SIGKILL.
     #[serde(default = "default_stop_timeout_ms")]
     pub stop_timeout_ms: u64,
+}
+
+impl fmt::Debug for ProcessSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            command,
+            env,
+            working_dir,
+            ready_path,
+            start_timeout_ms,
+            stop_timeout_ms,
+        } = self;
+        f.debug_struct("ProcessSpec")
+            .field("command", command)
+            .field("env", &secret::NamesOnly(env))
+            .field("working_dir", working_dir)
+            .field("ready_path", ready_path)
+            .field("start_timeout_ms", start_timeout_ms)
+            .field("stop_timeout_ms", stop_timeout_ms)
+            .finish()
+    }
 }
 
 fn default_ready_path() -> String {

@@ -53,6 +53,27 @@ impl Located {
     }
 }
 
+impl Located {
+    /// The fields that lead to the value at a place, joined by dots; none when no value begins there.
+    pub(super) fn path_to(&self, at: Location) -> Option<String> {
+        let step = |name: &str, value: &Self| {
+            if let Some(inner) = value.path_to(at) {
+                return Some(format!("{name}.{inner}"));
+            }
+            let here = (value.at.line(), value.at.column()) == (at.line(), at.column());
+            here.then(|| name.to_owned())
+        };
+        match &self.body {
+            Body::Map(members) => members.iter().find_map(|(name, value)| step(name, value)),
+            Body::List(elements) => elements
+                .iter()
+                .enumerate()
+                .find_map(|(index, value)| step(&index.to_string(), value)),
+            Body::Text(_) | Body::Other => None,
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Located {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Spanned {

@@ -108,8 +108,14 @@ impl Reading<'_> {
             .and_then(|metadata| metadata.get("name"));
         let name = name.and_then(Located::text).unwrap_or_default();
         let subject = subject(kind, name);
-        let resource =
-            read(kind, part.text).map_err(|error| self.refused(&error, part, &subject))?;
+        let resource = read(kind, part.text).map_err(|error| {
+            let error = error.without_snippet();
+            let subject = match error.location().and_then(|at| tree.path_to(at)) {
+                Some(path) if is_about_value(error) => format!("{subject}: `{path}`"),
+                _ => subject,
+            };
+            self.refused(error, part, &subject)
+        })?;
         self.keep(resource, &tree, part);
         Ok(())
     }
@@ -285,6 +291,17 @@ fn message(error: &Error, subject: &str) -> String {
             told(&text.trim_end().replace('\n', "; "))
         }
     }
+}
+
+/// Whether the error says what is wrong with a value but not which field's; the rest name theirs.
+fn is_about_value(error: &Error) -> bool {
+    !matches!(
+        error,
+        Error::SerdeUnknownField { .. }
+            | Error::SerdeUnknownVariant { .. }
+            | Error::SerdeMissingField { .. }
+            | Error::DuplicateMappingKey { .. }
+    )
 }
 
 /// Rust's names of types mean nothing to who writes a file.

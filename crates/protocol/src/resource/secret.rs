@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -15,6 +16,16 @@ pub enum Secret {
     Env(String),
     File(PathBuf),
     Value(String),
+}
+
+/// Names without what they hold, for environments that often hold keys.
+pub(super) struct NamesOnly<'a>(pub(super) &'a BTreeMap<String, String>);
+
+impl fmt::Debug for NamesOnly<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.keys().map(|name| (name, REDACTED));
+        f.debug_map().entries(names).finish()
+    }
 }
 
 impl fmt::Debug for Secret {

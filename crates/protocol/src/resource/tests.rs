@@ -140,7 +140,7 @@ fn unknown_words_name_the_place_and_the_nearest_known_one() {
 #[test]
 fn wrong_types_and_missing_fields_name_the_place() {
     let seconds = "  url: http://h:1\n  connectTimeoutMs: ";
-    let number = "kapok.yaml:6:21: Upstream `llm`: expected a whole number from 0 up";
+    let number = "kapok.yaml:6:21: Upstream `llm`: `spec.connectTimeoutMs`: expected a whole number from 0 up";
     check("Upstream", &format!("{seconds}soon\n"), number);
     check("Upstream", &format!("{seconds}-1\n"), number);
     check(
@@ -151,7 +151,7 @@ fn wrong_types_and_missing_fields_name_the_place() {
     check(
         "Upstream",
         "  url: [1]\n",
-        "kapok.yaml:5:8: Upstream `llm`: expected string scalar",
+        "kapok.yaml:5:8: Upstream `llm`: `spec.url`: expected string scalar",
     );
     check(
         "Upstream",
@@ -161,7 +161,7 @@ fn wrong_types_and_missing_fields_name_the_place() {
     check(
         "Node",
         "  listen: nowhere\n",
-        "kapok.yaml:5:11: Node `llm`: invalid socket address syntax",
+        "kapok.yaml:5:11: Node `llm`: `spec.listen`: invalid socket address syntax",
     );
     check(
         "Upstream",
@@ -296,7 +296,7 @@ fn secrets_are_named_and_never_shown() {
         check(
             "Upstream",
             &format!("  url: http://h\n  apiKey: {secret}\n"),
-            &format!("kapok.yaml:6:{column}: Upstream `llm`: {shape}"),
+            &format!("kapok.yaml:6:{column}: Upstream `llm`: `spec.apiKey`: {shape}"),
         );
     }
     for secret in [
@@ -325,6 +325,22 @@ fn secrets_are_named_and_never_shown() {
         shown.contains("(redacted)") && !shown.contains("hidden"),
         "{shown}"
     );
+}
+
+#[test]
+fn the_environment_of_a_process_is_read_back_and_not_logged() {
+    let text = document(
+        "Upstream",
+        "  url: http://h\n  process: {command: [a], env: {HF_TOKEN: hf-hidden}}\n",
+    );
+    let resources = parse_documents(&text, "f").expect("legal");
+    let shown = format!("{resources:?}");
+    assert!(
+        shown.contains("HF_TOKEN") && !shown.contains("hidden"),
+        "{shown}"
+    );
+    let written = serde_json::to_string(&resources[0]).expect("serialises");
+    assert_eq!(parse_documents(&written, "f"), Ok(resources));
 }
 
 #[test]
