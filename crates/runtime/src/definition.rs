@@ -138,7 +138,12 @@ impl Definition {
         if on_file && !file.is_file() {
             // As seen from the model's folder: reasons are shown to clients.
             let inside = file.strip_prefix(&self.folder).unwrap_or(&file);
-            return Err(format!("there is no `{}`", inside.display()));
+            let inside = inside.display();
+            return Err(if version_folder == self.folder {
+                format!("there is no version folder, such as `1`, and no `{inside}`")
+            } else {
+                format!("there is no `{inside}`")
+            });
         }
         let (inputs, outputs) = config::engine_specs(&config);
         let parameter = |(key, value): (String, protocol::oip::proto::ModelParameter)| {
