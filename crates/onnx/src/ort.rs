@@ -258,15 +258,9 @@ fn run_error(error: &ort::Error) -> EngineError {
 }
 
 fn refuse(reason: impl Into<String>) -> EngineError {
-    EngineError::Unsupported {
-        engine: NAME,
-        reason: reason.into(),
-    }
+    EngineError::unsupported(NAME, reason)
 }
 
 fn failed(reason: impl Into<String>) -> EngineError {
-    EngineError::Failed {
-        engine: NAME,
-        reason: reason.into(),
-    }
+    EngineError::failed(NAME, reason)
 }

@@ -217,15 +217,9 @@ impl Lane for RtenLane {
 }
 
 fn refuse(reason: impl Into<String>) -> EngineError {
-    EngineError::Unsupported {
-        engine: NAME,
-        reason: reason.into(),
-    }
+    EngineError::unsupported(NAME, reason)
 }
 
 fn failed(reason: impl Into<String>) -> EngineError {
-    EngineError::Failed {
-        engine: NAME,
-        reason: reason.into(),
-    }
+    EngineError::failed(NAME, reason)
 }

@@ -113,6 +113,16 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    pub fn unsupported(engine: &'static str, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Unsupported { engine, reason }
+    }
+
+    pub fn failed(engine: &'static str, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Failed { engine, reason }
+    }
+
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing { .. } => ErrorKind::Unavailable,
