@@ -16,7 +16,7 @@ mod tests;
 
 pub use admin::{model_metadata, repository_index, server_metadata};
 pub use decode::{decode_infer, decode_infer_message};
-pub use encode::{encode_infer, encode_stream_error, encode_stream_infer, infer_response};
+pub use encode::encode_infer;
 pub use request::infer_request;
 
 use crate::BufferPool;

@@ -1,54 +1,23 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::parameters;
+use crate::oip::proto::ModelInferResponse;
 use crate::oip::proto::model_infer_response::InferOutputTensor;
-use crate::oip::proto::{ModelInferResponse, ModelStreamInferResponse};
 use crate::{InferResponse, Tensor};
 
 const RAW_OUTPUT_CONTENTS: u32 = 6;
-const INFER_RESPONSE: u32 = 2;
 
 /// Below this a copy is cheaper than another frame.
 const COPY_BYTES_MAX: usize = 4096;
 
-/// The wire's message; outputs are raw.
-pub fn infer_response(response: InferResponse) -> ModelInferResponse {
-    let (mut message, raw) = split(response);
-    message.raw_output_contents = raw;
-    message
-}
-
 /// The encoded `ModelInferResponse` in pieces to be sent one after the other; large outputs are not copied.
 pub fn encode_infer(response: InferResponse) -> Vec<Bytes> {
-    let mut pieces = Pieces::default();
-    write(response, &mut pieces);
-    pieces.finish()
-}
-
-/// The same inside a `ModelStreamInferResponse`.
-pub fn encode_stream_infer(response: InferResponse) -> Vec<Bytes> {
     let (message, raw) = split(response);
     let mut pieces = Pieces::default();
-    encode_key(INFER_RESPONSE, WireType::LengthDelimited, &mut pieces.open);
-    encode_varint(encoded_bytes(&message, &raw) as u64, &mut pieces.open);
     write_parts(&message, raw, &mut pieces);
     pieces.finish()
-}
-
-/// A `ModelStreamInferResponse` that says why; the stream itself goes on.
-pub fn encode_stream_error(message: &str) -> Bytes {
-    let response = ModelStreamInferResponse {
-        error_message: message.to_owned(),
-        infer_response: None,
-    };
-    Bytes::from(response.encode_to_vec())
-}
-
-fn write(response: InferResponse, pieces: &mut Pieces) {
-    let (message, raw) = split(response);
-    write_parts(&message, raw, pieces);
 }
 
 fn write_parts(message: &ModelInferResponse, raw: Vec<Bytes>, pieces: &mut Pieces) {
@@ -63,12 +32,6 @@ fn write_parts(message: &ModelInferResponse, raw: Vec<Bytes>, pieces: &mut Piece
         encode_varint(data.len() as u64, &mut pieces.open);
         pieces.push(data);
     }
-}
-
-fn encoded_bytes(message: &ModelInferResponse, raw: &[Bytes]) -> usize {
-    raw.iter().fold(message.encoded_len(), |total, data| {
-        total + key_len(RAW_OUTPUT_CONTENTS) + encoded_len_varint(data.len() as u64) + data.len()
-    })
 }
 
 /// The message without tensor bytes, and the tensor bytes.
