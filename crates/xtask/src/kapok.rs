@@ -25,6 +25,15 @@ pub(crate) struct Kapok {
 }
 
 impl Kapok {
+    /// `kapok up` on free ports, in `scratch`; what it serves is the caller's to add.
+    pub(crate) fn up(binary: &Path, scratch: &Path) -> Command {
+        let mut command = Command::new(binary);
+        command
+            .args(["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .current_dir(scratch);
+        command
+    }
+
     /// Runs the command (`kapok up …`) with its output in files under `scratch`, and waits until it is ready.
     pub(crate) fn start(command: &mut Command, scratch: &Path) -> Result<Self> {
         let log = scratch.join("kapok.log");

@@ -103,19 +103,11 @@ fn start_kapok(bench: &Bench<'_>, scratch: &Path, ort: &Path) -> Result<Kapok> {
         to.join("kapok.toml"),
         format!("lanes = 1\nthreads = 1\n{sidecar}"),
     )?;
-    let mut command = Command::new(&bench.binary);
+    let mut command = Kapok::up(&bench.binary, scratch);
     command
-        .args([
-            "up",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--model-repo",
-        ])
+        .arg("--model-repo")
         .arg(&repository)
-        .env("ORT_DYLIB_PATH", ort)
-        .current_dir(scratch);
+        .env("ORT_DYLIB_PATH", ort);
     Kapok::start(&mut command, scratch)
 }
 

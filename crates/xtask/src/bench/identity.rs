@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -98,18 +97,8 @@ fn start(bench: &Bench<'_>, scratch: &Path) -> Result<Kapok> {
     let repository = scratch.join("models");
     fs::create_dir_all(repository.join("identity/1"))?;
     fs::write(repository.join("identity/config.pbtxt"), CONFIG)?;
-    let mut command = Command::new(&bench.binary);
-    command
-        .args([
-            "up",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--model-repo",
-        ])
-        .arg(&repository)
-        .current_dir(scratch);
+    let mut command = Kapok::up(&bench.binary, scratch);
+    command.arg("--model-repo").arg(&repository);
     Kapok::start(&mut command, scratch)
 }
 

@@ -220,11 +220,8 @@ fn vllm_router(bench: &Bench<'_>, upstream: &str) -> Result<Target> {
 }
 
 fn kapok(bench: &Bench<'_>, scratch: &Path, upstream: &str) -> Result<Target> {
-    let mut command = Command::new(&bench.binary);
-    command
-        .args(["up", "--upstream", &format!("mock={upstream}")])
-        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .current_dir(scratch);
+    let mut command = Kapok::up(&bench.binary, scratch);
+    command.args(["--upstream", &format!("mock={upstream}")]);
     let kapok = Kapok::start(&mut command, scratch)?;
     let http = kapok.public().clone();
     ensure!(
