@@ -16,7 +16,7 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, Sess
 use ort::value::{Outlet, ValueType};
 use parking_lot::Mutex;
 use protocol::{Tensor, TensorSpec};
-use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
+use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 use crate::graph::{self, Description, Port, PortKind};
 use crate::{memory, reason};
@@ -225,7 +225,8 @@ impl OrtLane {
 }
 
 impl Lane for OrtLane {
-    fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        let Run { inputs, wanted, .. } = *call;
         let expected = self.session.inputs().len();
         if inputs.len() != expected {
             return Err(crate::input_count(expected, inputs.len()));

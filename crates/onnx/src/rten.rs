@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use protocol::{DataType, Tensor, TensorSpec};
 use rten::{Model, ModelOptions, NodeId, RunErrorKind, RunOptions};
-use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
+use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 use self::threads::Pools;
 use crate::{graph, memory, reason};
@@ -183,7 +183,8 @@ impl fmt::Debug for RtenLane {
 }
 
 impl Lane for RtenLane {
-    fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        let Run { inputs, wanted, .. } = *call;
         let model = &self.0;
         if inputs.len() != model.inputs.len() {
             return Err(crate::input_count(model.inputs.len(), inputs.len()));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use prost::Message;
 use protocol::tensor::encode_bytes_elements;
-use protocol::{BufferPool, DataType, Parameters, Tensor, TensorSpec};
+use protocol::{BufferPool, DataType, Tensor, TensorSpec};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
 
 use self::build::{Model, model, node, tensor};
@@ -48,9 +48,7 @@ fn source(path: &Path) -> Source {
         model: "test".to_owned(),
         path: path.to_owned(),
         backend: "onnxruntime".to_owned(),
-        parameters: Parameters::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
+        ..Source::default()
     }
 }
 
@@ -154,7 +152,7 @@ fn a_dynamic_batch_is_what_the_request_says() {
                 .map(|(value, weight)| value + weight)
                 .collect();
             let outputs = lane
-                .run(&[floats("x", &[batch, 3], &values)], &[0])
+                .once(&[floats("x", &[batch, 3], &values)], &[0])
                 .expect("runs");
             assert_eq!(outputs, [floats("sum", &[batch, 3], &sums)]);
         }
@@ -188,10 +186,10 @@ fn matrix_products_and_gathers_agree() {
         let product = floats("product", &[2, 2], &[4.0, 6.0, 2.0, 4.0]);
         // The caller chooses outputs and their order, call by call.
         for _ in 0..2 {
-            let outputs = lane.run(&inputs, &[1, 0]).expect("runs");
+            let outputs = lane.once(&inputs, &[1, 0]).expect("runs");
             assert_eq!(outputs, [picked.clone(), product.clone()]);
             assert_eq!(
-                lane.run(&inputs, &[1]).expect("runs"),
+                lane.once(&inputs, &[1]).expect("runs"),
                 std::slice::from_ref(&picked)
             );
         }
@@ -273,7 +271,7 @@ fn every_type_comes_back_bit_for_bit_or_is_refused_by_name() {
             }
             let mut lane = loaded.and_then(|loaded| loaded.lane()).expect("loads");
             let outputs = lane
-                .run(&[given("x", dtype, &[2], data.clone())], &[0])
+                .once(&[given("x", dtype, &[2], data.clone())], &[0])
                 .expect("runs");
             assert_eq!(
                 outputs,
@@ -299,7 +297,7 @@ fn scalars_and_empty_tensors_keep_their_shapes() {
             for (dims, shape, data) in [(&[][..], &[][..], one), (&[-1, 3], &[0, 3], Vec::new())] {
                 let mut lane = lane(&*engine, &identity(element, dims));
                 let outputs = lane
-                    .run(&[given("x", dtype, shape, data.clone())], &[0])
+                    .once(&[given("x", dtype, shape, data.clone())], &[0])
                     .expect("runs");
                 assert_eq!(outputs, [given("y", dtype, shape, data)]);
             }
@@ -317,7 +315,7 @@ fn a_cast_gives_the_declared_half_precision() {
     let halves = [f16::from_f32(0.1), f16::from_f32(2.0)];
     for engine in engines() {
         let outputs = lane(&*engine, &cast)
-            .run(&[floats("x", &[2], &[0.1, 2.0])], &[0])
+            .once(&[floats("x", &[2], &[0.1, 2.0])], &[0])
             .expect("runs");
         let expected = halves.map(f16::to_le_bytes).concat();
         assert_eq!(outputs, [given("y", DataType::Fp16, &[2], expected)]);
@@ -341,9 +339,9 @@ fn outputs_outlive_the_call_its_inputs_and_the_model() {
         let outputs = {
             let mut lane = lane(&*engine, &model);
             let input = floats("x", &[3], &[1.0, 2.0, 3.0]);
-            let first = lane.run(&[input], &[0, 1, 2]).expect("runs");
+            let first = lane.once(&[input], &[0, 1, 2]).expect("runs");
             // The memory of the first call's input is free to be used again.
-            lane.run(&[floats("x", &[3], &[9.0, 9.0, 9.0])], &[2])
+            lane.once(&[floats("x", &[3], &[9.0, 9.0, 9.0])], &[2])
                 .expect("runs");
             first
         };
@@ -371,7 +369,7 @@ fn lanes_run_at_the_same_time() {
                     let start = f32::from(start);
                     for _ in 0..50 {
                         let outputs = lane
-                            .run(&[floats("x", &[1, 3], &[start; 3])], &[0])
+                            .once(&[floats("x", &[1, 3], &[start; 3])], &[0])
                             .expect("runs");
                         let sums = [start + 10.0, start + 20.0, start + 30.0];
                         assert_eq!(outputs, [floats("sum", &[1, 3], &sums)]);
@@ -393,7 +391,7 @@ fn wrong_input_is_named_and_the_next_call_served() {
     for engine in engines() {
         let mut lane = lane(&*engine, &gather);
         let too_large = longs("rows", &[1], &[1 << 40]);
-        match lane.run(&[too_large], &[0]) {
+        match lane.once(&[too_large], &[0]) {
             Err(EngineError::Input(words)) if engine.name() == "rten" => {
                 assert!(words.starts_with("input `rows`: 1099511627776 does not fit"));
             }
@@ -406,11 +404,11 @@ fn wrong_input_is_named_and_the_next_call_served() {
         let shifted = Bytes::from_owner(Aligned(shifted)).slice(1..);
         let unaligned = Tensor::new("rows", DataType::Int64, vec![2], shifted).expect("16 bytes");
         if unaligned.elements::<i64>().is_none() {
-            let error = lane.run(&[unaligned], &[0]).expect_err("refused");
+            let error = lane.once(&[unaligned], &[0]).expect_err("refused");
             assert!(error.to_string().contains("`rows`"), "{error}");
         }
-        assert!(matches!(lane.run(&[], &[0]), Err(EngineError::Input(_))));
-        let outputs = lane.run(&[longs("rows", &[1], &[1])], &[0]).expect("runs");
+        assert!(matches!(lane.once(&[], &[0]), Err(EngineError::Input(_))));
+        let outputs = lane.once(&[longs("rows", &[1], &[1])], &[0]).expect("runs");
         assert_eq!(outputs, [floats("picked", &[1], &[2.0])]);
     }
 }
@@ -429,7 +427,7 @@ fn booleans_and_strings_are_checked() {
     for engine in engines() {
         let mut lane = lane(&*engine, &identity(element::BOOL, &[2]));
         let error = lane
-            .run(&[given("x", DataType::Bool, &[2], vec![1, 2])], &[0])
+            .once(&[given("x", DataType::Bool, &[2], vec![1, 2])], &[0])
             .expect_err("2 is no BOOL");
         assert!(error.to_string().contains("`x`"), "{error}");
     }
@@ -441,7 +439,7 @@ fn booleans_and_strings_are_checked() {
         for bytes in [&b"a\0b"[..], b"\xff"] {
             let data = encode_bytes_elements([bytes]).expect("short");
             let tensor = given("x", DataType::Bytes, &[1], data);
-            match lane.run(&[tensor], &[0]) {
+            match lane.once(&[tensor], &[0]) {
                 Err(EngineError::Input(words)) => assert!(words.contains("`x`"), "{words}"),
                 other => panic!("{other:?}"),
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use protocol::{DataType, Parameter, Parameters, Tensor, TensorSpec};
 
-use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
+use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 const NAME: &str = "builtin";
 
@@ -184,7 +184,8 @@ struct Runner {
 }
 
 impl Lane for Runner {
-    fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        let Run { inputs, wanted, .. } = *call;
         wanted
             .iter()
             .map(|index| {

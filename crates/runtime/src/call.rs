@@ -7,6 +7,7 @@ use protocol::{BufferPool, Tensor, Timing};
 use tokio::sync::oneshot;
 
 use crate::compute::{ComputePool, Refused};
+use crate::engine::{Run, Stop};
 use crate::error::Error;
 use crate::model::Model;
 use crate::queue::Held;
@@ -138,7 +139,11 @@ fn compute<T>(
             .collect();
     }
     let aligned = clock.now();
-    let result = held.run(&call.inputs, &call.wanted);
+    let result = held.run(&Run {
+        inputs: &call.inputs,
+        wanted: &call.wanted,
+        stop: &Stop::default(),
+    });
     let infer = clock.now().saturating_duration_since(aligned);
     // Before the answer is prepared: the next call need not wait for that.
     drop(held);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::config::{self, ConfigFile, ModelFile, Problem};
 use protocol::oip::proto::ModelConfig;
@@ -160,6 +161,9 @@ impl Definition {
             parameters: config.parameters.into_iter().map(parameter).collect(),
             inputs,
             outputs,
+            folder: self.folder.clone(),
+            config: Arc::new(self.config()),
+            sidecar: Arc::new(self.sidecar.clone()),
         })
     }
 

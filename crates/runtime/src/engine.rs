@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Engine::load(source) ──► dyn Loaded (shared: weights, names, shapes)
-//!                              └─ lane() ──► dyn Lane (one call at a time: run(inputs, wanted) -> outputs)
+//!                              └─ lane() ──► dyn Lane (one call at a time: run(call) -> outputs)
 //! ```
 //! An engine never makes threads that compute beside the lanes' own: [`LoadOptions::threads`] is all it gets per call.
 
@@ -12,10 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::ErrorKind;
+use protocol::oip::proto::ModelConfig;
+use protocol::sidecar::Sidecar;
 use protocol::{Parameters, Tensor, TensorSpec};
 
+mod stop;
+
+pub use stop::{Guard, Stop};
+
 /// One model version on disk, or the parameters of a built-in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Source {
     /// The model's name in the repository, for messages.
     pub model: String,
@@ -28,6 +34,12 @@ pub struct Source {
     /// Inputs and outputs as configured; built-ins take theirs from here, others check against the file.
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
+    /// The model's folder, `<repo>/<model>`: files that the configuration names are in here.
+    pub folder: PathBuf,
+    /// The configuration as written: `optimization`, `model_operations` and what else is an engine's own business.
+    pub config: Arc<ModelConfig>,
+    /// What `kapok.toml` says.
+    pub sidecar: Arc<Sidecar>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,14 +88,75 @@ pub trait Loaded: Send + Sync + fmt::Debug {
     fn inline_bytes_max(&self) -> usize {
         0
     }
+
+    /// Bytes of memory that this model holds, as measured at load; lanes not included.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// One call, as an engine sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// In the order of [`Loaded::inputs`], already checked against it, and aligned for their type unless
+    /// [`Loaded::needs_alignment`] is false.
+    pub inputs: &'a [Tensor],
+    /// Indices into [`Loaded::outputs`]; the answer has exactly those, in that order, named.
+    pub wanted: &'a [usize],
+    /// Set when nobody waits for the answer any more. An engine that can end its call early does, with
+    /// [`EngineError::Stopped`]; others run to the end.
+    pub stop: &'a Stop,
 }
 
 /// Runs one call at a time.
 pub trait Lane: Send + fmt::Debug {
-    /// `inputs` are in the order of [`Loaded::inputs`], already checked against it, and aligned for their type unless
-    /// [`Loaded::needs_alignment`] is false.
-    /// `wanted` are indices into [`Loaded::outputs`]; the answer has exactly those, in that order, named.
-    fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError>;
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError>;
+
+    /// As [`Self::run`], for a call that nothing stops.
+    fn once(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        self.run(&Run {
+            inputs,
+            wanted,
+            stop: &Stop::default(),
+        })
+    }
+
+    /// For decoupled models: any number of answers to one call, taken one at a time. Others answer once.
+    fn respond<'a>(&'a mut self, call: &Run<'_>) -> Result<Box<dyn Responses + 'a>, EngineError> {
+        Ok(Box::new(Once(Some(self.run(call)?))))
+    }
+}
+
+/// The answers of a decoupled call, made as they are asked for: whoever reads slowly is not computed for.
+pub trait Responses: Send {
+    /// The next answer; none at the end.
+    fn next(&mut self) -> Result<Option<Response>, EngineError>;
+}
+
+/// One answer among several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// How long to wait before it is sent; the wait holds no thread.
+    pub after: Duration,
+    /// As [`Run::wanted`] says.
+    pub outputs: Vec<Tensor>,
+}
+
+struct Once(Option<Vec<Tensor>>);
+
+impl Responses for Once {
+    fn next(&mut self) -> Result<Option<Response>, EngineError> {
+        Ok(self.0.take().map(|outputs| Response {
+            after: Duration::ZERO,
+            outputs,
+        }))
+    }
+}
+
+/// Puts an engine somewhere else, such as into a process of its own (`isolation = "process"`).
+pub trait Isolator: Send + Sync + fmt::Debug {
+    /// The same engine behind a border. Whatever happens behind it, a call ends with an answer or an error.
+    fn isolate(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine>;
 }
 
 /// Why an engine could not load or run.
@@ -104,6 +177,15 @@ pub enum EngineError {
     /// The call's inputs are wrong in a way only the engine could see.
     #[error("{0}")]
     Input(String),
+    /// The call was ended because nobody waited for it.
+    #[error("the call was stopped")]
+    Stopped,
+    /// What runs the model is gone for the moment; the call may be tried again.
+    #[error("engine `{engine}` is gone: {reason}")]
+    Gone {
+        engine: &'static str,
+        reason: String,
+    },
     /// The call failed inside the engine.
     #[error("engine `{engine}` failed: {reason}")]
     Failed {
@@ -125,7 +207,8 @@ impl EngineError {
 
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Missing { .. } => ErrorKind::Unavailable,
+            Self::Missing { .. } | Self::Gone { .. } => ErrorKind::Unavailable,
+            Self::Stopped => ErrorKind::Cancelled,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
             Self::Input(_) => ErrorKind::Invalid,
             Self::Failed { .. } => ErrorKind::Internal,

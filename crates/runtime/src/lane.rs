@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use protocol::Tensor;
 
-use crate::engine::{Lane, Loaded};
+use crate::engine::{Lane, Loaded, Run};
 use crate::error::Error;
 
 /// A place for a lane. It is empty after a panic, and the next call builds the lane anew.
@@ -16,13 +16,12 @@ impl Slot {
         Self(Some(lane))
     }
 
-    /// Runs one call. `inputs` and `wanted` are as [`Lane::run`] needs them.
+    /// Runs one call.
     pub(crate) fn run(
         &mut self,
         model: &str,
         loaded: &dyn Loaded,
-        inputs: &[Tensor],
-        wanted: &[usize],
+        call: &Run<'_>,
     ) -> Result<Vec<Tensor>, Error> {
         let lane = match &mut self.0 {
             Some(lane) => lane,
@@ -32,7 +31,7 @@ impl Slot {
             model: model.to_owned(),
             reason,
         };
-        let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| lane.run(inputs, wanted))) else {
+        let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| lane.run(call))) else {
             tracing::error!(model, "the engine panicked; its lane is rebuilt");
             let broken = self.0.take();
             // What a panic left behind may panic again when dropped.
@@ -40,11 +39,11 @@ impl Slot {
             return Err(failed("the engine panicked".to_owned()));
         };
         let outputs = outcome?;
-        if outputs.len() == wanted.len() {
+        if outputs.len() == call.wanted.len() {
             Ok(outputs)
         } else {
             let found = outputs.len();
-            let expected = wanted.len();
+            let expected = call.wanted.len();
             Err(failed(format!(
                 "the engine gave {found} outputs, {expected} were asked for"
             )))

@@ -17,7 +17,7 @@ use protocol::Tensor;
 use telemetry::metrics::Gauge;
 use tokio::sync::oneshot;
 
-use crate::engine::Loaded;
+use crate::engine::{Loaded, Run};
 use crate::error::Error;
 use crate::lane::Slot;
 
@@ -172,15 +172,11 @@ impl Held {
         &self.queue
     }
 
-    /// Runs one call. `inputs` and `wanted` are as [`crate::engine::Lane::run`] needs them.
-    pub(crate) fn run(
-        &mut self,
-        inputs: &[Tensor],
-        wanted: &[usize],
-    ) -> Result<Vec<Tensor>, Error> {
+    /// Runs one call.
+    pub(crate) fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, Error> {
         let queue = &self.queue;
         let slot = self.slot.as_mut().expect("a slot until dropped");
-        slot.run(&queue.model, queue.loaded.as_ref(), inputs, wanted)
+        slot.run(&queue.model, queue.loaded.as_ref(), call)
     }
 }
 

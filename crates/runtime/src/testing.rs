@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use protocol::{BufferPool, DataType, InferRequest, Tensor, TensorSpec};
 use telemetry::metrics::Registry;
 
-use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
+use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 use crate::{Builtin, Config, Parts, Runtime};
 
 /// `x` FP32 [-1,2] to `y`: twice `x`, plus `offset`, after `work`. A model file holding `broken` does not load.
@@ -140,7 +140,8 @@ impl Loaded for FakeModel {
 struct FakeLane(Fake);
 
 impl Lane for FakeLane {
-    fn run(&mut self, inputs: &[Tensor], _wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        let inputs = call.inputs;
         self.0.gate.pass();
         if self.0.failing.load(Ordering::SeqCst) {
             return Err(EngineError::Failed {

@@ -10,6 +10,7 @@ fn source(backend: &str, parameters: &[(&str, &str)], dtype: DataType) -> Source
         parameters: parameters.iter().map(parameter).collect(),
         inputs: vec![TensorSpec::new("in", dtype, vec![-1])],
         outputs: vec![TensorSpec::new("out", dtype, vec![-1])],
+        ..Source::default()
     }
 }
 
@@ -19,7 +20,7 @@ fn load(source: &Source) -> Result<Arc<dyn Loaded>, EngineError> {
 
 fn run(source: &Source, input: Tensor) -> Result<Tensor, EngineError> {
     let mut lane = load(source)?.lane()?;
-    let mut outputs = lane.run(&[input], &[0])?;
+    let mut outputs = lane.once(&[input], &[0])?;
     assert_eq!(outputs.len(), 1);
     Ok(outputs.remove(0))
 }

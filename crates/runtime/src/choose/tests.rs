@@ -34,9 +34,7 @@ impl Bench {
             model: "m".to_owned(),
             path: self.root.path().join("m/1/model.onnx"),
             backend: "onnxruntime".to_owned(),
-            parameters: protocol::Parameters::new(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
+            ..Source::default()
         };
         let engines: Vec<_> = fakes.iter().map(|fake| fake.engine()).collect();
         let choice = Choice {

@@ -6,7 +6,7 @@ use protocol::{ApiError, DataType, EmbedInputs, EmbedRequest, Embeddings, Tensor
 
 use super::TextPipeline;
 use crate::Runtime;
-use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
+use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 use crate::testing::{config, far, repository, start};
 
 /// A transformer whose hidden state of a token is [id, segment + 1, 0]; it remembers the shapes it was given.
@@ -64,7 +64,8 @@ impl Loaded for Transformer {
 }
 
 impl Lane for Transformer {
-    fn run(&mut self, inputs: &[Tensor], wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        let Run { inputs, wanted, .. } = *call;
         let ids = inputs.iter().find(|input| input.name == "input_ids");
         let ids = ids.expect("given");
         assert!(inputs.iter().all(|input| input.shape == ids.shape));

@@ -7,7 +7,7 @@ use protocol::DataType;
 use protocol::TensorSpec;
 
 use super::*;
-use crate::engine::{EngineError, Lane, Loaded};
+use crate::engine::{EngineError, Lane, Loaded, Run};
 use crate::testing::far;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Loaded for Nothing {
 struct Still;
 
 impl Lane for Still {
-    fn run(&mut self, _inputs: &[Tensor], _wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+    fn run(&mut self, _call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
         Ok(Vec::new())
     }
 }
