@@ -6,11 +6,17 @@ use std::pin::Pin;
 
 use base::Deadline;
 use protocol::embed::{EmbedRequest, Embeddings};
-use protocol::model::{IndexEntry, ModelDescription, ModelMetadata};
+use protocol::model::{IndexEntry, LoadRequest, ModelDescription, ModelMetadata};
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
-use protocol::{ApiError, InferRequest, InferResponse, Timing};
+use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
+
+/// The answers to one call. Dropping it cancels what is left of the call.
+pub trait ModelStream: Send {
+    /// The next answer; none at the end. An error ends the stream.
+    fn next(&mut self) -> Answer<'_, Option<StreamedResponse>>;
+}
 
 /// Models in this process. Dropping a returned future cancels the call: its place in the queue and its lane are freed.
 pub trait ModelServer: Send + Sync + fmt::Debug + 'static {
@@ -43,6 +49,18 @@ pub trait ModelServer: Send + Sync + fmt::Debug + 'static {
         request: InferRequest,
         deadline: Deadline,
     ) -> Answer<'_, (InferResponse, Timing)>;
+
+    /// One call, any number of answers: exactly one unless the model is decoupled.
+    fn stream(&self, request: InferRequest, deadline: Deadline)
+    -> Answer<'_, Box<dyn ModelStream>>;
+
+    /// Loads a model, or loads it anew; what served before serves until the new one is ready. Resolves when it is, or
+    /// with the reason why not. A dropped future does not undo the load.
+    fn load(&self, request: LoadRequest) -> Answer<'_, ()>;
+
+    /// Takes a model out of service; requests in flight are answered. `dependents`: for an ensemble, the models that it
+    /// is made of, too.
+    fn unload(&self, model: &str, dependents: bool) -> Answer<'_, ()>;
 
     /// Whether the model takes text (`/v1/embeddings`).
     fn embeds(&self, model: &str) -> bool;

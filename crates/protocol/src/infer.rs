@@ -45,6 +45,14 @@ pub struct InferResponse {
     pub outputs: Vec<Tensor>,
 }
 
+/// One answer of a call that may have several (`ModelStreamInfer`, `generate_stream`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StreamedResponse {
+    pub response: InferResponse,
+    /// Nothing follows. A decoupled model may end without saying so here: then the stream just ends.
+    pub last: bool,
+}
+
 /// Where the time of one inference went inside the model server, in Triton's statistics' words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {

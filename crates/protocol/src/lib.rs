@@ -27,8 +27,11 @@ pub mod tensor;
 pub use embed::{EmbedInputs, EmbedRequest, Embeddings};
 pub use error::ApiError;
 pub use file_error::FileError;
-pub use infer::{InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, Timing};
+pub use infer::{
+    InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, StreamedResponse, Timing,
+};
 pub use model::{
-    EngineCandidate, IndexEntry, ModelDescription, ModelMetadata, ModelState, TensorSpec,
+    EngineCandidate, IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelState,
+    TensorSpec,
 };
 pub use tensor::{BufferPool, DataType, PooledBuffer, Tensor};

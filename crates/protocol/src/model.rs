@@ -1,5 +1,8 @@
 //! What a model looks like from outside.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::DataType;
@@ -72,6 +75,16 @@ pub struct IndexEntry {
     pub state: ModelState,
     /// Why it is not ready; empty when it is.
     pub reason: String,
+}
+
+/// `RepositoryModelLoad`: (re)load a model, perhaps with another configuration or other files than the folder's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadRequest {
+    pub model: String,
+    /// `parameters.config`: a `ModelConfig` as JSON, instead of `config.pbtxt`.
+    pub config: Option<String>,
+    /// `parameters["file:<version>/<name>"]`: the whole content of the model's folder; needs `config`.
+    pub files: BTreeMap<String, Bytes>,
 }
 
 /// One known model version, as `kapok models list -v` shows it.

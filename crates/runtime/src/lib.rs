@@ -18,6 +18,7 @@ mod definition;
 mod embed;
 pub mod engine;
 mod error;
+mod infer;
 mod join;
 mod lane;
 mod loader;
@@ -35,4 +36,5 @@ mod warmup;
 
 pub use builtin::Builtin;
 pub use error::Error;
+pub use infer::Responses;
 pub use runtime::{Config, Parts, Runtime};

@@ -6,22 +6,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use base::{Clock, Deadline, Tasks};
+use base::{Clock, Deadline, ErrorKind, Tasks};
 use parking_lot::RwLock;
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
 use protocol::{
     ApiError, BufferPool, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
-    ModelDescription, ModelMetadata, ModelState, Timing,
+    LoadRequest, ModelDescription, ModelMetadata, ModelState, Timing,
 };
 use telemetry::metrics::Registry;
 use tokio::sync::watch;
 
-use crate::call::{self, Place};
+use crate::call::Place;
 use crate::choose::{Cache, Tools};
 use crate::compute::ComputePool;
 use crate::embed;
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::infer::{self, Responses};
 use crate::loader;
 use crate::metrics::Metrics;
 use crate::model::Model;
@@ -218,20 +219,35 @@ impl Runtime {
         deadline: Deadline,
     ) -> Result<(InferResponse, Timing), ApiError> {
         let model = self.model(&request.model, request.version.as_deref())?;
-        let place = self.place(deadline);
-        let attempt = model.statistics.begin(place.clock);
-        let mut batch = 1;
-        match self::infer(&model, place, request, &mut batch).await {
-            Ok((response, timing)) => {
-                model.statistics.executed(batch, &timing, place.clock);
-                attempt.success(&timing);
-                Ok((response, timing))
-            }
-            Err(error) => {
-                attempt.fail(&error);
-                Err(error.into())
-            }
-        }
+        Ok(infer::infer(&model, self.place(deadline), request).await?)
+    }
+
+    /// One call, any number of answers: exactly one unless the model is decoupled.
+    pub async fn stream(
+        &self,
+        request: InferRequest,
+        deadline: Deadline,
+    ) -> Result<Responses, ApiError> {
+        let (response, _timing) = self.infer(request, deadline).await?;
+        Ok(Responses::once(response))
+    }
+
+    /// Loads a model, or loads it anew; what served before serves until the new one is ready.
+    pub async fn load(&self, request: LoadRequest) -> Result<(), ApiError> {
+        let _model = self.model(&request.model, None)?;
+        Err(ApiError::new(
+            ErrorKind::Unsupported,
+            "models cannot be loaded at run time",
+        ))
+    }
+
+    /// Takes a model out of service; requests in flight are answered.
+    pub async fn unload(&self, model: &str, _dependents: bool) -> Result<(), ApiError> {
+        let _model = self.model(model, None)?;
+        Err(ApiError::new(
+            ErrorKind::Unsupported,
+            "models cannot be unloaded at run time",
+        ))
     }
 
     /// Whether the model takes text.
@@ -274,30 +290,6 @@ impl Runtime {
             deadline,
         }
     }
-}
-
-/// `batch` is told before the call runs, for the books.
-async fn infer(
-    model: &Model,
-    place: Place<'_>,
-    mut request: InferRequest,
-    batch: &mut usize,
-) -> Result<(InferResponse, Timing), Error> {
-    let arrived = place.clock.now();
-    let id = request.id.take();
-    let fitted = model.interface.fit(request)?;
-    *batch = fitted.batch;
-    let checked = place.clock.now().saturating_duration_since(arrived);
-    let (outputs, mut timing) = call::run(model, place, fitted.call, Ok).await?;
-    timing.input += checked;
-    let response = InferResponse {
-        model: model.name.clone(),
-        version: model.version.clone(),
-        id,
-        outputs: model.interface.answer(outputs, &fitted.outputs),
-        ..InferResponse::default()
-    };
-    Ok((response, timing))
 }
 
 fn describe(name: &str, number: u64, version: &Version) -> ModelDescription {

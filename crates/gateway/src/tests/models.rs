@@ -7,10 +7,10 @@ use base::{Deadline, ErrorKind};
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
 use protocol::{
     ApiError, EmbedInputs, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
-    ModelDescription, ModelMetadata, ModelState, TensorSpec, Timing,
+    LoadRequest, ModelDescription, ModelMetadata, ModelState, StreamedResponse, TensorSpec, Timing,
 };
 
-use crate::server::{Answer, ModelServer};
+use crate::server::{Answer, ModelServer, ModelStream};
 
 #[derive(Debug, Default)]
 pub(super) struct FakeModels {
@@ -45,6 +45,20 @@ const TIMING: Timing = Timing {
     infer: Duration::from_nanos(20),
     output: Duration::from_nanos(10),
 };
+
+struct Once(Option<InferResponse>);
+
+impl ModelStream for Once {
+    fn next(&mut self) -> Answer<'_, Option<StreamedResponse>> {
+        let response = self.0.take();
+        Box::pin(async move {
+            Ok(response.map(|response| StreamedResponse {
+                response,
+                last: true,
+            }))
+        })
+    }
+}
 
 impl ModelServer for FakeModels {
     fn has(&self, model: &str) -> bool {
@@ -132,6 +146,26 @@ impl ModelServer for FakeModels {
                 }
             }
         })
+    }
+
+    fn stream(
+        &self,
+        request: InferRequest,
+        deadline: Deadline,
+    ) -> Answer<'_, Box<dyn ModelStream>> {
+        Box::pin(async move {
+            let (response, _timing) = self.infer(request, deadline).await?;
+            Ok(Box::new(Once(Some(response))) as Box<dyn ModelStream>)
+        })
+    }
+
+    fn load(&self, request: LoadRequest) -> Answer<'_, ()> {
+        Box::pin(async move { known(&request.model) })
+    }
+
+    fn unload(&self, model: &str, _dependents: bool) -> Answer<'_, ()> {
+        let model = model.to_owned();
+        Box::pin(async move { known(&model) })
     }
 
     fn embeds(&self, model: &str) -> bool {

@@ -1,10 +1,10 @@
 use base::Deadline;
-use gateway::server::{Answer, ModelServer};
+use gateway::server::{Answer, ModelServer, ModelStream};
 use protocol::embed::{EmbedRequest, Embeddings};
-use protocol::model::{IndexEntry, ModelDescription, ModelMetadata};
+use protocol::model::{IndexEntry, LoadRequest, ModelDescription, ModelMetadata};
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
-use protocol::{ApiError, InferRequest, InferResponse, Timing};
-use runtime::Runtime;
+use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
+use runtime::{Responses, Runtime};
 
 /// The models in this process, as the gateway wants them: the two rooms do not know each other.
 #[derive(Debug)]
@@ -51,6 +51,26 @@ impl ModelServer for LocalModels {
         Box::pin(self.0.infer(request, deadline))
     }
 
+    fn stream(
+        &self,
+        request: InferRequest,
+        deadline: Deadline,
+    ) -> Answer<'_, Box<dyn ModelStream>> {
+        Box::pin(async move {
+            let stream = self.0.stream(request, deadline).await?;
+            Ok(Box::new(LocalStream(stream)) as Box<dyn ModelStream>)
+        })
+    }
+
+    fn load(&self, request: LoadRequest) -> Answer<'_, ()> {
+        Box::pin(self.0.load(request))
+    }
+
+    fn unload(&self, model: &str, dependents: bool) -> Answer<'_, ()> {
+        let model = model.to_owned();
+        Box::pin(async move { self.0.unload(&model, dependents).await })
+    }
+
     fn embeds(&self, model: &str) -> bool {
         self.0.embeds(model)
     }
@@ -61,5 +81,13 @@ impl ModelServer for LocalModels {
 
     fn describe(&self) -> Vec<ModelDescription> {
         self.0.describe()
+    }
+}
+
+struct LocalStream(Responses);
+
+impl ModelStream for LocalStream {
+    fn next(&mut self) -> Answer<'_, Option<StreamedResponse>> {
+        Box::pin(self.0.next())
     }
 }
