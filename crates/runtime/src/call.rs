@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::compute::{ComputePool, Refused};
 use crate::engine::{Run, Stop};
 use crate::error::Error;
-use crate::model::Model;
+use crate::model::ByEngine;
 use crate::queue::Held;
 
 /// What a call needs besides its model.
@@ -47,7 +47,7 @@ struct Outcome<T> {
 /// Cancel-safe: a dropped future frees its place or its lane; a call that computes already runs to its end, and frees
 /// the lane then. One that is queued for a thread is skipped.
 pub(crate) async fn run<T: Send + 'static>(
-    model: &Model,
+    model: &ByEngine,
     place: Place<'_>,
     call: Call,
     finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error> + Send + 'static,
@@ -91,7 +91,7 @@ pub(crate) async fn run<T: Send + 'static>(
 
 /// On a compute thread. The deadline holds while the engine runs, too: the caller is told, the lane stays busy.
 async fn elsewhere<T: Send + 'static>(
-    model: &Model,
+    model: &ByEngine,
     place: Place<'_>,
     (held, call): (Held, Call),
     finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error> + Send + 'static,
@@ -155,14 +155,14 @@ fn compute<T>(
     }
 }
 
-fn timeout(model: &Model, place: &'static str) -> Error {
+fn timeout(model: &ByEngine, place: &'static str) -> Error {
     Error::Timeout {
         model: model.name.clone(),
         place,
     }
 }
 
-pub(crate) fn refused_error(model: &Model, refused: Refused) -> Error {
+pub(crate) fn refused_error(model: &ByEngine, refused: Refused) -> Error {
     let model = model.name.clone();
     match refused {
         Refused::Full => Error::Busy { model },

@@ -14,7 +14,7 @@ use text::{Batch, Sequence, normalize, shorten};
 use crate::call::{self, Place};
 use crate::error::Error;
 use crate::join::join_all;
-use crate::model::Model;
+use crate::model::{ByEngine, Model};
 
 /// Texts tokenised in one go, and their bytes: some milliseconds on one core.
 const TEXTS_PER_JOB: usize = 64;
@@ -44,7 +44,7 @@ async fn admitted(
     place: Place<'_>,
     request: EmbedRequest,
 ) -> Result<(Embeddings, Timing), Error> {
-    let Some(pipeline) = &model.text else {
+    let Some((engine, pipeline)) = model.by_engine().and_then(ByEngine::with_text) else {
         let message = format!(
             "model `{}` does not take text: its sidecar has no [text]",
             model.name
@@ -53,28 +53,28 @@ async fn admitted(
     };
     pipeline.check_dimensions(request.dimensions)?;
     // Before any work: whoever finds no lane later would have been tokenised for nothing.
-    let Ok(_place) = model.embeds.try_acquire() else {
+    let Ok(_place) = engine.embeds.try_acquire() else {
         return Err(Error::QueueFull {
             model: model.name.clone(),
-            waiting: model.embeds_max.saturating_sub(model.lanes),
+            waiting: engine.embeds_max.saturating_sub(engine.lanes),
         });
     };
     let arrived = place.clock.now();
-    let sequences = tokenise(model, pipeline, place, request.inputs).await?;
+    let sequences = tokenise(engine, pipeline, place, request.inputs).await?;
     let tokenised = place.clock.now();
     let tokens = sequences.iter().map(Sequence::len).sum();
     let rounds = batches::split(&sequences, pipeline.form());
     let work = Mutex::new(rounds.into_iter());
     let done = Mutex::new((vec![Vec::new(); sequences.len()], Timing::default()));
     // As many at a time as there are lanes: one request never fills the queue against the others.
-    let workers = (0..model.lanes).map(|_| async {
+    let workers = (0..engine.lanes).map(|_| async {
         loop {
             let Some(rows) = work.lock().next() else {
                 return Ok::<(), Error>(());
             };
             let batch = pipeline.batch(rows.iter().map(|row| &sequences[*row]));
             let (vectors, timing) =
-                run(model, pipeline, place, (batch, request.dimensions)).await?;
+                run(engine, pipeline, place, (batch, request.dimensions)).await?;
             model.statistics.executed(rows.len(), &timing, place.clock);
             let mut done = done.lock();
             for (row, vector) in rows.into_iter().zip(vectors) {
@@ -98,7 +98,7 @@ async fn admitted(
 
 /// On compute threads, some texts at a time, so that a long list does not keep a core from everybody else.
 async fn tokenise(
-    model: &Arc<Model>,
+    engine: &ByEngine,
     pipeline: &TextPipeline,
     place: Place<'_>,
     inputs: EmbedInputs,
@@ -109,7 +109,7 @@ async fn tokenise(
     while sequences.len() < count {
         if place.deadline.passed(place.clock.now()) {
             return Err(Error::Timeout {
-                model: model.name.clone(),
+                model: engine.name.clone(),
                 place: "while tokenising for a call",
             });
         }
@@ -129,7 +129,7 @@ async fn tokenise(
                 .collect()
         };
         let encoded = place.compute.run(encode).await;
-        sequences.extend(encoded.map_err(|refused| call::refused_error(model, refused))??);
+        sequences.extend(encoded.map_err(|refused| call::refused_error(engine, refused))??);
     }
     Ok(sequences)
 }
@@ -162,7 +162,7 @@ fn job_end(inputs: &EmbedInputs, first: usize) -> usize {
 
 /// One sub-batch: a call like any other, whose outputs are pooled where they were computed.
 async fn run(
-    model: &Arc<Model>,
+    engine: &ByEngine,
     pipeline: &TextPipeline,
     place: Place<'_>,
     (batch, dimensions): (Batch, Option<usize>),
@@ -182,7 +182,7 @@ async fn run(
         }
         Ok(vectors)
     };
-    call::run(model, place, inputs, finish).await
+    call::run(engine, place, inputs, finish).await
 }
 
 fn sum(left: Timing, right: Timing) -> Timing {

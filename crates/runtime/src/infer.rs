@@ -6,7 +6,7 @@ use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
 
 use crate::call::{self, Place};
 use crate::error::Error;
-use crate::model::Model;
+use crate::model::{Model, Serving};
 
 /// Cancel-safe, as its call is.
 pub(crate) async fn infer(
@@ -41,7 +41,9 @@ async fn fitted(
     let fitted = model.interface.fit(request)?;
     *batch = fitted.batch;
     let checked = place.clock.now().saturating_duration_since(arrived);
-    let (outputs, mut timing) = call::run(model, place, fitted.call, Ok).await?;
+    let (outputs, mut timing) = match &model.serving {
+        Serving::Engine(engine) => call::run(engine, place, fitted.call, Ok).await?,
+    };
     timing.input += checked;
     let response = InferResponse {
         model: model.name.clone(),

@@ -15,7 +15,7 @@ use crate::choose::{Choice, Chosen};
 use crate::definition::Definition;
 use crate::embed::TextPipeline;
 use crate::lane::Slot;
-use crate::model::Model;
+use crate::model::{ByEngine, Model, Serving};
 use crate::queue::Queue;
 use crate::repository::{Found, select};
 use crate::request::{Interface, Port, Reshape};
@@ -110,8 +110,8 @@ fn load(inner: &Inner, found: &Found) {
                 tracing::info!(
                     model = found.name,
                     version,
-                    engine = model.engine,
-                    lanes = model.lanes,
+                    engine = model.by_engine().map(|engine| engine.engine),
+                    lanes = model.by_engine().map(|engine| engine.lanes),
                     load_ms = model.load_ms,
                     "model is ready"
                 );
@@ -179,14 +179,9 @@ fn build(
         .saturating_add(inner.queue_max)
         .min(Semaphore::MAX_PERMITS);
     let elapsed = inner.tools.clock.now().saturating_duration_since(started);
-    Ok(Model {
+    let engine = ByEngine {
+        name: name.clone(),
         queue: Queue::new(&name, loaded, slots, inner.queue_max, depth),
-        statistics: Statistics::new(metrics),
-        name,
-        version,
-        inputs: config::specs(&config).0,
-        config,
-        interface,
         text,
         embeds: Semaphore::new(embeds_max),
         embeds_max,
@@ -195,7 +190,16 @@ fn build(
         engine: chosen.engine,
         engine_version: chosen.version,
         candidates: chosen.candidates,
+    };
+    Ok(Model {
+        statistics: Statistics::new(metrics),
+        name,
+        version,
+        inputs: config::specs(&config).0,
+        config,
+        interface,
         load_ms: elapsed.as_secs_f64() * 1e3,
+        serving: Serving::Engine(engine),
     })
 }
 

@@ -20,8 +20,23 @@ pub(crate) struct Model {
     /// As clients see them: the configuration's order, the batch dimension included.
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) interface: Interface,
-    pub(crate) queue: Arc<Queue>,
     pub(crate) statistics: Arc<Statistics>,
+    pub(crate) load_ms: f64,
+    pub(crate) serving: Serving,
+}
+
+/// What answers a model's calls.
+#[derive(Debug)]
+pub(crate) enum Serving {
+    Engine(ByEngine),
+}
+
+/// An engine behind a queue.
+#[derive(Debug)]
+pub(crate) struct ByEngine {
+    /// The model's.
+    pub(crate) name: String,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) text: Option<TextPipeline>,
     /// Places for embedding requests: each may tokenise and hold its texts, so they are counted before they do.
     pub(crate) embeds: Semaphore,
@@ -33,5 +48,24 @@ pub(crate) struct Model {
     pub(crate) engine: &'static str,
     pub(crate) engine_version: String,
     pub(crate) candidates: Vec<EngineCandidate>,
-    pub(crate) load_ms: f64,
+}
+
+impl ByEngine {
+    /// None when the model does not take text.
+    pub(crate) fn with_text(&self) -> Option<(&Self, &TextPipeline)> {
+        Some((self, self.text.as_ref()?))
+    }
+}
+
+impl Model {
+    /// None when something else answers.
+    pub(crate) fn by_engine(&self) -> Option<&ByEngine> {
+        match &self.serving {
+            Serving::Engine(engine) => Some(engine),
+        }
+    }
+
+    pub(crate) fn text(&self) -> Option<&TextPipeline> {
+        self.by_engine()?.text.as_ref()
+    }
 }

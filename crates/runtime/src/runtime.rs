@@ -253,7 +253,7 @@ impl Runtime {
     /// Whether the model takes text.
     pub fn embeds(&self, model: &str) -> bool {
         self.model(model, None)
-            .is_ok_and(|model| model.text.is_some())
+            .is_ok_and(|model| model.text().is_some())
     }
 
     /// Turns text into vectors.
@@ -306,12 +306,16 @@ fn describe(name: &str, number: u64, version: &Version) -> ModelDescription {
         text: false,
     };
     if let Some(model) = version.model() {
-        model.engine.clone_into(&mut description.engine);
-        description.engine_version.clone_from(&model.engine_version);
-        description.candidates.clone_from(&model.candidates);
-        description.lanes = model.lanes;
         description.load_ms = model.load_ms;
-        description.text = model.text.is_some();
+        description.text = model.text().is_some();
+        if let Some(engine) = model.by_engine() {
+            engine.engine.clone_into(&mut description.engine);
+            description
+                .engine_version
+                .clone_from(&engine.engine_version);
+            description.candidates.clone_from(&engine.candidates);
+            description.lanes = engine.lanes;
+        }
     }
     description
 }

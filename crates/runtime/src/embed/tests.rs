@@ -233,7 +233,12 @@ async fn requests_beyond_lanes_and_queue_are_refused_before_they_are_tokenised()
     let (runtime, _root) = serve(&transformer, "[text]").await;
     let model = runtime.model("m", None).expect("ready");
     // Two lanes and a queue of two.
-    let others = model.embeds.try_acquire_many(4).expect("four places");
+    let others = model
+        .by_engine()
+        .expect("an engine")
+        .embeds
+        .try_acquire_many(4)
+        .expect("four places");
     // A text that tokenising would refuse: not looked at.
     let huge = "six ".repeat(20_000);
     let error = embed(&runtime, texts(&[&huge]), None).await;

@@ -17,7 +17,8 @@ fn begin<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
 }
 
 fn idle_lanes(runtime: &Runtime, model: &str) -> usize {
-    runtime.model(model, None).expect("ready").queue.idle()
+    let model = runtime.model(model, None).expect("ready");
+    model.by_engine().expect("an engine").queue.idle()
 }
 
 fn soon() -> Deadline {
