@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use crate::Tensor;
 
+mod controls;
+
+pub use controls::{Controls, CorrelationId};
+
 /// A request or tensor parameter: the scalar types that both wires can carry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Parameter {

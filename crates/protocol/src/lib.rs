@@ -28,7 +28,8 @@ pub use embed::{EmbedInputs, EmbedRequest, Embeddings};
 pub use error::ApiError;
 pub use file_error::FileError;
 pub use infer::{
-    InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, StreamedResponse, Timing,
+    Controls, CorrelationId, InferRequest, InferResponse, Parameter, Parameters, RequestedOutput,
+    StreamedResponse, Timing,
 };
 pub use model::{
     EngineCandidate, IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelState,
