@@ -2,13 +2,15 @@
 //!
 //! Reading order: [`parse`] (text to [`ModelConfig`], every field with its place), [`complete`] (what Triton fills in
 //! when the file says nothing), [`validate`] (one rule a function; each [`Problem`] names the field, [`ConfigFile`]
-//! knows its line), [`specs`] (what requests look like), [`to_json`] (`GET /v2/models/M/config`).
+//! knows its line), [`specs`] (what requests look like), [`to_json`] (`GET /v2/models/M/config`), [`from_json`] (a
+//! configuration in a load call), [`to_pbtxt`] (a file that people read).
 //! Never here: files and folders (runtime), which engine serves the model (runtime).
 
 mod complete;
 mod json;
 mod lex;
 mod parse;
+mod print;
 mod reshape;
 mod specs;
 #[cfg(test)]
@@ -19,8 +21,9 @@ mod validate;
 use std::collections::BTreeMap;
 
 pub use complete::{ModelFile, complete, instances_asked};
-pub use json::to_json;
+pub use json::{from_json, to_json};
 pub use parse::parse;
+pub use print::to_pbtxt;
 pub use reshape::reshaped;
 pub use specs::{engine_specs, specs};
 pub use types::{data_type, proto_data_type};
@@ -101,4 +104,20 @@ pub fn fuzz_pbtxt(data: &[u8]) {
             );
         }
     }
+}
+
+/// Feeds arbitrary bytes to the reader of the JSON form; what it accepts says the same when written in either form.
+pub fn fuzz_config_json(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let Ok(file) = from_json(text) else {
+        return;
+    };
+    let written = to_json(&file.config);
+    let read = from_json(&written).map(|file| to_json(&file.config));
+    assert_eq!(read.as_ref(), Ok(&written), "changed by being written out");
+    let printed = to_pbtxt(&file.config);
+    let read = parse("config.pbtxt", &printed).map(|file| to_json(&file.config));
+    assert_eq!(read.as_ref(), Ok(&written), "changed by being printed");
 }

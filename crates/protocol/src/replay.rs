@@ -43,3 +43,8 @@ fn resource_files() {
 fn sidecar_files() {
     replay("sidecar", crate::sidecar::fuzz_sidecar);
 }
+
+#[test]
+fn configurations_in_json() {
+    replay("config_json", crate::config::fuzz_config_json);
+}

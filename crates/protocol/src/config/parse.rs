@@ -15,7 +15,7 @@ use crate::oip::proto::DESCRIPTOR;
 mod value;
 
 /// The largest file in Triton's own tests is under 10 KB; an ensemble of hundreds of steps stays far below this.
-const TEXT_BYTES_MAX: usize = 4 << 20;
+pub(super) const TEXT_BYTES_MAX: usize = 4 << 20;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(DESCRIPTOR)
@@ -26,6 +26,23 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 pub(super) fn descriptor() -> MessageDescriptor {
     POOL.get_message_by_name("inference.ModelConfig")
         .expect("the descriptor holds the configuration")
+}
+
+/// Every name that a field of a configuration has, at any depth.
+pub(super) fn field_names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut open = vec![descriptor()];
+    while let Some(message) = open.pop() {
+        if !seen.insert(message.full_name().to_owned()) {
+            continue;
+        }
+        for field in message.fields() {
+            names.insert(field.name().to_owned());
+            open.extend(field.kind().as_message().cloned());
+        }
+    }
+    names
 }
 
 /// Reads the text of a `config.pbtxt`; `file` is only for messages.

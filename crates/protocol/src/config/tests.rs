@@ -367,6 +367,60 @@ fn json_has_the_wire_names_and_every_default() {
 }
 
 #[test]
+fn json_is_read_strictly_and_said_back() {
+    let text = r#"{"name": "m", "max_batch_size": 4, "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, "16"]}],
+        "dynamicBatching": {"maxQueueDelayMicroseconds": "9007199254740993"}, "parameters": {"k": {"string_value": "v"}}}"#;
+    let read = from_json(text).expect("valid").config;
+    assert_eq!(read.input[0].dims, [-1, 16]);
+    assert_eq!(from_json(&to_json(&read)).expect("valid").config, read);
+    for (text, expected) in [
+        ("", "config:1: EOF while parsing a value"),
+        ("{} x", "config:1:4: trailing characters"),
+        (
+            "{\n \"max_batchsize\": 4}",
+            "config:2:16: unrecognized field name 'max_batchsize'; did you mean `max_batch_size`?",
+        ),
+        (
+            "{\"input\": [{\"data_type\": \"TYPE_FLOAT\"}]}",
+            "config:1:37: unrecognized enum value 'TYPE_FLOAT'",
+        ),
+    ] {
+        let error = from_json(text).expect_err(text);
+        assert_eq!(error.to_string(), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_configuration_is_printed_for_people() {
+    let text = r#"name: "m \"x\""
+max_batch_size: 8
+input {
+  name: "a"
+  data_type: TYPE_FP32
+  dims: [ -1, 16 ]
+  reshape {
+  }
+}
+dynamic_batching {
+  preferred_batch_size: [ 4, 8 ]
+  priority_queue_policy {
+    key: 1
+    value {
+      max_queue_size: 3
+    }
+  }
+}
+parameters {
+  key: "b\t\001"
+  value {
+    string_value: "1"
+  }
+}
+"#;
+    assert_eq!(to_pbtxt(&config(text)), text);
+}
+
+#[test]
 fn every_type_has_a_twin() {
     for dtype in DataType::ALL {
         assert_eq!(data_type(proto_data_type(dtype).into()), Some(dtype));

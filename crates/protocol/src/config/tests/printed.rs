@@ -61,6 +61,12 @@ proptest! {
         message.transcode_from(&config).expect("same type");
         let text = message.to_string();
         let read = parse("config.pbtxt", &text);
+        prop_assert_eq!(read.map(|file| file.config), Ok(config.clone()), "{}", text);
+        let text = to_pbtxt(&config);
+        let read = parse("config.pbtxt", &text);
+        prop_assert_eq!(read.map(|file| file.config), Ok(config.clone()), "{}", text);
+        let text = to_json(&config);
+        let read = from_json(&text);
         prop_assert_eq!(read.map(|file| file.config), Ok(config), "{}", text);
     }
 }
