@@ -47,7 +47,7 @@ fn lines(field: &FieldDescriptor, value: &Value, depth: usize, text: &mut String
         Value::Map(map) => {
             // Sorted: equal configurations are equal text.
             let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+            entries.sort_by_key(|(key, _)| *key);
             for (key, value) in entries {
                 entry(field, (key, value), depth, text);
             }
