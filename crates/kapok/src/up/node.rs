@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use base::{Clock, TaskKind, Tasks};
+use device::{Monitor, Nvml, Probe};
 use gateway::Gateway;
 use protocol::BufferPool;
 use runtime::Runtime;
@@ -23,6 +24,8 @@ pub(super) struct Node {
     pub(super) processes: Tasks,
     pub(super) models: Runtime,
     pub(super) gateway: Gateway,
+    /// Keeps the figures of the GPUs up to date.
+    _gpus: Monitor,
 }
 
 impl Node {
@@ -35,6 +38,8 @@ impl Node {
     ) -> Outcome<Self> {
         let tasks = Tasks::new();
         say_version(&registry);
+        let gpus = Monitor::start(gpu_probe(), &registry)
+            .map_err(|error| Failure::failed(format!("cannot watch the GPUs: {error}")))?;
         let pool = BufferPool::default();
         let models = Runtime::start(runtime::Parts {
             config: runtime::Config {
@@ -77,6 +82,7 @@ impl Node {
             processes: Tasks::new(),
             models,
             gateway,
+            _gpus: gpus,
         })
     }
 
@@ -112,6 +118,21 @@ impl Node {
             }
         }
         Ok(())
+    }
+}
+
+/// The NVIDIA driver's library, if this machine has one.
+fn gpu_probe() -> Option<Box<dyn Probe>> {
+    match Nvml::find(None) {
+        Ok(nvml) => Some(Box::new(nvml)),
+        Err(error @ device::Error::Missing(_)) => {
+            tracing::debug!(reason = base::chain(&error), "no GPUs to watch");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(reason = base::chain(&error), "the GPUs cannot be watched");
+            None
+        }
     }
 }
 

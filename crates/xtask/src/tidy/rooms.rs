@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // joining
     ("onnx", &["base", "protocol", "telemetry", "runtime"]),
     ("gateway", &["base", "protocol", "telemetry"]),
+    ("device", &["base", "telemetry"]),
     // binary
     (
         "kapok",
@@ -33,6 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "runtime",
             "onnx",
             "gateway",
+            "device",
         ],
     ),
     // tools: nobody uses them. `e2e` sees what a user sees, so of ours it knows only the clock.

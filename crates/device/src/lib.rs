@@ -1,0 +1,22 @@
+//! What accelerators this machine has, how full they are, and who was promised what of them.
+//!
+//! ```text
+//! Probe (NVML, or a recording) ─► Reading ─► Monitor (latest one, metrics) ─► Budget (promises) · stack (do versions fit?)
+//! ```
+//! Reading order: [`Reading`], [`Probe`], [`Monitor`], [`Budget`], [`stack`].
+//! Never here: which engine runs a model (onnx, runtime), where work should go (scheduler). Nothing here needs a GPU to
+//! be tested: a [`Recording`] plays what a machine once said.
+
+mod budget;
+mod metrics;
+mod monitor;
+mod nvml;
+mod probe;
+mod reading;
+pub mod stack;
+
+pub use budget::{Budget, Promise, Shortage};
+pub use monitor::Monitor;
+pub use nvml::Nvml;
+pub use probe::{Error, Probe, Recording};
+pub use reading::{Gpu, Memory, Partition, Reading};
