@@ -21,11 +21,23 @@ pub(crate) struct Place<'a> {
     pub(crate) deadline: Deadline,
 }
 
-/// Inputs in the engine's order, and the outputs wanted as the engine's indices.
-#[derive(Debug)]
+/// One call, and what the batcher must know to place it.
+#[derive(Debug, Default)]
 pub(crate) struct Call {
+    /// In the engine's order.
     pub(crate) inputs: Vec<Tensor>,
+    /// The outputs wanted, as the engine's indices.
     pub(crate) wanted: Vec<usize>,
+    /// Items along the batch dimension; 0 without one.
+    pub(crate) rows: usize,
+    /// 1 is the most urgent; 0 means the model's default.
+    pub(crate) priority: u64,
+    /// The caller's own bound on the time in the queue; the model's policy says whether it counts.
+    pub(crate) timeout: Option<Duration>,
+    /// Calls share a batch only when this is equal; that their shapes match is seen to by the queue.
+    pub(crate) class: u64,
+    /// The one lane that may run it, as a direct sequence needs.
+    pub(crate) lane: Option<usize>,
 }
 
 impl Call {

@@ -73,6 +73,8 @@ impl Interface {
             call: Call {
                 inputs,
                 wanted: outputs.iter().map(engine_index).collect(),
+                rows: self.batch_max.map_or(0, |_| batch),
+                ..Call::default()
             },
             outputs,
             batch,

@@ -173,6 +173,9 @@ impl TextPipeline {
         Ok(Call {
             inputs: self.inputs.iter().map(tensor).collect::<Result<_, _>>()?,
             wanted: vec![self.output],
+            // A model that fixes its rows takes no others beside them.
+            rows: self.form.rows.map_or(batch.rows, |_| 0),
+            ..Call::default()
         })
     }
 

@@ -17,8 +17,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("telemetry", &["base", "protocol"]),
     // thinking: no I/O, no clock
     ("text", &["base", "protocol"]),
+    ("batch", &["base", "protocol"]),
     // doing
-    ("runtime", &["base", "protocol", "telemetry", "text"]),
+    (
+        "runtime",
+        &["base", "protocol", "telemetry", "text", "batch"],
+    ),
     // joining
     ("onnx", &["base", "protocol", "telemetry", "runtime"]),
     ("gateway", &["base", "protocol", "telemetry"]),
@@ -39,7 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     // tools: nobody uses them. `e2e` sees what a user sees, so of ours it knows only the clock.
     ("e2e", &["base"]),
-    ("xtask", &[]),
+    ("xtask", &["batch"]),
 ];
 
 /// Rooms that state their own lints, and why.
