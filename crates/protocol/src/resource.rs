@@ -96,6 +96,17 @@ pub struct NodeSpec {
     pub metrics_alias: Alias,
     /// Folders in Triton's layout: `<repo>/<model>/<version>/model.onnx`.
     pub model_repositories: Vec<PathBuf>,
+    /// Who decides what is loaded, and when.
+    pub model_control: ModelControl,
+    /// With `explicit`: loaded at start. `*` alone means all.
+    pub load_models: Vec<String>,
+    /// How often repositories are looked at where the system does not tell of changes (network file systems).
+    pub model_poll_ms: u64,
+    /// Memory that models may take together, in MiB. With a budget they are loaded on first use, and the one that was
+    /// used longest ago makes room.
+    pub memory_budget_mb: Option<u64>,
+    /// A minisign public key: only models whose manifest is signed by it are loaded.
+    pub model_public_key: Option<String>,
     /// Largest request body, compressed or not. Triton's default is 64 MiB.
     pub body_bytes_max: usize,
     /// For a request that names no deadline of its own.
@@ -116,6 +127,11 @@ impl Default for NodeSpec {
             grpc_alias: Alias::Auto,
             metrics_alias: Alias::Auto,
             model_repositories: Vec::new(),
+            model_control: ModelControl::Auto,
+            load_models: Vec::new(),
+            model_poll_ms: 15_000,
+            memory_budget_mb: None,
+            model_public_key: None,
             body_bytes_max: 64 << 20,
             // openai-python's own default is ten minutes.
             request_timeout_ms: 600_000,
@@ -124,6 +140,21 @@ impl Default for NodeSpec {
             drain_timeout_ms: 30_000,
         }
     }
+}
+
+/// Who decides which models are loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelControl {
+    /// Everything at start, changes on disk as they come, and clients may load and unload.
+    #[default]
+    Auto,
+    /// Everything at start, and nothing after.
+    None,
+    /// Everything at start, and changes on disk as they come.
+    Poll,
+    /// What `loadModels` names at start, then what clients ask for.
+    Explicit,
 }
 
 /// A server that kapok sends requests to, and perhaps starts.

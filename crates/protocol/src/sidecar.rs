@@ -7,11 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::file_error::FileError;
 
+mod integrity;
+mod memory;
 mod parse;
+mod swap;
 #[cfg(test)]
 mod tests;
+mod versions;
 
+pub use integrity::{Integrity, is_public_key};
+pub use memory::Memory;
 pub use parse::fuzz_sidecar;
+pub use swap::Swap;
+pub use versions::Versions;
 
 /// The whole file; every field has a default, so an empty file is legal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +34,10 @@ pub struct Sidecar {
     /// Present when the model takes text (`/v1/embeddings`).
     pub text: Option<Text>,
     pub warmup: Warmup,
+    pub versions: Versions,
+    pub swap: Swap,
+    pub memory: Memory,
+    pub integrity: Integrity,
 }
 
 impl Default for Sidecar {
@@ -37,6 +49,10 @@ impl Default for Sidecar {
             agree: Agree::default(),
             text: None,
             warmup: Warmup::default(),
+            versions: Versions::default(),
+            swap: Swap::default(),
+            memory: Memory::default(),
+            integrity: Integrity::default(),
         }
     }
 }

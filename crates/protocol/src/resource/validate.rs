@@ -4,7 +4,9 @@ use std::fmt;
 
 use http::Uri;
 
-use super::{KeySpec, NodeSpec, ProcessSpec, Resource, RouteSpec, Secret, Spec, UpstreamSpec};
+use super::{
+    KeySpec, ModelControl, NodeSpec, ProcessSpec, Resource, RouteSpec, Secret, Spec, UpstreamSpec,
+};
 
 /// A field whose value can be read but makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +105,22 @@ fn node(spec: &NodeSpec, found: &mut Findings) {
         "must be at least 1".to_owned()
     });
     found.positive(spec.request_timeout_ms, "spec.requestTimeoutMs");
+    found.positive(spec.model_poll_ms, "spec.modelPollMs");
+    if let Some(budget) = spec.memory_budget_mb {
+        found.positive(budget, "spec.memoryBudgetMb");
+    }
+    let explicit = spec.model_control == ModelControl::Explicit;
+    found.check(
+        spec.load_models.is_empty() || explicit,
+        "spec.loadModels",
+        || "only `modelControl: explicit` chooses what is loaded at start".to_owned(),
+    );
+    let key = spec.model_public_key.as_deref();
+    found.check(
+        key.is_none_or(crate::sidecar::is_public_key),
+        "spec.modelPublicKey",
+        || "a minisign public key: 56 characters of base64 that begin with `RW`".to_owned(),
+    );
 }
 
 fn upstream(spec: &UpstreamSpec, found: &mut Findings) {

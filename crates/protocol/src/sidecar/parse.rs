@@ -106,6 +106,10 @@ impl Sidecar {
                 "at least 1 token",
             );
         }
+        self.versions.check(&mut check);
+        self.swap.check(&mut check);
+        self.memory.check(&mut check);
+        self.integrity.check(&mut check);
         for (input, shape) in &self.warmup.shapes {
             check(
                 shape.iter().all(|dim| *dim > 0) && crate::tensor::element_count(shape).is_some(),
