@@ -14,7 +14,7 @@ use std::convert::Infallible;
 
 use base::ErrorKind;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use protocol::ApiError;
 use telemetry::Stage;
@@ -25,6 +25,7 @@ use crate::exchange::Exchange;
 use crate::gateway::Gateway;
 use crate::listener::Door;
 use crate::reply::{Failure, Reply, Shape};
+use crate::upload::Upload;
 
 use visit::Visit;
 
@@ -35,7 +36,8 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
     door: Door,
 ) -> Result<Response<Body>, Infallible> {
-    let (head, mut body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let mut body = Upload::new(body, &head.headers);
     let method = head.method.clone();
     let sending = linger::Sending::of(&head);
     let mut exchange = Exchange::begin(&gateway, connection, &head);
@@ -77,7 +79,7 @@ async fn answer(
     exchange: &mut Exchange,
     door: Door,
     head: Parts,
-    body: &mut Incoming,
+    body: &mut Upload,
 ) -> Result<Reply, Failure> {
     let call = path::call(door, &head.method, head.uri.path())?;
     exchange.operation = call.operation();
@@ -98,18 +100,30 @@ async fn answer(
     }
 }
 
-/// Compressed bodies cannot be looked into yet.
-fn refuse_compressed(head: &Parts) -> Result<(), Failure> {
-    let Some(encoding) = head.headers.get(header::CONTENT_ENCODING) else {
+/// A packed body comes unpacked from here on.
+fn unpack(visit: &Visit<'_>, headers: &HeaderMap, body: &mut Upload) -> Result<(), Failure> {
+    let bytes_max = visit.exchange.gateway.shared().config.body_bytes_max;
+    body.unpack(headers, bytes_max)
+        .map_err(|coding| unknown_coding(&coding, "use gzip, deflate or none"))
+}
+
+/// A relayed body is looked into without being unpacked, so it must not be packed.
+fn refuse_packed(head: &Parts) -> Result<(), Failure> {
+    let Some(coding) = head.headers.get(header::CONTENT_ENCODING) else {
         return Ok(());
     };
-    if head.method == Method::GET || encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
+    if head.method == Method::GET || coding.as_bytes().eq_ignore_ascii_case(b"identity") {
         return Ok(());
     }
-    let encoding = String::from_utf8_lossy(encoding.as_bytes());
-    let message = format!("content-encoding `{encoding}` is not supported; send the body as it is");
-    Err(Failure::with_status(
+    let coding = String::from_utf8_lossy(coding.as_bytes());
+    Err(unknown_coding(&coding, "send the body as it is"))
+}
+
+fn unknown_coding(coding: &str, instead: &str) -> Failure {
+    let coding = protocol::shown::name(coding);
+    let message = format!("content-encoding `{coding}` is not supported; {instead}");
+    Failure::with_status(
         ApiError::invalid(message).with_code("unsupported_content_encoding"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
-    ))
+    )
 }

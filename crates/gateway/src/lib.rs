@@ -9,6 +9,7 @@
 
 mod activity;
 mod body;
+mod coding;
 mod config;
 mod deadline;
 mod doors;
@@ -28,6 +29,7 @@ mod relay;
 mod reply;
 pub mod server;
 mod snapshot;
+mod upload;
 mod upstream;
 
 pub use config::Config;

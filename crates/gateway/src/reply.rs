@@ -1,7 +1,9 @@
 //! Answers and refusals, in the shape of the protocol that asked.
 
 use base::ErrorKind;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{
+    ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER,
+};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use protocol::ApiError;
 use protocol::status;
@@ -9,6 +11,7 @@ use serde::Serialize;
 use telemetry::Stage;
 
 use crate::body::{Body, Payload};
+use crate::coding::Coding;
 use crate::exchange::Exchange;
 use crate::grpc;
 use crate::headers::{REQUEST_ID, SERVER_TIMING};
@@ -103,6 +106,15 @@ impl Reply {
     pub(crate) fn with_header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
         self.response.headers_mut().insert(name, value.into());
         self
+    }
+
+    /// The same, packed as the client likes it best. What fits one part has its length said.
+    pub(crate) fn packed(mut self, coding: Option<Coding>) -> Self {
+        let Some(coding) = coding else { return self };
+        let payload = std::mem::take(self.response.body_mut());
+        *self.response.body_mut() = payload.packed(coding);
+        let name = HeaderValue::from_static(coding.name());
+        self.with_header(CONTENT_ENCODING, name)
     }
 
     /// The refusal in the protocol's own words; `HEAD` aside, every one has a body.

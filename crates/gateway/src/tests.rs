@@ -6,6 +6,7 @@ mod grpc;
 mod models;
 mod oip;
 mod openai;
+mod packed;
 mod relay;
 mod upstream;
 

@@ -2,7 +2,6 @@ use base::ErrorKind;
 use bytes::Buf;
 use http::Version;
 use http::request::Parts;
-use hyper::body::Incoming;
 use prost::Message;
 use protocol::ApiError;
 use protocol::oip::grpc::{
@@ -20,6 +19,7 @@ use crate::operation::Operation;
 use crate::read::Pieces;
 use crate::reply::{Failure, Reply, Shape};
 use crate::snapshot::Target;
+use crate::upload::Upload;
 
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -36,7 +36,7 @@ enum Method {
 pub(super) async fn answer(
     exchange: &mut Exchange,
     head: &Parts,
-    body: &mut Incoming,
+    body: &mut Upload,
 ) -> Result<Reply, Failure> {
     exchange.operation = Operation::GrpcUnknown;
     if head.version != Version::HTTP_2 {
@@ -96,7 +96,7 @@ fn method(path: &str) -> Result<Method, ApiError> {
     })
 }
 
-async fn read(visit: &mut Visit<'_>, body: &mut Incoming) -> Result<Pieces, Failure> {
+async fn read(visit: &mut Visit<'_>, body: &mut Upload) -> Result<Pieces, Failure> {
     let bytes_max = visit.exchange.gateway.shared().config.body_bytes_max;
     let mut reader = visit.reader(body, Shape::Grpc)?;
     let reading = only_message(&mut reader, bytes_max);

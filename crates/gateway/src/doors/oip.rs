@@ -1,21 +1,22 @@
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use hyper::body::Incoming;
 use protocol::oip::rest::{self, EncodedResponse, Header};
 use protocol::{ApiError, config};
 use telemetry::Stage;
 
 use super::path::{Model, Oip};
-use super::refuse_compressed;
+use super::unpack;
 use super::visit::Visit;
 use crate::body::Payload;
+use crate::coding::Coding;
 use crate::headers::INFER_HEADER_LENGTH;
 use crate::operation::Operation;
 use crate::read::Reader;
 use crate::relay::{Outgoing, relay};
 use crate::reply::{Failure, JSON, Reply, Shape};
 use crate::snapshot::Target;
+use crate::upload::Upload;
 
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -23,7 +24,7 @@ pub(super) async fn answer(
     mut visit: Visit<'_>,
     call: Oip,
     head: Parts,
-    body: &mut Incoming,
+    body: &mut Upload,
 ) -> Result<Reply, Failure> {
     let shared = visit.exchange.gateway.shared();
     match call {
@@ -38,24 +39,22 @@ pub(super) async fn answer(
             statistics.retain(|model| visit.key.is_none_or(|key| key.sees(&model.name)));
             Ok(Reply::json(rest::statistics(&statistics)))
         }
-        Oip::Model(model) => {
-            refuse_compressed(&head)?;
-            match visit.choose(&model.name)? {
-                Target::Local if model.operation == Operation::Infer => {
-                    infer(visit, &model, &head.headers, body).await
-                }
-                Target::Local => about(&visit, &model),
-                Target::Upstream(upstream) => {
-                    let body = visit.whole_body(body, Shape::Oip).await?;
-                    let outgoing = Outgoing {
-                        ours_authorized: visit.ours_authorized(),
-                        head,
-                        body,
-                    };
-                    relay(visit.exchange, &upstream, outgoing).await
-                }
+        Oip::Model(model) => match visit.choose(&model.name)? {
+            Target::Local if model.operation == Operation::Infer => {
+                unpack(&visit, &head.headers, body)?;
+                infer(visit, &model, &head.headers, body).await
             }
-        }
+            Target::Local => about(&visit, &model),
+            Target::Upstream(upstream) => {
+                let body = visit.whole_body(body, Shape::Oip).await?;
+                let outgoing = Outgoing {
+                    ours_authorized: visit.ours_authorized(),
+                    head,
+                    body,
+                };
+                relay(visit.exchange, &upstream, outgoing).await
+            }
+        },
     }
 }
 
@@ -70,7 +69,7 @@ pub(super) fn index(visit: &Visit<'_>, ready_only: bool) -> Vec<protocol::IndexE
 }
 
 /// The index's body is optional: `{"ready": true}` asks for models that are ready only.
-async fn ready_only(visit: &mut Visit<'_>, body: &mut Incoming) -> Result<bool, Failure> {
+async fn ready_only(visit: &mut Visit<'_>, body: &mut Upload) -> Result<bool, Failure> {
     #[derive(Default, serde::Deserialize)]
     struct Wanted {
         #[serde(default)]
@@ -113,7 +112,7 @@ async fn infer(
     mut visit: Visit<'_>,
     model: &Model,
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: &mut Upload,
 ) -> Result<Reply, Failure> {
     let json_bytes = header_length(headers)?;
     let mut body = visit.reader(body, Shape::Oip)?;
@@ -146,7 +145,10 @@ async fn infer(
     let call = shared.models.infer(request, visit.exchange.deadline);
     let (response, timing) = visit.wait(call).await?;
     visit.mark_call(&timing);
-    Ok(encoded(rest::encode(&response, &form)?))
+    Ok(encoded(
+        rest::encode(&response, &form)?,
+        Coding::accepted(headers),
+    ))
 }
 
 /// Where the JSON ends. Without the header the whole body is JSON.
@@ -171,7 +173,7 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 async fn binary(
     visit: &Visit<'_>,
     header: &Header<'_>,
-    mut body: Reader<&mut Incoming>,
+    mut body: Reader<&mut Upload>,
 ) -> Result<Vec<Bytes>, Failure> {
     let pool = visit.exchange.gateway.shared().pool.clone();
     let plan = header.binary_plan();
@@ -187,9 +189,9 @@ async fn binary(
     visit.read(Shape::Oip, reading).await
 }
 
-fn encoded(response: EncodedResponse) -> Reply {
+fn encoded(response: EncodedResponse, coding: Option<Coding>) -> Reply {
     let Some(header_length) = response.header_length else {
-        return Reply::json(response.json);
+        return Reply::json(response.json).packed(coding);
     };
     let mut pieces = std::collections::VecDeque::with_capacity(1 + response.binary.len());
     pieces.push_back(Bytes::from(response.json));
@@ -197,4 +199,5 @@ fn encoded(response: EncodedResponse) -> Reply {
     pieces.extend(tensors.filter(|data| !data.is_empty()));
     Reply::new(StatusCode::OK, BINARY, Payload::Pieces(pieces))
         .with_header(INFER_HEADER_LENGTH, header_length)
+        .packed(coding)
 }

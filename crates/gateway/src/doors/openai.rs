@@ -3,23 +3,23 @@ mod list;
 use base::ErrorKind;
 use http::StatusCode;
 use http::request::Parts;
-use hyper::body::Incoming;
 use protocol::ApiError;
 use protocol::openai::{self, ModelEntry};
 
 use super::path::{self, OpenAi};
-use super::refuse_compressed;
+use super::refuse_packed;
 use super::visit::Visit;
 use crate::operation::Operation;
 use crate::relay::{Outgoing, relay};
 use crate::reply::{Failure, Reply, Shape};
 use crate::snapshot::Target;
+use crate::upload::Upload;
 
 pub(super) async fn answer(
     mut visit: Visit<'_>,
     call: OpenAi,
     head: Parts,
-    body: &mut Incoming,
+    body: &mut Upload,
 ) -> Result<Reply, Failure> {
     match call {
         OpenAi::List => {
@@ -43,9 +43,9 @@ async fn post(
     mut visit: Visit<'_>,
     operation: Operation,
     head: Parts,
-    body: &mut Incoming,
+    body: &mut Upload,
 ) -> Result<Reply, Failure> {
-    refuse_compressed(&head)?;
+    refuse_packed(&head)?;
     if let Some(key) = visit.key
         && operation == Operation::OpenAiOther
         && !path::asks_a_model(head.uri.path())

@@ -5,7 +5,6 @@ use std::time::Duration;
 use base::{ErrorKind, nearest};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use hyper::body::Incoming;
 use protocol::{ApiError, Timing};
 use telemetry::Stage;
 use tokio::time::timeout;
@@ -17,6 +16,7 @@ use crate::pick::{self, Local, NoRoute, RequestFacts, Running};
 use crate::read::{Held, ReadError, Reader};
 use crate::reply::{Failure, Shape};
 use crate::snapshot::{Snapshot, Target};
+use crate::upload::Upload;
 use crate::upstream::Wire;
 
 /// A request whose key was checked, with the snapshot that it sees from start to end.
@@ -60,9 +60,9 @@ impl<'a> Visit<'a> {
     /// The body, which the caller reads at once.
     pub(super) fn reader<'b>(
         &mut self,
-        body: &'b mut Incoming,
+        body: &'b mut Upload,
         shape: Shape,
-    ) -> Result<Reader<&'b mut Incoming>, Failure> {
+    ) -> Result<Reader<&'b mut Upload>, Failure> {
         self.exchange.doing = Stage::Read;
         let shared = self.exchange.gateway.shared();
         let held = Held::nothing(&shared.body_bytes);
@@ -87,7 +87,7 @@ impl<'a> Visit<'a> {
 
     pub(super) async fn whole_body(
         &mut self,
-        body: &mut Incoming,
+        body: &mut Upload,
         shape: Shape,
     ) -> Result<Bytes, Failure> {
         let mut reader = self.reader(body, shape)?;
