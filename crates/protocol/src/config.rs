@@ -7,6 +7,7 @@
 //! Never here: files and folders (runtime), which engine serves the model (runtime).
 
 mod complete;
+pub mod ensemble;
 mod json;
 mod lex;
 mod parse;

@@ -51,14 +51,10 @@ pub fn complete(
     if config.name.is_empty() {
         name.clone_into(&mut config.name);
     }
-    let ensemble = matches!(
-        config.scheduling_choice,
-        Some(SchedulingChoice::EnsembleScheduling(_))
-    );
+    let ensemble = super::ensemble::steps(config).is_some();
     if ensemble {
-        if config.platform.is_empty() && config.backend.is_empty() {
-            "ensemble".clone_into(&mut config.platform);
-        }
+        // Whether it says `decoupled` depends on the members.
+        config.model_transaction_policy.get_or_insert_default();
     } else {
         backend(config, file);
     }

@@ -23,6 +23,7 @@ pub fn validate(
         model_file,
         max_batch_size,
         tensors,
+        ensemble,
         instance_groups,
         unsupported,
     ] {
@@ -169,6 +170,9 @@ fn tensors(context: &Context<'_>, problems: &mut Vec<Problem>) {
 }
 
 fn instance_groups(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    if super::ensemble::steps(context.config).is_some() {
+        return;
+    }
     for (index, group) in context.config.instance_group.iter().enumerate() {
         if group.kind() == Kind::Gpu {
             problems.push(Problem::new(
@@ -182,6 +186,10 @@ fn instance_groups(context: &Context<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
+fn ensemble(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    super::ensemble::alone(context.config, context.folder, problems);
+}
+
 /// Fields that change what a client sees and that nothing here does yet: refused by name, never ignored.
 fn unsupported(context: &Context<'_>, problems: &mut Vec<Problem>) {
     let config = context.config;
@@ -190,10 +198,6 @@ fn unsupported(context: &Context<'_>, problems: &mut Vec<Problem>) {
         (
             "sequence_batching",
             matches!(scheduling, Some(SchedulingChoice::SequenceBatching(_))),
-        ),
-        (
-            "ensemble_scheduling",
-            matches!(scheduling, Some(SchedulingChoice::EnsembleScheduling(_))),
         ),
         ("batch_input", !config.batch_input.is_empty()),
         ("batch_output", !config.batch_output.is_empty()),

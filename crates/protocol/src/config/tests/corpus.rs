@@ -6,6 +6,8 @@ use prost_reflect::DynamicMessage;
 
 use super::super::parse::descriptor;
 use super::*;
+use crate::oip::proto::ModelInstanceGroup;
+use crate::oip::proto::model_instance_group::Kind;
 
 fn corpus() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/triton-config");
@@ -131,20 +133,25 @@ fn configurations_are_completed_as_triton_completes_them() {
     let Some(folder) = corpus() else { return };
     let (inputs, outputs) = onnx_model();
     let success = folder.join("autofill_noplatform_success");
+    let ensemble = success.join("ensemble");
     for (case, inputs, outputs) in [
         (success.join("onnx/empty_config"), &inputs[..], &outputs[..]),
         (success.join("onnx/no_config"), &inputs, &outputs),
         (success.join("custom/no_backend.identity"), &[], &[]),
+        (
+            ensemble.join("embedded_ensemble/embedded_ensemble"),
+            &[],
+            &[],
+        ),
+        (ensemble.join("unmapped_output/unmapped_output"), &[], &[]),
     ] {
         let ours = complete_case(&case, inputs, outputs);
         let matches = expectations(&case)
             .iter()
             .any(|text| on_cpu(text, &ours) == ours);
         assert!(matches, "{}: {ours:#?}", case.display());
-        assert_eq!(
-            ours.instance_group[0].kind(),
-            crate::oip::proto::model_instance_group::Kind::Cpu
-        );
+        let on_cpu = |group: &ModelInstanceGroup| group.kind() == Kind::Cpu;
+        assert!(ours.instance_group.iter().all(on_cpu));
         assert_eq!(
             validate(&ours, name(&case), inputs, outputs),
             [],
@@ -173,4 +180,56 @@ fn configurations_that_contradict_the_model_are_refused_in_tritons_words() {
         });
         assert!(matches, "{}: {problems:?}", case.display());
     }
+}
+
+/// The configurations of the models around an ensemble in the corpus.
+fn beside(folder: &Path) -> Vec<ModelConfig> {
+    let mut paths = Vec::new();
+    files(folder, &mut paths);
+    paths
+        .iter()
+        .filter(|path| path.ends_with("config.pbtxt"))
+        .map(|path| config(&std::fs::read_to_string(path).expect("text")))
+        .collect()
+}
+
+fn ensemble_problem(config: &ModelConfig, models: &[ModelConfig]) -> Option<String> {
+    let problems = validate(config, &config.name, &[], &[]);
+    if let Some(first) = problems.first() {
+        return Some(first.to_string());
+    }
+    let members: Vec<_> = ensemble::steps(config)?
+        .iter()
+        .map(|step| {
+            let model = models.iter().find(|model| model.name == step.model_name);
+            model.map(|config| ensemble::Member { config, over: &[] })
+        })
+        .collect();
+    let checked = ensemble::check_members(config, &config.name, &members);
+    checked.err().map(|problem| problem.to_string())
+}
+
+#[test]
+fn ensembles_are_refused_in_tritons_words() {
+    let Some(folder) = corpus() else { return };
+    let mut compared = 0;
+    for case in std::fs::read_dir(folder.join("autofill_noplatform/ensemble")).expect("a folder") {
+        let case = case.expect("a case").path();
+        // Which models and versions exist is the repository's business.
+        if ["non_existing_model", "no_required_version_3"].contains(&name(&case)) {
+            continue;
+        }
+        let models = beside(&case);
+        let found: Vec<_> = models
+            .iter()
+            .filter_map(|config| ensemble_problem(config, &models))
+            .collect();
+        let said = expectations(&case).iter().any(|pattern| {
+            let pattern = pattern.replace('\\', "");
+            found.iter().any(|found| found.contains(&pattern))
+        });
+        assert!(said, "{}: {found:?}", case.display());
+        compared += 1;
+    }
+    assert!(compared >= 10, "{compared} ensembles");
 }
