@@ -1,26 +1,32 @@
 //! ONNX Runtime: every operator and type, from a library found on this machine.
 //!
-//! One session is one lane, for a session runs one call at a time here.
+//! All lanes of a model call one session, so weights and packed weights are in memory once; a model that brings its own
+//! operators or another provider gets a session a lane.
 
 mod library;
+mod session;
+mod settings;
 mod values;
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ort::AsPointer;
 use ort::ErrorCode;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue};
+use ort::session::builder::SessionBuilder;
+use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, ValueType};
 use parking_lot::Mutex;
 use protocol::{Tensor, TensorSpec};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 use crate::graph::{self, Description, Port, PortKind};
-use crate::{memory, reason};
+use crate::memory::Meter;
+use crate::reason;
 use library::Library;
+use session::{Callable, Control};
+use settings::{Settings, Shrink};
 
 pub use library::Search;
 
@@ -66,15 +72,19 @@ impl Engine for OrtEngine {
             path: source.path.clone(),
             threads: options.threads.max(1),
             static_shapes: declared.inputs.iter().all(Port::is_static),
+            settings: Settings::of(source).map_err(refuse)?,
         };
+        let meter = Meter::start();
         let session = recipe.session()?;
-        let description = completed(declared, &session)?;
+        let memory_bytes = meter.stop(&source.path);
+        let description = completed(declared, session.session())?;
         let (inputs, outputs) = description.specs(&source.inputs).map_err(refuse)?;
         Ok(Arc::new(OrtModel {
-            recipe,
             inputs,
             outputs: outputs.into(),
             first: Mutex::new(Some(session)),
+            memory_bytes,
+            recipe,
         }))
     }
 }
@@ -86,10 +96,16 @@ struct Recipe {
     path: PathBuf,
     threads: usize,
     static_shapes: bool,
+    settings: Settings,
 }
 
 impl Recipe {
-    fn session(&self) -> Result<Session, EngineError> {
+    /// Whether lanes call one session. Operators that are not ONNX Runtime's own promise nothing about calls at once.
+    fn shared(&self) -> bool {
+        self.settings.shared
+    }
+
+    fn session(&self) -> Result<Arc<Callable>, EngineError> {
         let commit = || self.options()?.commit_from_file(&self.path);
         // The wrapper panics on types it does not know; that costs this load, not the process.
         let session = catch_unwind(AssertUnwindSafe(commit))
@@ -97,23 +113,78 @@ impl Recipe {
             .map_err(|error| match error.code() {
                 ErrorCode::NoSuchFile => failed(reason::about(&self.path, error.message())),
                 _ => refuse(reason::about(&self.path, error.message())),
-            });
-        memory::give_back();
-        session
+            })?;
+        let callable = Callable::new(session)
+            .map_err(|_| refuse("the name of an input or output contains a NUL character"))?;
+        Ok(Arc::new(callable))
     }
 
     fn options(&self) -> ort::Result<SessionBuilder> {
-        Ok(Session::builder(&self.library.environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_parallel_execution(false)?
-            .with_inter_threads(1)?
-            .with_intra_threads(self.threads)?
-            // Spinning threads starve the other lanes on a busy machine.
-            .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?
+        let settings = &self.settings;
+        let builder = Session::builder(&self.library.environment)?
+            .with_optimization_level(settings.level.into())?
             // Memory plans are kept for each input shape ever seen, without bound.
-            .with_memory_pattern(self.static_shapes)?)
+            .with_memory_pattern(settings.pattern.unwrap_or(self.static_shapes))?;
+        let builder = if settings.device_allocator {
+            builder.with_config_entry("session.use_device_allocator_for_initializers", "1")?
+        } else {
+            builder
+        };
+        let builder = if settings.arena {
+            builder
+        } else {
+            without_arena(builder)?
+        };
+        self.threaded(builder)
     }
+
+    /// A call of one thread runs where it is; calls of more share the process's one pool. Only who asks for threads
+    /// across branches gets a pool of the model's own.
+    fn threaded(&self, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
+        let Some(branches) = self.settings.branches else {
+            let builder = builder.with_parallel_execution(false)?;
+            return if self.threads > 1 {
+                Ok(builder)
+            } else {
+                own_threads(builder, 1, 1)
+            };
+        };
+        let most = self.library.threads;
+        let branches = if branches == 0 {
+            most
+        } else {
+            branches.min(most)
+        };
+        own_threads(
+            builder.with_parallel_execution(true)?,
+            self.threads,
+            branches,
+        )
+    }
+}
+
+fn own_threads(
+    builder: SessionBuilder,
+    within: usize,
+    across: usize,
+) -> ort::Result<SessionBuilder> {
+    Ok(builder
+        .with_independent_thread_pool()?
+        .with_intra_threads(within)?
+        .with_inter_threads(across)?
+        // Spinning threads starve the other lanes on a busy machine.
+        .with_intra_op_spinning(false)?
+        .with_inter_op_spinning(false)?)
+}
+
+#[expect(unsafe_code, reason = "ort has no word for this setting")]
+fn without_arena(mut builder: SessionBuilder) -> ort::Result<SessionBuilder> {
+    let disable = ort::api().DisableCpuMemArena;
+    // SAFETY: the builder's options are valid while it is borrowed, and nobody else has them.
+    let status = unsafe { disable(builder.ptr_mut()) };
+    // SAFETY: the status came from the call above and is read once.
+    unsafe { ort::Error::result_from_status(status) }?;
+    Ok(builder)
 }
 
 /// Fills in what the file does not declare and ONNX Runtime inferred, and checks that both speak of the same ports.
@@ -162,8 +233,9 @@ struct OrtModel {
     recipe: Recipe,
     inputs: Vec<TensorSpec>,
     outputs: Arc<[TensorSpec]>,
-    /// Made at load, waiting for the first lane.
-    first: Mutex<Option<Session>>,
+    /// Made at load: every lane's, or waiting for the first lane.
+    first: Mutex<Option<Arc<Callable>>>,
+    memory_bytes: u64,
 }
 
 impl Loaded for OrtModel {
@@ -176,75 +248,85 @@ impl Loaded for OrtModel {
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
-        let first = self.first.lock().take();
-        let session = match first {
+        let mut first = self.first.lock();
+        let made = if self.recipe.shared() {
+            first.clone()
+        } else {
+            first.take()
+        };
+        drop(first);
+        let session = match made {
             Some(session) => session,
             None => self.recipe.session()?,
         };
         Ok(Box::new(OrtLane {
             session,
             outputs: Arc::clone(&self.outputs),
-            selected: None,
+            shrink: self.recipe.settings.shrink.clone(),
+            static_shapes: self.recipe.static_shapes,
+            control: Control::default(),
+            calls: 0,
         }))
     }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
 }
 
+#[derive(Debug)]
 struct OrtLane {
-    session: Session,
+    session: Arc<Callable>,
     outputs: Arc<[TensorSpec]>,
-    /// The last call's choice of outputs: most callers always make the same.
-    selected: Option<(Vec<usize>, RunOptions<HasSelectedOutputs>)>,
-}
-
-impl fmt::Debug for OrtLane {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OrtLane")
-            .field("session", &self.session)
-            .finish_non_exhaustive()
-    }
-}
-
-impl OrtLane {
-    fn select(&mut self, wanted: &[usize]) -> Result<(), EngineError> {
-        if self
-            .selected
-            .as_ref()
-            .is_some_and(|(last, _)| last == wanted)
-        {
-            return Ok(());
-        }
-        let selector = wanted
-            .iter()
-            .fold(OutputSelector::no_default(), |selector, index| {
-                selector.with(self.outputs[*index].name.as_str())
-            });
-        let options = RunOptions::new().map_err(|error| run_error(&error))?;
-        self.selected = Some((wanted.to_vec(), options.with_outputs(selector)));
-        Ok(())
-    }
+    shrink: Shrink,
+    static_shapes: bool,
+    control: Control,
+    /// Counts calls, for shrinking the arena.
+    calls: u32,
 }
 
 impl Lane for OrtLane {
     fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
-        let Run { inputs, wanted, .. } = *call;
-        let expected = self.session.inputs().len();
+        let Run {
+            inputs,
+            wanted,
+            stop,
+        } = *call;
+        let expected = self.session.session().inputs().len();
         if inputs.len() != expected {
             return Err(crate::input_count(expected, inputs.len()));
         }
-        self.select(wanted)?;
-        let Some((_, options)) = &self.selected else {
-            return Err(failed("no outputs selected"));
-        };
         let bound = inputs
             .iter()
             .map(values::bind)
             .collect::<Result<Vec<SessionInputValue<'_>>, _>>()?;
-        let owner = self.session.inner();
-        self.session
-            .run_with_options::<_, 0>(bound.as_slice(), options)
-            .map_err(|error| run_error(&error))?
+        let shrink = self.shrink.at(self.calls, self.static_shapes);
+        self.calls = self.calls.wrapping_add(1);
+        let options = self
+            .control
+            .options(shrink)
+            .map_err(|error| run_error(&error))?;
+        let result = {
+            let ended = Arc::clone(&options);
+            let _guard = stop.on_set(move || {
+                // Fails only where no call could run either.
+                let _unheard = ended.terminate();
+            });
+            self.session.call(&bound, wanted, &options)
+        };
+        if stop.is_set() {
+            self.control.renew();
+        }
+        let values = match result {
+            Ok(values) => values,
+            Err(_) if stop.is_set() => return Err(EngineError::Stopped),
+            Err(error) => return Err(run_error(&error)),
+        };
+        let owner = self.session.session().inner();
+        values
             .into_iter()
-            .map(|(name, value)| values::unbind(name, value, &owner, inputs))
+            .zip(wanted)
+            .map(|(value, index)| values::unbind(&self.outputs[*index].name, value, &owner, inputs))
             .collect()
     }
 }

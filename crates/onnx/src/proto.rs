@@ -93,6 +93,10 @@ pub(crate) struct Opset {
 pub(crate) struct Nodes {
     #[prost(message, repeated, tag = "1")]
     pub(crate) nodes: Vec<Node>,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) inputs: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub(crate) outputs: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "13")]

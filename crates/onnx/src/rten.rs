@@ -18,7 +18,8 @@ use rten::{Model, ModelOptions, NodeId, RunErrorKind, RunOptions};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 use self::threads::Pools;
-use crate::{graph, memory, reason};
+use crate::memory::Meter;
+use crate::{graph, reason};
 
 const NAME: &str = "rten";
 
@@ -51,9 +52,10 @@ impl Engine for RtenEngine {
         check_carried(&inputs, "input")?;
         check_carried(&outputs, "output")?;
         // rten panics on some malformed graphs; that costs this load, not the process.
+        let meter = Meter::start();
         let model = catch_unwind(AssertUnwindSafe(|| read(&source.path)))
             .unwrap_or_else(|_| Err(failed("it panicked while reading the model")))?;
-        memory::give_back();
+        let memory_bytes = meter.stop(&source.path);
         let shared = Shared {
             input_nodes: input_nodes(&model, &inputs)?,
             output_nodes: output_nodes(&model, &outputs)?,
@@ -62,6 +64,7 @@ impl Engine for RtenEngine {
             outputs,
             threads: options.threads.max(1),
             pools: Arc::clone(&self.pools),
+            memory_bytes,
         };
         Ok(Arc::new(RtenModel(Arc::new(shared))))
     }
@@ -148,6 +151,7 @@ struct Shared {
     output_nodes: Vec<NodeId>,
     threads: usize,
     pools: Arc<Pools>,
+    memory_bytes: u64,
 }
 
 /// A model that rten holds.
@@ -171,6 +175,10 @@ impl Loaded for RtenModel {
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
         Ok(Box::new(RtenLane(Arc::clone(&self.0))))
     }
+
+    fn memory_bytes(&self) -> u64 {
+        self.0.memory_bytes
+    }
 }
 
 /// The model's shared weights; threads are lent to each call.
@@ -184,7 +192,15 @@ impl fmt::Debug for RtenLane {
 
 impl Lane for RtenLane {
     fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
-        let Run { inputs, wanted, .. } = *call;
+        let Run {
+            inputs,
+            wanted,
+            stop,
+        } = *call;
+        if stop.is_set() {
+            // Once begun, rten runs to the end.
+            return Err(EngineError::Stopped);
+        }
         let model = &self.0;
         if inputs.len() != model.inputs.len() {
             return Err(crate::input_count(model.inputs.len(), inputs.len()));

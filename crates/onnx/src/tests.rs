@@ -2,6 +2,7 @@
 
 mod build;
 mod files;
+mod stop;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ fn engines() -> Vec<Arc<dyn Engine>> {
     let search = Search {
         explicit: variable("ORT_DYLIB_PATH").map(PathBuf::from),
         cache: cache.map(|cache| cache.join("kapok")),
+        threads: 2,
         ..Search::default()
     };
     let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(RtenEngine::default())];

@@ -35,6 +35,7 @@ pub(crate) fn search(environment: &Environment) -> Search {
     Search {
         explicit: environment.ort_dylib.clone(),
         cache: environment.cache.clone(),
+        threads: base::core_budget().get(),
         ..Search::default()
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ort::environment::Environment;
+use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use parking_lot::Mutex;
 use runtime::engine::EngineError;
@@ -32,6 +32,8 @@ pub struct Search {
     pub cache: Option<PathBuf>,
     /// Folders of the system.
     pub system: Vec<PathBuf>,
+    /// Threads of the one pool that calls of more than one thread share, the caller's own among them.
+    pub threads: usize,
 }
 
 impl Default for Search {
@@ -47,6 +49,7 @@ impl Default for Search {
                 .chain(["/usr/lib64", "/usr/lib", "/opt/homebrew/lib"])
                 .map(PathBuf::from)
                 .collect(),
+            threads: 1,
         }
     }
 }
@@ -60,6 +63,8 @@ pub(super) struct Library {
     pub(super) environment: Environment,
     pub(super) version: String,
     pub(super) path: PathBuf,
+    /// Of the shared pool.
+    pub(super) threads: usize,
 }
 
 /// The first usable library of the search, or the one that this process has loaded before.
@@ -69,7 +74,7 @@ pub(super) fn find(search: &Search) -> Result<Arc<Library>, EngineError> {
         return Ok(Arc::clone(library));
     }
     let (path, version) = locate(search)?;
-    let library = Arc::new(load(path, version)?);
+    let library = Arc::new(load(path, version, search.threads.max(1))?);
     *loaded = Some(Arc::clone(&library));
     Ok(library)
 }
@@ -181,7 +186,7 @@ fn version_of(path: &Path) -> Result<String, String> {
     Ok(text.to_string_lossy().into_owned())
 }
 
-fn load(path: PathBuf, version: String) -> Result<Library, EngineError> {
+fn load(path: PathBuf, version: String, threads: usize) -> Result<Library, EngineError> {
     let broken = |words: String| {
         missing(format!(
             "`{}`: {}",
@@ -189,8 +194,16 @@ fn load(path: PathBuf, version: String) -> Result<Library, EngineError> {
             reason::public(&words)
         ))
     };
-    let environment = ort::init_from(&path)
-        .map_err(|error| broken(error.to_string()))?
+    let builder = ort::init_from(&path).map_err(|error| broken(error.to_string()))?;
+    let pool = || {
+        GlobalThreadPoolOptions::default()
+            .with_intra_threads(threads)?
+            .with_inter_threads(1)?
+            // Spinning threads starve the other lanes on a busy machine.
+            .with_spin_control(false)
+    };
+    let environment = builder
+        .with_global_thread_pool(pool().map_err(|error| broken(error.to_string()))?)
         .with_name("kapok")
         .with_telemetry(false)
         .with_logger(Arc::new(log))
@@ -201,6 +214,7 @@ fn load(path: PathBuf, version: String) -> Result<Library, EngineError> {
         environment,
         version,
         path,
+        threads,
     })
 }
 

@@ -100,6 +100,9 @@ pub(super) fn unbind(
             let value = value
                 .downcast::<DynTensorValueType>()
                 .map_err(|error| failed(format!("output `{name}`: {}", error.message())))?;
+            if !value.memory_info().is_cpu_accessible() {
+                return Err(failed(format!("output `{name}` is in device memory")));
+            }
             kept(value, length, session, inputs)
         }
     };
@@ -155,7 +158,7 @@ impl AsRef<[u8]> for Output {
     )]
     fn as_ref(&self) -> &[u8] {
         let start = self.value.data_ptr().cast::<u8>();
-        // SAFETY: only the CPU provider is in use, so the pointer is to this process's memory; a tensor is one block of
+        // SAFETY: `unbind` saw that the value is in memory that the CPU reads; a tensor is one block of
         // `length` > 0 bytes, its element count times its type's size; bytes have no invalid value; the value owns the
         // block or shares it with the session, both of which `self` keeps; and nobody writes to a finished output.
         unsafe { std::slice::from_raw_parts(start, self.length) }

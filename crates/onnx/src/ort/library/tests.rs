@@ -10,6 +10,7 @@ fn search(explicit: Option<PathBuf>, cache: Option<&Path>) -> Search {
         explicit,
         cache: cache.map(Path::to_owned),
         system: Vec::new(),
+        threads: 1,
     }
 }
 
