@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use protocol::resource::NodeSpec;
+use protocol::resource::{ModelControl, NodeSpec};
 
 /// The gateway's bounds. Everything a client can make us hold or wait for has one.
 #[derive(Debug, Clone)]
@@ -21,6 +21,10 @@ pub struct Config {
     pub connections_max: usize,
     /// h2 streams at a time on one connection. gRPC clients share one connection among all their calls.
     pub streams_max: u32,
+    /// Whether clients may load and unload models.
+    pub model_control: ModelControl,
+    /// Whether nobody but this machine reaches the public port.
+    pub loopback: bool,
 }
 
 /// For all request bodies: a quarter of a small machine. A node that allows large bodies has room for eight.
@@ -42,6 +46,8 @@ impl From<&NodeSpec> for Config {
             body_bytes_total_max: BODY_BYTES_TOTAL.max(node.body_bytes_max.saturating_mul(8)),
             connections_max: 20_000,
             streams_max: 1024,
+            model_control: node.model_control,
+            loopback: node.listen.ip().is_loopback(),
         }
     }
 }

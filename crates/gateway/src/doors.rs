@@ -2,6 +2,7 @@
 
 mod admin;
 mod caught;
+mod control;
 mod grpc;
 mod health;
 mod linger;

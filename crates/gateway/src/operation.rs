@@ -20,6 +20,8 @@ pub(crate) enum Operation {
     ModelConfig,
     ModelStatistics,
     RepositoryIndex,
+    RepositoryLoad,
+    RepositoryUnload,
     Infer,
     GrpcUnknown,
     GrpcHealth,
@@ -29,6 +31,8 @@ pub(crate) enum Operation {
     GrpcModelConfig,
     GrpcModelStatistics,
     GrpcRepositoryIndex,
+    GrpcRepositoryLoad,
+    GrpcRepositoryUnload,
     GrpcInfer,
 }
 
@@ -53,6 +57,8 @@ impl Operation {
             Self::ModelConfig => "oip model.config",
             Self::ModelStatistics => "oip model.statistics",
             Self::RepositoryIndex => "oip repository.index",
+            Self::RepositoryLoad => "oip repository.load",
+            Self::RepositoryUnload => "oip repository.unload",
             Self::Infer => "oip infer",
             Self::GrpcUnknown => "grpc unknown",
             Self::GrpcHealth => "grpc health",
@@ -62,6 +68,8 @@ impl Operation {
             Self::GrpcModelConfig => "grpc model.config",
             Self::GrpcModelStatistics => "grpc model.statistics",
             Self::GrpcRepositoryIndex => "grpc repository.index",
+            Self::GrpcRepositoryLoad => "grpc repository.load",
+            Self::GrpcRepositoryUnload => "grpc repository.unload",
             Self::GrpcInfer => "grpc infer",
         }
     }

@@ -2,6 +2,7 @@
 
 mod change;
 mod client;
+mod control;
 mod grpc;
 mod models;
 mod oip;

@@ -83,7 +83,8 @@ pub struct LoadRequest {
     pub model: String,
     /// `parameters.config`: a `ModelConfig` as JSON, instead of `config.pbtxt`.
     pub config: Option<String>,
-    /// `parameters["file:<version>/<name>"]`: the whole content of the model's folder; needs `config`.
+    /// `parameters["file:<version>/<name>"]`, by the path without `file:`, which stays below the model's folder: the whole
+    /// content of that folder; needs `config`.
     pub files: BTreeMap<String, Bytes>,
 }
 

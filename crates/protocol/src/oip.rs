@@ -3,4 +3,10 @@
 mod checks;
 pub mod grpc;
 pub mod proto;
+pub mod repository;
 pub mod rest;
+
+/// Feeds arbitrary bytes to the parsers of what changes a running server.
+pub fn fuzz_admin(data: &[u8]) {
+    repository::fuzz_repository(data);
+}

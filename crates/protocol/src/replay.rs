@@ -48,3 +48,8 @@ fn sidecar_files() {
 fn configurations_in_json() {
     replay("config_json", crate::config::fuzz_config_json);
 }
+
+#[test]
+fn administration() {
+    replay("admin", crate::oip::fuzz_admin);
+}

@@ -146,14 +146,15 @@ impl Default for NodeSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelControl {
-    /// Everything at start, changes on disk as they come, and clients may load and unload.
+    /// Everything at start, changes on disk as they come; clients may load and unload where only the owner can ask: on
+    /// loopback, or behind a `Key`.
     #[default]
     Auto,
     /// Everything at start, and nothing after.
     None,
     /// Everything at start, and changes on disk as they come.
     Poll,
-    /// What `loadModels` names at start, then what clients ask for.
+    /// What `loadModels` names at start, then what clients ask for, whoever reaches the port.
     Explicit,
 }
 

@@ -8,8 +8,10 @@ use protocol::oip::grpc::{
     decode_infer, encode_infer, model_metadata, repository_index, server_metadata,
 };
 use protocol::oip::proto::{self, health};
+use protocol::oip::repository;
 use telemetry::Stage;
 
+use super::control;
 use super::health::is_ready;
 use super::oip::index;
 use super::visit::Visit;
@@ -68,6 +70,18 @@ pub(super) async fn answer(
         }
         Method::HealthCheck => check(&visit, message),
         Method::Of(Operation::GrpcInfer) => infer(visit, message).await,
+        Method::Of(Operation::GrpcRepositoryLoad) => {
+            control::may_change_models(&visit)?;
+            let request = repository::load_from_grpc(decode(message)?)?;
+            control::load(&mut visit, request).await?;
+            Ok(answer_message(&proto::RepositoryModelLoadResponse {}))
+        }
+        Method::Of(Operation::GrpcRepositoryUnload) => {
+            control::may_change_models(&visit)?;
+            let (model, dependents) = repository::unload_from_grpc(decode(message)?)?;
+            control::unload(&mut visit, &model, dependents).await?;
+            Ok(answer_message(&proto::RepositoryModelUnloadResponse {}))
+        }
         Method::Of(operation) => about(visit, operation, message),
     }
 }
@@ -88,6 +102,8 @@ fn method(path: &str) -> Result<Method, ApiError> {
         (INFERENCE, "ModelConfig") => Method::Of(Operation::GrpcModelConfig),
         (INFERENCE, "ModelStatistics") => Method::Of(Operation::GrpcModelStatistics),
         (INFERENCE, "RepositoryIndex") => Method::Of(Operation::GrpcRepositoryIndex),
+        (INFERENCE, "RepositoryModelLoad") => Method::Of(Operation::GrpcRepositoryLoad),
+        (INFERENCE, "RepositoryModelUnload") => Method::Of(Operation::GrpcRepositoryUnload),
         (INFERENCE, "ModelInfer") => Method::Of(Operation::GrpcInfer),
         _ => {
             let message = format!("`{service}/{name}` is not supported by this server");

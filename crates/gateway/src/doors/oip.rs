@@ -1,10 +1,12 @@
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use protocol::oip::repository;
 use protocol::oip::rest::{self, EncodedResponse, Header};
 use protocol::{ApiError, config};
 use telemetry::Stage;
 
+use super::control;
 use super::path::{Model, Oip};
 use super::unpack;
 use super::visit::Visit;
@@ -31,8 +33,25 @@ pub(super) async fn answer(
         Oip::Live => Ok(Reply::json(rest::live(true))),
         Oip::Server => Ok(Reply::json(rest::server_metadata(shared.version))),
         Oip::Index => {
-            let ready_only = ready_only(&mut visit, body).await?;
+            let body = visit.whole_body(body, Shape::Oip).await?;
+            let ready_only = repository::index_ready(&body)?;
             Ok(Reply::json(rest::index(&index(&visit, ready_only))))
+        }
+        Oip::Load(change) => {
+            control::may_change_models(&visit)?;
+            repository::refuse_repository(&change.repository)?;
+            let body = visit.whole_body(body, Shape::Oip).await?;
+            let request = repository::load_from_json(&change.model, &body)?;
+            control::load(&mut visit, request).await?;
+            Ok(Reply::json(&b"{}"[..]))
+        }
+        Oip::Unload(change) => {
+            control::may_change_models(&visit)?;
+            repository::refuse_repository(&change.repository)?;
+            let body = visit.whole_body(body, Shape::Oip).await?;
+            let dependents = repository::unload_from_json(&body)?;
+            control::unload(&mut visit, &change.model, dependents).await?;
+            Ok(Reply::json(&b"{}"[..]))
         }
         Oip::Statistics => {
             let mut statistics = shared.models.statistics(None, None)?;
@@ -66,22 +85,6 @@ pub(super) fn index(visit: &Visit<'_>, ready_only: bool) -> Vec<protocol::IndexE
             && visit.key.is_none_or(|key| key.sees(&entry.name))
     });
     index
-}
-
-/// The index's body is optional: `{"ready": true}` asks for models that are ready only.
-async fn ready_only(visit: &mut Visit<'_>, body: &mut Upload) -> Result<bool, Failure> {
-    #[derive(Default, serde::Deserialize)]
-    struct Wanted {
-        #[serde(default)]
-        ready: bool,
-    }
-    let body = visit.whole_body(body, Shape::Oip).await?;
-    if body.trim_ascii().is_empty() {
-        return Ok(false);
-    }
-    let wanted: Wanted = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("failed to parse the request JSON: {error}")))?;
-    Ok(wanted.ready)
 }
 
 fn about(visit: &Visit<'_>, model: &Model) -> Result<Reply, Failure> {

@@ -34,8 +34,18 @@ pub(super) enum Oip {
     Live,
     Server,
     Index,
+    Load(Change),
+    Unload(Change),
     Statistics,
     Model(Model),
+}
+
+/// What is loaded or unloaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) model: String,
+    /// Empty in every path but `/v2/repository/{repository}/…`.
+    pub(super) repository: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +65,8 @@ impl Call {
             Self::OpenAi(OpenAi::Post(operation)) => *operation,
             Self::Oip(Oip::Server) => Operation::ServerMetadata,
             Self::Oip(Oip::Index) => Operation::RepositoryIndex,
+            Self::Oip(Oip::Load(_)) => Operation::RepositoryLoad,
+            Self::Oip(Oip::Unload(_)) => Operation::RepositoryUnload,
             Self::Oip(Oip::Statistics) => Operation::ModelStatistics,
             Self::Oip(Oip::Model(model)) => model.operation,
         }
@@ -143,9 +155,25 @@ fn oip(segments: &[&str]) -> Option<(Call, &'static str)> {
         }
         // With one repository folder or many, there is one index.
         ["repository", "index"] | ["repository", _, "index"] => (Oip::Index, POST),
+        ["repository", "models", model, verb] => (change("", model, verb)?, POST),
+        ["repository", repository, "models", model, verb] => {
+            (change(&decode(repository)?, model, verb)?, POST)
+        }
         _ => return None,
     };
     Some((Call::Oip(oip), allow))
+}
+
+fn change(repository: &str, model: &str, verb: &str) -> Option<Oip> {
+    let change = Change {
+        model: decode(model)?,
+        repository: repository.to_owned(),
+    };
+    Some(match verb {
+        "load" => Oip::Load(change),
+        "unload" => Oip::Unload(change),
+        _ => return None,
+    })
 }
 
 fn model(name: &str, version: Option<&str>, operation: Operation) -> Option<Oip> {
@@ -275,6 +303,22 @@ mod tests {
                 Method::POST,
                 "/v2/repository/any/index",
                 Call::Oip(Oip::Index),
+            ),
+            (
+                Method::POST,
+                "/v2/repository/models/a%20b/load",
+                Call::Oip(Oip::Load(Change {
+                    model: "a b".into(),
+                    repository: String::new(),
+                })),
+            ),
+            (
+                Method::POST,
+                "/v2/repository/mine/models/m/unload",
+                Call::Oip(Oip::Unload(Change {
+                    model: "m".into(),
+                    repository: "mine".into(),
+                })),
             ),
             (Method::GET, "/v1/models", Call::OpenAi(OpenAi::List)),
             (

@@ -10,7 +10,9 @@ use crate::oip::proto::{
 };
 
 /// Triton's names for what this build answers, and nothing beyond it.
-pub const EXTENSIONS: [&str; 4] = [
+pub const EXTENSIONS: [&str; 6] = [
+    "model_repository",
+    "model_repository(unload_dependents)",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
