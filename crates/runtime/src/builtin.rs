@@ -1,44 +1,27 @@
-//! The built-in engine: backends that need no file. They are the test-beds of queues, deadlines and wires.
+//! The built-in engine: backends that need no file. They are the test-beds of queues, deadlines, sequences and wires, and
+//! do what Triton's own example backends of the same names do.
 //!
-//! `identity` gives its inputs back, `square` multiplies each element with itself, `repeat` repeats its inputs
-//! `repeat_count` times. All honour `execute_delay_ms`.
+//! `identity` gives its inputs back. `repeat` and `square` are decoupled: any number of answers to one call.
 
+mod identity;
 mod repeat;
 mod square;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::oip::proto::ModelConfig;
 use protocol::{DataType, Parameter, Parameters, Tensor, TensorSpec};
 
-use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
+use crate::engine::{Engine, EngineError, LoadOptions, Loaded, Source};
 
 const NAME: &str = "builtin";
 
-/// `execute_delay_ms` above an hour is a slip, not a test.
-const DELAY_MS_MAX: u64 = 3_600_000;
+/// A delay above an hour is a slip, not a test.
+const DELAY_MAX: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Builtin;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Backend {
-    Identity,
-    Square,
-    Repeat { count: usize },
-}
-
-impl Backend {
-    /// Calls up to this size cost less than the way to another thread and back.
-    fn inline_bytes_max(self) -> usize {
-        match self {
-            // Only handles move, whatever they hold.
-            Self::Identity => usize::MAX,
-            Self::Square => 32 << 10,
-            Self::Repeat { count } => (256 << 10) / count.max(1),
-        }
-    }
-}
 
 impl Engine for Builtin {
     fn name(&self) -> &'static str {
@@ -50,171 +33,97 @@ impl Engine for Builtin {
     }
 
     fn accepts(&self, source: &Source) -> bool {
-        matches!(source.backend.as_str(), "identity" | "square" | "repeat")
+        matches!(source.backend.as_str(), "identity" | "repeat" | "square")
     }
 
     fn load(&self, source: &Source, _options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
-        let backend = match source.backend.as_str() {
-            "identity" => Backend::Identity,
-            "square" => Backend::Square,
-            "repeat" => Backend::Repeat {
-                count: number(&source.parameters, "repeat_count", 1, 1 << 20)?,
-            },
+        Ok(match source.backend.as_str() {
+            "identity" => Arc::new(identity::Identity::load(source)?),
+            "repeat" => Arc::new(repeat::Repeat::load(source)?),
+            "square" => Arc::new(square::Square::load(source)?),
             other => return Err(unsupported(format!("no built-in backend `{other}`"))),
-        };
-        check(backend, &source.inputs, &source.outputs)?;
-        let delay_ms = number(&source.parameters, "execute_delay_ms", 0, DELAY_MS_MAX)?;
-        Ok(Arc::new(Model {
-            backend,
-            inputs: source.inputs.clone(),
-            outputs: source.outputs.clone(),
-            delay: Duration::from_millis(delay_ms),
-        }))
+        })
     }
 }
 
 /// A whole number among the parameters.
-fn number<T: TryFrom<u64>>(
-    parameters: &Parameters,
-    key: &str,
-    default: u64,
-    max: u64,
-) -> Result<T, EngineError> {
+fn number(parameters: &Parameters, key: &str, max: u64) -> Result<u64, EngineError> {
     let value = match parameters.get(key) {
-        None => Some(default),
+        None => Some(0),
         Some(Parameter::Int(value)) => u64::try_from(*value).ok(),
         Some(Parameter::Uint(value)) => Some(*value),
         Some(Parameter::Text(text)) => text.trim().parse().ok(),
         Some(Parameter::Bool(_) | Parameter::Double(_)) => None,
     };
-    value
-        .filter(|value| *value <= max)
-        .and_then(|value| T::try_from(value).ok())
-        .ok_or_else(|| {
-            unsupported(format!(
-                "parameter `{key}` must be a whole number up to {max}"
-            ))
-        })
+    value.filter(|value| *value <= max).ok_or_else(|| {
+        unsupported(format!(
+            "parameter `{key}` must be a whole number up to {max}"
+        ))
+    })
 }
 
-/// Inputs and outputs pair up by position.
-fn check(
-    backend: Backend,
-    inputs: &[TensorSpec],
-    outputs: &[TensorSpec],
-) -> Result<(), EngineError> {
-    if inputs.is_empty() || inputs.len() != outputs.len() {
+/// `execute_delay_ms`.
+fn execute_delay(source: &Source) -> Result<Duration, EngineError> {
+    let max = u64::try_from(DELAY_MAX.as_millis()).unwrap_or(u64::MAX);
+    number(&source.parameters, "execute_delay_ms", max).map(Duration::from_millis)
+}
+
+/// What a backend's tensors must look like: name, type, dimensions without the batch's; -1 fits any size.
+struct Expected(&'static str, DataType, &'static [i64]);
+
+fn check(kind: &str, found: &[TensorSpec], expected: &[Expected]) -> Result<(), EngineError> {
+    if found.len() != expected.len() {
         return Err(unsupported(format!(
-            "built-in backends need as many outputs as inputs and at least one of each: {} inputs, {} outputs configured",
-            inputs.len(),
-            outputs.len()
+            "expected {} {kind}s, got {}",
+            expected.len(),
+            found.len()
         )));
     }
-    for (input, output) in inputs.iter().zip(outputs) {
-        if input.dtype != output.dtype {
+    for (spec, Expected(name, dtype, dims)) in found.iter().zip(expected) {
+        let rank = spec.shape.len().saturating_sub(dims.len());
+        let own = spec.shape.get(rank..).unwrap_or_default();
+        let fits = own.len() == dims.len()
+            && rank <= 1
+            && own
+                .iter()
+                .zip(*dims)
+                .all(|(own, dim)| *dim < 0 || own == dim);
+        if spec.name != *name || spec.dtype != *dtype || !fits {
             return Err(unsupported(format!(
-                "input `{}` is {} and output `{}` is {}: a built-in backend keeps the type",
-                input.name, input.dtype, output.name, output.dtype
-            )));
-        }
-        if backend == Backend::Square && !square::supports(input.dtype) {
-            return Err(unsupported(format!(
-                "input `{}`: {} cannot be squared",
-                input.name, input.dtype
-            )));
-        }
-        if matches!(backend, Backend::Repeat { .. }) && input.shape.is_empty() {
-            return Err(unsupported(format!(
-                "input `{}` has no first axis to repeat along",
-                input.name
+                "expected {kind} `{name}` of type {dtype} and dimensions {dims:?}, got `{}` of type {} and shape {:?}",
+                spec.name, spec.dtype, spec.shape
             )));
         }
     }
     Ok(())
 }
 
-fn unsupported(reason: String) -> EngineError {
-    EngineError::Unsupported {
-        engine: NAME,
-        reason,
+fn check_decoupled(config: &ModelConfig, backend: &str) -> Result<(), EngineError> {
+    let policy = config.model_transaction_policy.as_ref();
+    if policy.is_some_and(|policy| policy.decoupled) {
+        return Ok(());
     }
+    Err(unsupported(format!(
+        "backend `{backend}` answers any number of times: set `model_transaction_policy {{ decoupled: true }}`"
+    )))
 }
 
-#[derive(Debug)]
-struct Model {
-    backend: Backend,
-    inputs: Vec<TensorSpec>,
-    outputs: Vec<TensorSpec>,
-    delay: Duration,
+/// The elements of an input; the runtime has aligned them.
+fn elements<T: bytemuck::Pod>(inputs: &[Tensor], index: usize) -> Result<&[T], EngineError> {
+    let input = inputs
+        .get(index)
+        .ok_or_else(|| failed(format!("there is no input {index}")))?;
+    input
+        .elements()
+        .ok_or_else(|| failed(format!("input `{}` is not aligned", input.name)))
 }
 
-impl Loaded for Model {
-    fn inputs(&self) -> &[TensorSpec] {
-        &self.inputs
-    }
-
-    fn outputs(&self) -> &[TensorSpec] {
-        &self.outputs
-    }
-
-    fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
-        Ok(Box::new(Runner {
-            backend: self.backend,
-            names: self.outputs.iter().map(|spec| spec.name.clone()).collect(),
-        }))
-    }
-
-    fn delay(&self) -> Duration {
-        self.delay
-    }
-
-    fn needs_alignment(&self) -> bool {
-        self.backend == Backend::Square
-    }
-
-    fn inline_bytes_max(&self) -> usize {
-        self.backend.inline_bytes_max()
-    }
-}
-
-#[derive(Debug)]
-struct Runner {
-    backend: Backend,
-    names: Vec<String>,
-}
-
-impl Lane for Runner {
-    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
-        let Run { inputs, wanted, .. } = *call;
-        wanted
-            .iter()
-            .map(|index| {
-                let (Some(input), Some(name)) = (inputs.get(*index), self.names.get(*index)) else {
-                    return Err(failed(format!("there is no output {index}")));
-                };
-                match self.backend {
-                    Backend::Identity => Ok(Tensor {
-                        name: name.clone(),
-                        ..input.clone()
-                    }),
-                    Backend::Square => square::run(name, input),
-                    Backend::Repeat { count } => repeat::run(name, input, count),
-                }
-            })
-            .collect()
-    }
+fn unsupported(reason: impl Into<String>) -> EngineError {
+    EngineError::unsupported(NAME, reason)
 }
 
 fn failed(reason: impl ToString) -> EngineError {
-    EngineError::Failed {
-        engine: NAME,
-        reason: reason.to_string(),
-    }
-}
-
-/// Whether elements are numbers we compute with.
-fn numeric(dtype: DataType) -> bool {
-    !matches!(dtype, DataType::Bool | DataType::Bytes)
+    EngineError::failed(NAME, reason.to_string())
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(crate) async fn run<T: Send + 'static>(
     let arrived = clock.now();
     let held = model.queue.acquire(deadline, clock).await?;
     let acquired = clock.now();
-    let delay = model.queue.loaded.delay();
+    let delay = held.delay();
     if !delay.is_zero() {
         let late = || timeout(model, "in the artificial delay");
         let left = deadline.left(acquired);

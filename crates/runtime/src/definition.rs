@@ -82,19 +82,7 @@ impl Definition {
         let Some(file) = &self.file else {
             return Ok(());
         };
-        let mut problems = config::validate(&file.config, &self.model, &[], &[]);
-        let transaction = file.config.model_transaction_policy.as_ref();
-        if transaction.is_some_and(|policy| policy.decoupled) {
-            let field = "model_transaction_policy.decoupled";
-            problems.push(Problem {
-                field: field.to_owned(),
-                message: format!(
-                    "`{field}` of model '{}' is not supported by this version",
-                    self.model
-                ),
-            });
-        }
-        self.all(&problems)
+        self.all(&config::validate(&file.config, &self.model, &[], &[]))
     }
 
     fn all(&self, problems: &[Problem]) -> Result<(), String> {

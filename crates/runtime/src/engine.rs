@@ -122,13 +122,21 @@ pub trait Lane: Send + fmt::Debug {
     }
 
     /// For decoupled models: any number of answers to one call, taken one at a time. Others answer once.
-    fn respond<'a>(&'a mut self, call: &Run<'_>) -> Result<Box<dyn Responses + 'a>, EngineError> {
+    ///
+    /// The answers own what they need, for the thread that asks for one is not the thread that asks for the next; the
+    /// lane runs nothing else until they are dropped.
+    fn respond(&mut self, call: &Run<'_>) -> Result<Box<dyn Responses>, EngineError> {
         Ok(Box::new(Once(Some(self.run(call)?))))
+    }
+
+    /// How long this lane is held before it computes, where that differs from [`Loaded::delay`].
+    fn delay(&self) -> Option<Duration> {
+        None
     }
 }
 
 /// The answers of a decoupled call, made as they are asked for: whoever reads slowly is not computed for.
-pub trait Responses: Send {
+pub trait Responses: Send + fmt::Debug {
     /// The next answer; none at the end.
     fn next(&mut self) -> Result<Option<Response>, EngineError>;
 }
@@ -142,6 +150,7 @@ pub struct Response {
     pub outputs: Vec<Tensor>,
 }
 
+#[derive(Debug)]
 struct Once(Option<Vec<Tensor>>);
 
 impl Responses for Once {

@@ -23,6 +23,12 @@ pub enum Error {
     /// The request does not fit the model; `param` is the field at fault.
     #[error("{message}")]
     Request { message: String, param: String },
+    /// Triton's own words, up to the first two.
+    #[error("ModelInfer RPC doesn't support models with decoupled transaction policy")]
+    Decoupled,
+    /// A parameter that asks something of the server has the wrong type; the error names it.
+    #[error(transparent)]
+    Parameter(ApiError),
     #[error("queue of model `{model}` is full ({waiting} waiting)")]
     QueueFull { model: String, waiting: usize },
     #[error("model `{model}` cannot be served now: too much work is waiting for a compute thread")]
@@ -53,6 +59,8 @@ impl Error {
                 ErrorKind::Unavailable
             }
             Self::Timeout { .. } => ErrorKind::Timeout,
+            Self::Decoupled => ErrorKind::Unsupported,
+            Self::Parameter(error) => error.kind,
             Self::Threads(_) | Self::Failed { .. } => ErrorKind::Internal,
             Self::Engine(error) => error.kind(),
             Self::Text(error) => error.kind(),
@@ -74,6 +82,7 @@ impl Error {
             Self::NotReady { .. } => Some("model_not_ready"),
             Self::QueueFull { .. } | Self::Busy { .. } => Some("queue_full"),
             Self::Timeout { .. } => Some("deadline_exceeded"),
+            Self::Decoupled => Some("decoupled_model"),
             _ => None,
         }
     }
@@ -89,6 +98,7 @@ impl From<Error> for ApiError {
                 Some("model".to_owned())
             }
             Error::Request { param, .. } => Some(param),
+            Error::Parameter(error) => error.param,
             _ => None,
         };
         api

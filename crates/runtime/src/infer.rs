@@ -2,11 +2,30 @@
 
 use std::sync::Arc;
 
-use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
+use base::Deadline;
+use protocol::oip::proto::model_config::SchedulingChoice;
+use protocol::{Controls, InferRequest, InferResponse, Timing};
 
 use crate::call::{self, Place};
 use crate::error::Error;
 use crate::model::{Model, Serving};
+
+/// What the parameters ask of the server. A `timeout` shortens the deadline and never lengthens it; under dynamic batching
+/// it is the queue policy's alone, as Triton's `allow_timeout_override` says.
+pub(crate) fn controls(
+    model: &Model,
+    request: &InferRequest,
+    place: &mut Place<'_>,
+) -> Result<Controls, Error> {
+    let controls = Controls::of(&request.parameters).map_err(Error::Parameter)?;
+    let scheduling = model.config.scheduling_choice.as_ref();
+    let policed = matches!(scheduling, Some(SchedulingChoice::DynamicBatching(_)));
+    if let Some(timeout) = controls.timeout.filter(|_| !policed) {
+        let asked = Deadline::after(place.clock.now(), timeout);
+        place.deadline = place.deadline.min(asked);
+    }
+    Ok(controls)
+}
 
 /// Cancel-safe, as its call is.
 pub(crate) async fn infer(
@@ -32,13 +51,19 @@ pub(crate) async fn infer(
 /// `batch` is told before the call runs, for the books.
 async fn fitted(
     model: &Model,
-    place: Place<'_>,
+    mut place: Place<'_>,
     mut request: InferRequest,
     batch: &mut usize,
 ) -> Result<(InferResponse, Timing), Error> {
     let arrived = place.clock.now();
+    if model.decoupled() {
+        return Err(Error::Decoupled);
+    }
+    let controls = controls(model, &request, &mut place)?;
     let id = request.id.take();
-    let fitted = model.interface.fit(request)?;
+    let mut fitted = model.interface.fit(request)?;
+    fitted.call.priority = controls.priority;
+    fitted.call.timeout = controls.timeout;
     *batch = fitted.batch;
     let checked = place.clock.now().saturating_duration_since(arrived);
     let (outputs, mut timing) = match &model.serving {
@@ -53,23 +78,4 @@ async fn fitted(
         ..InferResponse::default()
     };
     Ok((response, timing))
-}
-
-/// The answers to one call. Dropping it cancels what is left of the call.
-#[derive(Debug)]
-pub struct Responses(Option<InferResponse>);
-
-impl Responses {
-    pub(crate) fn once(response: InferResponse) -> Self {
-        Self(Some(response))
-    }
-
-    /// The next answer; none at the end. An error ends the stream.
-    pub async fn next(&mut self) -> Result<Option<StreamedResponse>, ApiError> {
-        let response = self.0.take();
-        Ok(response.map(|response| StreamedResponse {
-            response,
-            last: true,
-        }))
-    }
 }

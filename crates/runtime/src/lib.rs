@@ -30,11 +30,12 @@ mod request;
 mod runtime;
 mod snapshot;
 mod statistics;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod warmup;
 
 pub use builtin::Builtin;
 pub use error::Error;
-pub use infer::Responses;
 pub use runtime::{Config, Parts, Runtime};
+pub use stream::Responses;

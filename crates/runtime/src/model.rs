@@ -65,6 +65,12 @@ impl Model {
         }
     }
 
+    /// Whether one request may have any number of answers.
+    pub(crate) fn decoupled(&self) -> bool {
+        let policy = self.config.model_transaction_policy.as_ref();
+        policy.is_some_and(|policy| policy.decoupled)
+    }
+
     pub(crate) fn text(&self) -> Option<&TextPipeline> {
         self.by_engine()?.text.as_ref()
     }

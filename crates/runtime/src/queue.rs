@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Clock, Deadline};
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use protocol::Tensor;
 use telemetry::metrics::Gauge;
 use tokio::sync::oneshot;
 
-use crate::engine::{Loaded, Run};
+use crate::engine::{Loaded, Response, Responses, Run};
 use crate::error::Error;
 use crate::lane::Slot;
 
@@ -177,6 +178,30 @@ impl Held {
         let queue = &self.queue;
         let slot = self.slot.as_mut().expect("a slot until dropped");
         slot.run(&queue.model, queue.loaded.as_ref(), call)
+    }
+
+    /// Begins a call with any number of answers.
+    pub(crate) fn respond(&mut self, call: &Run<'_>) -> Result<Box<dyn Responses>, Error> {
+        let queue = &self.queue;
+        let slot = self.slot.as_mut().expect("a slot until dropped");
+        slot.respond(&queue.model, queue.loaded.as_ref(), call)
+    }
+
+    /// The next answer of a call that this lane began; it has `wanted` outputs.
+    pub(crate) fn next(
+        &mut self,
+        responses: &mut dyn Responses,
+        wanted: usize,
+    ) -> Result<Option<Response>, Error> {
+        let queue = &self.queue;
+        let slot = self.slot.as_mut().expect("a slot until dropped");
+        slot.next((&queue.model, queue.loaded.as_ref()), responses, wanted)
+    }
+
+    /// How long the lane is held before it computes.
+    pub(crate) fn delay(&self) -> Duration {
+        let slot = self.slot.as_ref().expect("a slot until dropped");
+        slot.delay(self.queue.loaded.as_ref())
     }
 }
 

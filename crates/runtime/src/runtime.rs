@@ -22,12 +22,13 @@ use crate::compute::ComputePool;
 use crate::embed;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::infer::{self, Responses};
+use crate::infer;
 use crate::loader;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::repository;
 use crate::snapshot::{Snapshot, Version};
+use crate::stream::{self, Responses};
 
 /// What the runtime is told.
 #[derive(Debug, Clone)]
@@ -228,8 +229,8 @@ impl Runtime {
         request: InferRequest,
         deadline: Deadline,
     ) -> Result<Responses, ApiError> {
-        let (response, _timing) = self.infer(request, deadline).await?;
-        Ok(Responses::once(response))
+        let model = self.model(&request.model, request.version.as_deref())?;
+        Ok(stream::stream(&model, self.place(deadline), request).await?)
     }
 
     /// Loads a model, or loads it anew; what served before serves until the new one is ready.

@@ -8,7 +8,8 @@ use base::Clock;
 use parking_lot::Mutex;
 use protocol::Timing;
 use protocol::oip::proto::{
-    InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration,
+    InferBatchStatistics, InferResponseStatistics, InferStatistics, ModelStatistics,
+    StatisticDuration,
 };
 
 use crate::error::Error;
@@ -34,6 +35,35 @@ struct Counters {
     output: Sum,
     /// By batch size: input, infer, output.
     batches: BTreeMap<u64, [Sum; 3]>,
+    /// By an answer's index within its request, for decoupled models.
+    responses: Vec<Response>,
+}
+
+/// Answers of one request beyond these are not booked one by one.
+const RESPONSES_MAX: usize = 1024;
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Response {
+    infer: Sum,
+    output: Sum,
+    success: Sum,
+    fail: Sum,
+    empty: Sum,
+    cancel: Sum,
+}
+
+/// How one answer of a decoupled call came out, with the time since it was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ending {
+    Answered {
+        infer: Duration,
+        output: Duration,
+    },
+    Failed(Duration),
+    /// The call ended without a single answer.
+    Empty(Duration),
+    /// Nobody waited for it any more.
+    Cancelled(Duration),
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -54,6 +84,19 @@ impl Sum {
             count: self.count,
             ns: self.ns,
         })
+    }
+}
+
+impl Response {
+    fn wire(&self) -> InferResponseStatistics {
+        InferResponseStatistics {
+            compute_infer: self.infer.wire(),
+            compute_output: self.output.wire(),
+            success: self.success.wire(),
+            fail: self.fail.wire(),
+            empty_response: self.empty.wire(),
+            cancel: self.cancel.wire(),
+        }
     }
 }
 
@@ -101,6 +144,34 @@ impl Statistics {
         }
     }
 
+    /// Books one answer of a decoupled call.
+    pub(crate) fn responded(&self, index: usize, ending: Ending) {
+        if index >= RESPONSES_MAX {
+            return;
+        }
+        let mut counters = self.counters.lock();
+        if counters.responses.len() <= index {
+            counters.responses.resize(index + 1, Response::default());
+        }
+        let response = &mut counters.responses[index];
+        match ending {
+            Ending::Answered { infer, output } => {
+                response.infer.add(infer);
+                response.output.add(output);
+                response.success.add(infer + output);
+            }
+            Ending::Failed(time) => {
+                response.infer.add(time);
+                response.fail.add(time);
+            }
+            Ending::Empty(time) => {
+                response.infer.add(time);
+                response.empty.add(time);
+            }
+            Ending::Cancelled(time) => response.cancel.add(time),
+        }
+    }
+
     pub(crate) fn snapshot(&self, name: &str, version: &str) -> ModelStatistics {
         let counters = self.counters.lock();
         let batch = |(size, [input, infer, output]): (&u64, &[Sum; 3])| InferBatchStatistics {
@@ -126,6 +197,12 @@ impl Statistics {
                 cache_miss: Sum::default().wire(),
             }),
             batch_stats: counters.batches.iter().map(batch).collect(),
+            response_stats: counters
+                .responses
+                .iter()
+                .enumerate()
+                .map(|(index, response)| (index.to_string(), response.wire()))
+                .collect(),
             ..ModelStatistics::default()
         }
     }

@@ -93,14 +93,12 @@ async fn a_model_without_configuration_is_completed_from_the_file() {
 async fn a_broken_model_says_why_beside_a_good_one() {
     let typo = builtin("identity", "max_bach_size: 3");
     let policy = builtin("identity", "version_policy { specific { versions: 7 } }");
-    let decoupled = builtin("identity", "model_transaction_policy { decoupled: true }");
     let root = repository(&[
         ("good/config.pbtxt", &builtin("identity", "")),
         ("broken/1/model.onnx", "broken"),
         ("empty/1/notes.txt", ""),
         ("flat/notes.txt", ""),
         ("typo/config.pbtxt", &typo),
-        ("decoupled/config.pbtxt", &decoupled),
         ("sidecar/1/model.onnx", "ok"),
         ("sidecar/kapok.toml", "engin = \"auto\""),
         ("warmup/1/model.onnx", "ok"),
@@ -129,7 +127,6 @@ async fn a_broken_model_says_why_beside_a_good_one() {
         ),
         ("typo", "config.pbtxt:"),
         ("typo", "max_bach_size"),
-        ("decoupled", "model_transaction_policy.decoupled"),
         ("sidecar", "engin"),
         ("warmup", "`xx`"),
         ("panics", "panicked"),
