@@ -25,6 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     // joining
     ("onnx", &["base", "protocol", "telemetry", "runtime"]),
+    ("native", &["protocol", "runtime"]),
     ("gateway", &["base", "protocol", "telemetry"]),
     ("device", &["base", "telemetry"]),
     // binary
@@ -37,6 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "text",
             "runtime",
             "onnx",
+            "native",
             "gateway",
             "device",
         ],
@@ -47,7 +49,10 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms that state their own lints, and why.
-const OWN_LINTS: &[(&str, &str)] = &[("onnx", "the only room where unsafe code may appear")];
+const OWN_LINTS: &[(&str, &str)] = &[
+    ("onnx", "the engines' libraries are C and C++"),
+    ("native", "calls libraries that nobody here has read"),
+];
 
 #[derive(Debug, Deserialize)]
 struct Metadata {
