@@ -122,6 +122,16 @@ impl PooledBuffer {
         }
     }
 
+    /// Adds zeros and lends them out, for whoever can only write into memory that is there.
+    pub fn extend_zeroed(&mut self, bytes: usize) -> &mut [u8] {
+        let Some(block) = &mut self.block else {
+            return &mut [];
+        };
+        let start = block.len();
+        block.resize(start + bytes, 0);
+        &mut block[start..]
+    }
+
     /// Shares the buffer without copying it.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
@@ -163,8 +173,10 @@ mod tests {
         assert_eq!(address.align_offset(ALIGNMENT), 0);
         drop(buffer.freeze());
         assert_eq!(pool.idle_bytes(), 128 << 10);
-        let again = pool.take(90_000);
+        let mut again = pool.take(90_000);
         assert!(again.is_empty());
+        again.extend_zeroed(3).copy_from_slice(b"abc");
+        assert_eq!(*again, *b"abc");
         assert_eq!(again.as_ptr(), address);
         assert_eq!(pool.idle_bytes(), 0);
     }
