@@ -1,10 +1,19 @@
 //! Which requests run together, when, and on which lane: decided here, executed by `runtime`.
 //!
-//! Reading order: [`Settings`] (what a model's configuration asks for), [`Request`] (what a caller brings).
+//! Reading order: [`Settings`] (what a model's configuration asks for), [`Request`] (what a caller brings), [`Batcher`]
+//! (who waits, who runs), its choice of a batch by fixed sizes and by a latency target, [`Latency`] (what it learns),
+//! [`Limiter`] (what models share).
 //! Never here: a clock, a thread, a tensor. Time comes as an argument, and the same calls give the same decisions.
 
+mod batcher;
+mod latency;
+mod limiter;
+mod order;
 mod request;
 mod settings;
 
+pub use batcher::{Batch, Batcher, Expired, Full, Why};
+pub use latency::Latency;
+pub use limiter::{Limiter, Member, Share};
 pub use request::{Request, Ticket};
 pub use settings::{OnTimeout, Policy, Settings};
