@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::ErrorKind;
+use bytes::Bytes;
 use protocol::oip::proto::ModelConfig;
 use protocol::sidecar::Sidecar;
-use protocol::{Parameters, Tensor, TensorSpec};
+use protocol::{DataType, Parameters, Tensor, TensorSpec};
 
 mod stop;
 
@@ -89,6 +90,11 @@ pub trait Loaded: Send + Sync + fmt::Debug {
         0
     }
 
+    /// Whether calls may lack optional inputs: those are then [`absent`], and outputs may be.
+    fn takes_absent(&self) -> bool {
+        false
+    }
+
     /// Bytes of memory that this model holds, as measured at load; lanes not included.
     fn memory_bytes(&self) -> u64 {
         0
@@ -106,6 +112,21 @@ pub struct Run<'a> {
     /// Set when nobody waits for the answer any more. An engine that can end its call early does, with
     /// [`EngineError::Stopped`]; others run to the end.
     pub stop: &'a Stop,
+}
+
+/// Stands for a tensor that is not there: an optional input that a request left out, or the output it leads to.
+pub fn absent() -> Tensor {
+    Tensor {
+        name: String::new(),
+        dtype: DataType::Bytes,
+        shape: vec![0],
+        data: Bytes::new(),
+    }
+}
+
+/// Whether a tensor only stands for one. Those that are there have names.
+pub fn is_absent(tensor: &Tensor) -> bool {
+    tensor.name.is_empty()
 }
 
 /// Runs one call at a time.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use base::Deadline;
 use protocol::oip::proto::model_config::SchedulingChoice;
-use protocol::{Controls, InferRequest, InferResponse, Timing};
+use protocol::{Controls, InferRequest, InferResponse, Tensor, Timing};
 
 use crate::call::{self, Place};
 use crate::error::Error;
 use crate::model::{Model, Serving};
+use crate::request::Fitted;
 
 /// What the parameters ask of the server. A `timeout` shortens the deadline and never lengthens it; under dynamic batching
 /// it is the queue policy's alone, as Triton's `allow_timeout_override` says.
@@ -50,7 +51,7 @@ pub(crate) async fn infer(
 
 /// `batch` is told before the call runs, for the books.
 async fn fitted(
-    model: &Model,
+    model: &Arc<Model>,
     mut place: Place<'_>,
     mut request: InferRequest,
     batch: &mut usize,
@@ -66,15 +67,27 @@ async fn fitted(
     fitted.call.timeout = controls.timeout;
     *batch = fitted.batch;
     let checked = place.clock.now().saturating_duration_since(arrived);
+    let Fitted {
+        call,
+        outputs: wanted,
+        classes,
+        ..
+    } = fitted;
+    // On the thread that computed: ranking a wide output's classes is work.
+    let own = Arc::clone(model);
+    let finish = move |outputs: Vec<Tensor>| {
+        let wanted = (&wanted[..], &classes[..]);
+        own.interface.classified(outputs, wanted, &own.labels)
+    };
     let (outputs, mut timing) = match &model.serving {
-        Serving::Engine(engine) => call::run(engine, place, fitted.call, Ok).await?,
+        Serving::Engine(engine) => call::run(engine, place, call, finish).await?,
     };
     timing.input += checked;
     let response = InferResponse {
         model: model.name.clone(),
         version: model.version.clone(),
         id,
-        outputs: model.interface.answer(outputs, &fitted.outputs),
+        outputs,
         ..InferResponse::default()
     };
     Ok((response, timing))

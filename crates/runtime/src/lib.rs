@@ -13,6 +13,7 @@ mod agree;
 pub mod builtin;
 mod call;
 mod choose;
+mod classify;
 mod compute;
 mod definition;
 mod embed;

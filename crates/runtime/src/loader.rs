@@ -12,8 +12,10 @@ use protocol::oip::proto::ModelConfig;
 use tokio::sync::Semaphore;
 
 use crate::choose::{Choice, Chosen};
+use crate::classify::Labels;
 use crate::definition::Definition;
 use crate::embed::TextPipeline;
+use crate::engine::Loaded;
 use crate::lane::Slot;
 use crate::model::{ByEngine, Model, Serving};
 use crate::queue::Queue;
@@ -155,7 +157,7 @@ fn build(
     let loaded = Arc::clone(&chosen.loaded);
     definition.check_warmup(loaded.inputs())?;
     let mut config = definition.complete(&source, loaded.inputs(), loaded.outputs())?;
-    let interface = interface(&config, loaded.inputs(), loaded.outputs())?;
+    let interface = interface(&config, loaded.as_ref())?;
     let text = definition.sidecar.text.as_ref();
     let text = text
         .map(|text| {
@@ -196,6 +198,7 @@ fn build(
         name,
         version,
         inputs: config::specs(&config).0,
+        labels: Labels::read(&definition.folder, &config)?,
         config,
         interface,
         load_ms: elapsed.as_secs_f64() * 1e3,
@@ -226,11 +229,8 @@ fn scalar(spec: &TensorSpec, engine: &[TensorSpec]) -> Option<Reshape> {
 }
 
 /// Pairs the configuration's tensors with the engine's by name.
-fn interface(
-    config: &ModelConfig,
-    inputs: &[TensorSpec],
-    outputs: &[TensorSpec],
-) -> Result<Interface, String> {
+fn interface(config: &ModelConfig, loaded: &dyn Loaded) -> Result<Interface, String> {
+    let (inputs, outputs) = (loaded.inputs(), loaded.outputs());
     let (input_specs, output_specs) = config::specs(config);
     let port = |spec: &TensorSpec, engine: &[TensorSpec], reshape| {
         let index = engine.iter().position(|engine| engine.name == spec.name)?;
@@ -239,9 +239,12 @@ fn interface(
             engine: engine[index].clone(),
             index,
             reshape,
+            optional: false,
         })
     };
     let mut interface = Interface {
+        model: config.name.clone(),
+        takes_absent: loaded.takes_absent(),
         inputs: Vec::new(),
         outputs: Vec::new(),
         batch_max: usize::try_from(config.max_batch_size)
@@ -254,7 +257,10 @@ fn interface(
             to: reshape.shape.clone(),
         });
         match port(spec, inputs, reshape.or_else(|| scalar(spec, inputs))) {
-            Some(port) => interface.inputs.push(port),
+            Some(port) => interface.inputs.push(Port {
+                optional: input.optional,
+                ..port
+            }),
             // An initializer of the graph, which requests cannot set.
             None if input.optional => {}
             None => return Err(format!("the model has no input `{}`", spec.name)),

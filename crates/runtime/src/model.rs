@@ -7,6 +7,7 @@ use protocol::{EngineCandidate, TensorSpec};
 
 use tokio::sync::Semaphore;
 
+use crate::classify::Labels;
 use crate::embed::TextPipeline;
 use crate::queue::Queue;
 use crate::request::Interface;
@@ -20,6 +21,7 @@ pub(crate) struct Model {
     /// As clients see them: the configuration's order, the batch dimension included.
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) interface: Interface,
+    pub(crate) labels: Labels,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) load_ms: f64,
     pub(crate) serving: Serving,

@@ -44,6 +44,7 @@ struct Streaming {
     id: Option<String>,
     /// The client's outputs, as [`Fitted::outputs`].
     outputs: Vec<usize>,
+    classes: Vec<Option<usize>>,
     batch: usize,
     inline: bool,
     attempt: Option<Attempt>,
@@ -145,6 +146,7 @@ async fn begin(
     let Fitted {
         call,
         outputs,
+        classes,
         batch,
     } = model.interface.fit(request)?;
     let Serving::Engine(engine) = &model.serving;
@@ -176,6 +178,7 @@ async fn begin(
         stop,
         id,
         outputs,
+        classes,
         batch,
         inline,
         attempt: None,
@@ -285,7 +288,7 @@ impl Streaming {
             self.step = Step::Due(live, response, due);
         }
         self.wait().await?;
-        Ok(self.take())
+        self.take()
     }
 
     /// Has the next answer made, here or on a compute thread.
@@ -330,18 +333,23 @@ impl Streaming {
         Ok(())
     }
 
-    fn take(&mut self) -> Option<InferResponse> {
+    fn take(&mut self) -> Result<Option<InferResponse>, Error> {
         let Step::Due(live, response, _) = std::mem::replace(&mut self.step, Step::Nothing) else {
-            return None;
+            return Ok(None);
         };
         self.step = Step::Idle(live);
         self.timing.infer += response.after;
         let ready = self.clock.now();
+        let model = &self.model;
+        let wanted = (&self.outputs[..], &self.classes[..]);
+        let outputs = model
+            .interface
+            .classified(response.outputs, wanted, &model.labels)?;
         let response = InferResponse {
             model: self.model.name.clone(),
             version: self.model.version.clone(),
             id: self.id.clone(),
-            outputs: self.model.interface.answer(response.outputs, &self.outputs),
+            outputs,
             ..InferResponse::default()
         };
         let now = self.clock.now();
@@ -350,7 +358,7 @@ impl Streaming {
         self.timing.output += output;
         self.book(Ending::Answered { infer, output });
         self.index += 1;
-        Some(response)
+        Ok(Some(response))
     }
 
     fn book(&self, ending: Ending) {

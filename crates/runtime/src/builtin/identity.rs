@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::{Tensor, TensorSpec};
 
 use super::{DELAY_MAX, execute_delay, failed, number, unsupported};
-use crate::engine::{EngineError, Lane, Loaded, Run, Source};
+use crate::engine::{EngineError, Lane, Loaded, Run, Source, absent, is_absent};
 
 /// Gives its inputs back as the outputs in the same places.
 #[derive(Debug)]
@@ -87,6 +87,10 @@ impl Loaded for Identity {
         self.delay
     }
 
+    fn takes_absent(&self) -> bool {
+        true
+    }
+
     fn needs_alignment(&self) -> bool {
         false
     }
@@ -110,6 +114,9 @@ impl Lane for Runner {
             else {
                 return Err(failed(format!("there is no output {index}")));
             };
+            if is_absent(input) {
+                return Ok(absent());
+            }
             Ok(Tensor {
                 name: name.clone(),
                 ..input.clone()

@@ -3,7 +3,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use base::ErrorKind;
-use protocol::RequestedOutput;
+use protocol::{DataType, Parameter, RequestedOutput, Tensor};
 
 use super::*;
 use crate::testing::{Fake, PANIC, builtin, config, far, floats, ints, repository, start, until};
@@ -446,4 +446,45 @@ async fn what_is_being_loaded_is_seen_as_loading() {
     fake.gate.open();
     runtime.loaded().await;
     assert!(runtime.ready());
+}
+
+#[tokio::test]
+async fn a_classification_names_the_best_classes() {
+    let labelled = r#"backend: "identity" max_batch_size: 4
+        input { name: "in" data_type: TYPE_FP32 dims: 3 }
+        output { name: "out" data_type: TYPE_FP32 dims: 3 label_filename: "labels.txt" }"#;
+    let root = repository(&[
+        ("m/config.pbtxt", labelled),
+        ("m/labels.txt", "cat\ndog\nant\n"),
+        ("lost/config.pbtxt", labelled),
+    ]);
+    let (runtime, _) = start(config(&[root.path()]), []).await;
+    let reason = &runtime.index()[0].reason;
+    assert!(reason.contains("`labels.txt`"), "{reason}");
+    let scores = Tensor::from_elements("in", DataType::Fp32, vec![1, 3], vec![0.5_f32, 2.0, 1.0]);
+    let asking = |count| InferRequest {
+        model: "m".to_owned(),
+        inputs: vec![scores.clone().expect("three")],
+        outputs: vec![RequestedOutput {
+            name: "out".to_owned(),
+            parameters: BTreeMap::from([("classification".to_owned(), count)]),
+        }],
+        ..InferRequest::default()
+    };
+    let (response, _) = runtime
+        .infer(asking(Parameter::Int(2)), far())
+        .await
+        .expect("answers");
+    let output = &response.outputs[0];
+    assert_eq!(
+        (output.dtype, &output.shape[..]),
+        (DataType::Bytes, &[1, 2][..])
+    );
+    assert_eq!(
+        &output.data[..],
+        b"\x0e\0\0\x002.000000:1:dog\x0e\0\0\x001.000000:2:ant"
+    );
+    let wrong = asking(Parameter::Text("2".to_owned()));
+    let error = runtime.infer(wrong, far()).await.expect_err("no number");
+    assert!(error.message.contains("`classification`"), "{error}");
 }
