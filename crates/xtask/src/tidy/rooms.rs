@@ -26,6 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // joining
     ("onnx", &["base", "protocol", "telemetry", "runtime"]),
     ("native", &["protocol", "runtime"]),
+    ("isolation", &["base", "protocol", "runtime"]),
     ("gateway", &["base", "protocol", "telemetry"]),
     ("device", &["base", "telemetry"]),
     // binary
@@ -39,6 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "runtime",
             "onnx",
             "native",
+            "isolation",
             "gateway",
             "device",
         ],
