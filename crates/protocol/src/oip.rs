@@ -5,8 +5,10 @@ pub mod grpc;
 pub mod proto;
 pub mod repository;
 pub mod rest;
+pub mod settings;
 
 /// Feeds arbitrary bytes to the parsers of what changes a running server.
 pub fn fuzz_admin(data: &[u8]) {
     repository::fuzz_repository(data);
+    settings::fuzz_settings(data);
 }
