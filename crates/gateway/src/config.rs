@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use protocol::resource::{ModelControl, NodeSpec};
+use protocol::resource::{ModelControl, NodeSpec, SettingsControl};
 
 /// The gateway's bounds. Everything a client can make us hold or wait for has one.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub streams_max: u32,
     /// Whether clients may load and unload models.
     pub model_control: ModelControl,
+    /// Whether clients may change trace and log settings.
+    pub settings_control: SettingsControl,
     /// Whether nobody but this machine reaches the public port.
     pub loopback: bool,
 }
@@ -47,6 +49,7 @@ impl From<&NodeSpec> for Config {
             connections_max: 20_000,
             streams_max: 1024,
             model_control: node.model_control,
+            settings_control: node.settings_control,
             loopback: node.listen.ip().is_loopback(),
         }
     }

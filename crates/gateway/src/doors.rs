@@ -9,6 +9,7 @@ mod linger;
 mod oip;
 mod openai;
 mod path;
+mod settings;
 mod visit;
 
 use std::convert::Infallible;

@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use base::{Deadline, RequestId};
 use http::request::Parts;
+use telemetry::trace::{Ticket, Wire};
 use telemetry::{Ledger, Record, Stage};
 
 use crate::activity::Activity;
@@ -39,6 +40,8 @@ pub(crate) struct Exchange {
     pub(crate) doing: Stage,
     /// Whether a client that waits for `100 Continue` was told to send.
     pub(crate) body_asked_for: bool,
+    /// Set if this request is traced.
+    pub(crate) trace: Option<Box<Ticket>>,
     /// What the request's body takes of the memory for bodies.
     pub(crate) body_held: Option<Arc<Held>>,
     /// The client's connection, which is not idle while this lives.
@@ -71,6 +74,7 @@ impl Exchange {
             complete: false,
             doing: Stage::Read,
             body_asked_for: false,
+            trace: None,
             body_held: None,
             target: None,
             started: shared.clock.wall(),
@@ -85,6 +89,16 @@ impl Exchange {
 
     pub(crate) fn time_left(&self) -> Duration {
         self.deadline.left(self.gateway.shared().clock.now())
+    }
+
+    /// An inference of a model of this process: perhaps it is one to trace.
+    pub(crate) fn sample(&mut self) {
+        let wire = match self.operation {
+            Operation::Infer => Wire::Http,
+            Operation::GrpcInfer => Wire::Grpc,
+            _ => return,
+        };
+        self.trace = self.gateway.shared().tracer.sample(&self.model, wire);
     }
 
     /// Who answers.
@@ -113,6 +127,9 @@ impl Drop for Exchange {
         let now = self.gateway.shared().clock.now();
         self.ledger.mark(self.doing, now);
         self.connection.end(now);
+        if let Some(ticket) = self.trace.take() {
+            ticket.settle(self.started, &self.ledger);
+        }
         let shared = self.gateway.shared();
         shared.metrics.in_flight().dec();
         let total = self.ledger.total().as_secs_f64();

@@ -10,7 +10,9 @@ use protocol::BufferPool;
 use protocol::resource::{Resource, UpstreamKind};
 use serde::Serialize;
 use telemetry::Recent;
+use telemetry::logs::Logs;
 use telemetry::metrics::Registry;
+use telemetry::trace::Tracer;
 
 use crate::Error;
 use crate::config::Config;
@@ -31,6 +33,8 @@ pub struct Parts {
     pub recent: Recent,
     pub registry: Registry,
     pub pool: BufferPool,
+    pub logs: Logs,
+    pub tracer: Tracer,
     pub version: &'static str,
 }
 
@@ -47,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) recent: Recent,
     pub(crate) registry: Registry,
     pub(crate) pool: BufferPool,
+    pub(crate) logs: Logs,
+    pub(crate) tracer: Tracer,
     pub(crate) version: &'static str,
     /// What `created` says of models: seconds since 1970.
     pub(crate) started_seconds: u64,
@@ -86,6 +92,8 @@ impl Gateway {
             recent: parts.recent,
             registry: parts.registry,
             pool: parts.pool,
+            logs: parts.logs,
+            tracer: parts.tracer,
             version: parts.version,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
             publishing: Mutex::new(()),

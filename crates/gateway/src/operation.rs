@@ -22,6 +22,8 @@ pub(crate) enum Operation {
     RepositoryIndex,
     RepositoryLoad,
     RepositoryUnload,
+    TraceSettings,
+    LogSettings,
     Infer,
     GrpcUnknown,
     GrpcHealth,
@@ -33,6 +35,8 @@ pub(crate) enum Operation {
     GrpcRepositoryIndex,
     GrpcRepositoryLoad,
     GrpcRepositoryUnload,
+    GrpcTraceSettings,
+    GrpcLogSettings,
     GrpcInfer,
 }
 
@@ -59,6 +63,8 @@ impl Operation {
             Self::RepositoryIndex => "oip repository.index",
             Self::RepositoryLoad => "oip repository.load",
             Self::RepositoryUnload => "oip repository.unload",
+            Self::TraceSettings => "oip trace.settings",
+            Self::LogSettings => "oip log.settings",
             Self::Infer => "oip infer",
             Self::GrpcUnknown => "grpc unknown",
             Self::GrpcHealth => "grpc health",
@@ -70,6 +76,8 @@ impl Operation {
             Self::GrpcRepositoryIndex => "grpc repository.index",
             Self::GrpcRepositoryLoad => "grpc repository.load",
             Self::GrpcRepositoryUnload => "grpc repository.unload",
+            Self::GrpcTraceSettings => "grpc trace.settings",
+            Self::GrpcLogSettings => "grpc log.settings",
             Self::GrpcInfer => "grpc infer",
         }
     }

@@ -17,8 +17,11 @@ use std::time::Duration;
 
 use base::{Clock, Deadline, TaskKind, Tasks};
 use protocol::BufferPool;
+use protocol::oip::settings::TraceSettings;
 use protocol::resource::Resource;
+use telemetry::logs::Logs;
 use telemetry::metrics::Registry;
+use telemetry::trace::Tracer;
 use telemetry::{Recent, Record, Stage};
 
 use crate::{Config, Door, Gateway, Parts};
@@ -51,6 +54,7 @@ impl Served {
     fn with(config: Config, resources: &[Resource]) -> Self {
         let models = Arc::new(FakeModels::default());
         let recent = Recent::new(100);
+        let trace = TraceSettings::default();
         let tasks = Tasks::new();
         let gateway = Gateway::new(Parts {
             config,
@@ -60,6 +64,8 @@ impl Served {
             recent: recent.clone(),
             registry: Registry::new(),
             pool: BufferPool::default(),
+            logs: Logs::detached(),
+            tracer: Tracer::new(trace).expect("usable settings"),
             version: "0.0.0-test",
         })
         .expect("a gateway");

@@ -21,10 +21,11 @@ use crate::config::{Config, Environment};
 use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
 pub(crate) use engines::search as engine_search;
-use node::Node;
+use node::{Node, Outside};
 use ports::Ports;
 use ready::Progress;
 use stop::Signals;
+use telemetry::logs::{self, Logs};
 use telemetry::metrics::Registry;
 
 /// Every connection is a descriptor, and the usual soft limit is 1,024. Not more than this, for what some libraries and
@@ -35,7 +36,7 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
     let clock = Clock::real();
     let started = clock.now();
     let config = Config::load(args, environment)?;
-    start_log(args, environment)?;
+    let logs = start_log(args, environment)?;
     if let Some(file) = &config.file {
         tracing::info!(file = %file.display(), "read the configuration");
     }
@@ -50,31 +51,40 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
         // A signal that comes during the start is obeyed after it.
         let signals = Signals::catch()?;
         let ports = Ports::open(&config.node)?;
-        let node = Node::start(&config, environment, clock.clone(), Registry::new())?;
+        let outside = Outside {
+            clock: clock.clone(),
+            registry: Registry::new(),
+            logs,
+        };
+        let node = Node::start(&config, environment, outside)?;
         let addresses = ports.serve(&node.gateway);
         let progress = Progress::new(&config, &addresses, started);
         node.manage(&config, &progress)?;
         addresses.announce(printer)?;
         let ready = progress.announce(&node.models, clock);
-        stop::until_stopped(&node, &config, signals, ready).await
+        let outcome = stop::until_stopped(&node, &config, signals, ready).await;
+        node.tracer.flush();
+        outcome
     });
     // What is left has had its time; dropping it ends managed processes too.
     executor.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
 
-fn start_log(args: &UpArgs, environment: &Environment) -> Outcome {
-    let format = match args.log_format {
-        LogFormat::Text => telemetry::logs::Format::Text,
-        LogFormat::Json => telemetry::logs::Format::Json,
-    };
+fn start_log(args: &UpArgs, environment: &Environment) -> Outcome<Logs> {
     let filter = environment.log.as_deref().unwrap_or("info");
-    telemetry::logs::init(format, filter)
-        .map(|_first| ())
-        .map_err(|error| {
-            Failure::usage(format!("`KAPOK_LOG` is `{filter}`: {error}"))
-                .hint("KAPOK_LOG=info,gateway=debug")
-        })
+    let options = logs::Options {
+        format: match args.log_format {
+            LogFormat::Text => logs::Format::Text,
+            LogFormat::Json => logs::Format::Json,
+        },
+        filter: filter.to_owned(),
+        ..logs::Options::default()
+    };
+    Logs::init(options).map_err(|error| {
+        Failure::usage(format!("`KAPOK_LOG` is `{filter}`: {error}"))
+            .hint("KAPOK_LOG=info,gateway=debug")
+    })
 }
 
 fn raise_open_files() {

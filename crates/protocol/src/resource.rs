@@ -107,6 +107,10 @@ pub struct NodeSpec {
     pub memory_budget_mb: Option<u64>,
     /// A minisign public key: only models whose manifest is signed by it are loaded.
     pub model_public_key: Option<String>,
+    /// Whether clients may change what is logged and traced.
+    pub settings_control: SettingsControl,
+    /// Which requests' times are written to files, until a client changes it.
+    pub trace: TraceSpec,
     /// Largest request body, compressed or not. Triton's default is 64 MiB.
     pub body_bytes_max: usize,
     /// For a request that names no deadline of its own.
@@ -132,12 +136,53 @@ impl Default for NodeSpec {
             model_poll_ms: 15_000,
             memory_budget_mb: None,
             model_public_key: None,
+            settings_control: SettingsControl::Auto,
+            trace: TraceSpec::default(),
             body_bytes_max: 64 << 20,
             // openai-python's own default is ten minutes.
             request_timeout_ms: 600_000,
             queue_max: 1024,
             recent_requests_max: 1000,
             drain_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// Whether clients may change trace and log settings while the node runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SettingsControl {
+    /// When the public port is loopback, or a `Key` is needed.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// Triton's trace settings, with its defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TraceSpec {
+    /// Whether requests are traced.
+    pub timestamps: bool,
+    /// One of so many requests.
+    pub rate: u32,
+    /// Traces until it ends; -1 is no end.
+    pub count: i32,
+    /// Traces a file, which then are called `<file>.<number>`; 0 puts all into one.
+    pub log_frequency: u32,
+    /// Where to. No client can change it.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for TraceSpec {
+    fn default() -> Self {
+        Self {
+            timestamps: false,
+            rate: 1000,
+            count: -1,
+            log_frequency: 0,
+            file: None,
         }
     }
 }

@@ -3,13 +3,24 @@
 use base::ErrorKind;
 use protocol::ApiError;
 use protocol::model::LoadRequest;
+use protocol::oip::proto::{
+    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse,
+};
+use protocol::oip::repository;
 use protocol::resource::ModelControl;
 
+use super::path::Change;
 use super::visit::Visit;
-use crate::reply::Failure;
+use crate::grpc::answer;
+use crate::reply::{Failure, Reply, Shape};
+use crate::upload::Upload;
+
+/// Triton's body is empty; some clients read JSON wherever the status is good.
+const DONE: &[u8] = b"{}";
 
 /// Whether this caller may load and unload models: a load brings files and configuration into the process.
-pub(super) fn may_change_models(visit: &Visit<'_>) -> Result<(), Failure> {
+fn may_change_models(visit: &Visit<'_>) -> Result<(), Failure> {
     let config = &visit.exchange.gateway.shared().config;
     match config.model_control {
         ModelControl::None | ModelControl::Poll => {
@@ -27,7 +38,7 @@ pub(super) fn may_change_models(visit: &Visit<'_>) -> Result<(), Failure> {
 }
 
 /// Orders are taken from this machine, or from whoever has a key for everything.
-fn may_give_orders(visit: &Visit<'_>, unless: &str) -> Result<(), Failure> {
+pub(super) fn may_give_orders(visit: &Visit<'_>, unless: &str) -> Result<(), Failure> {
     let config = &visit.exchange.gateway.shared().config;
     if config.loopback || visit.snapshot.keys.required() {
         return Ok(());
@@ -38,17 +49,59 @@ fn may_give_orders(visit: &Visit<'_>, unless: &str) -> Result<(), Failure> {
     Err(ApiError::new(ErrorKind::Denied, message).into())
 }
 
-pub(super) async fn load(visit: &mut Visit<'_>, request: LoadRequest) -> Result<(), Failure> {
+pub(super) async fn load_over_rest(
+    mut visit: Visit<'_>,
+    change: Change,
+    body: &mut Upload,
+) -> Result<Reply, Failure> {
+    may_change_models(&visit)?;
+    repository::refuse_repository(&change.repository)?;
+    let body = visit.whole_body(body, Shape::Oip).await?;
+    let request = repository::load_from_json(&change.model, &body)?;
+    load(&mut visit, request).await?;
+    Ok(Reply::json(DONE))
+}
+
+pub(super) async fn load_over_grpc(
+    mut visit: Visit<'_>,
+    message: RepositoryModelLoadRequest,
+) -> Result<Reply, Failure> {
+    may_change_models(&visit)?;
+    let request = repository::load_from_grpc(message)?;
+    load(&mut visit, request).await?;
+    Ok(answer(&RepositoryModelLoadResponse {}))
+}
+
+pub(super) async fn unload_over_rest(
+    mut visit: Visit<'_>,
+    change: Change,
+    body: &mut Upload,
+) -> Result<Reply, Failure> {
+    may_change_models(&visit)?;
+    repository::refuse_repository(&change.repository)?;
+    let body = visit.whole_body(body, Shape::Oip).await?;
+    let dependents = repository::unload_from_json(&body)?;
+    unload(&mut visit, &change.model, dependents).await?;
+    Ok(Reply::json(DONE))
+}
+
+pub(super) async fn unload_over_grpc(
+    mut visit: Visit<'_>,
+    message: RepositoryModelUnloadRequest,
+) -> Result<Reply, Failure> {
+    may_change_models(&visit)?;
+    let (model, dependents) = repository::unload_from_grpc(message)?;
+    unload(&mut visit, &model, dependents).await?;
+    Ok(answer(&RepositoryModelUnloadResponse {}))
+}
+
+async fn load(visit: &mut Visit<'_>, request: LoadRequest) -> Result<(), Failure> {
     request.model.clone_into(&mut visit.exchange.model);
     let gateway = visit.exchange.gateway.clone();
     visit.wait(gateway.shared().models.load(request)).await
 }
 
-pub(super) async fn unload(
-    visit: &mut Visit<'_>,
-    model: &str,
-    dependents: bool,
-) -> Result<(), Failure> {
+async fn unload(visit: &mut Visit<'_>, model: &str, dependents: bool) -> Result<(), Failure> {
     model.clone_into(&mut visit.exchange.model);
     let gateway = visit.exchange.gateway.clone();
     visit

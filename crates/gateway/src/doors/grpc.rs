@@ -8,13 +8,12 @@ use protocol::oip::grpc::{
     decode_infer, encode_infer, model_metadata, repository_index, server_metadata,
 };
 use protocol::oip::proto::{self, health};
-use protocol::oip::repository;
 use telemetry::Stage;
 
-use super::control;
 use super::health::is_ready;
 use super::oip::index;
 use super::visit::Visit;
+use super::{control, settings};
 use crate::exchange::Exchange;
 use crate::grpc::{answer as answer_message, answer_pieces, only_message};
 use crate::operation::Operation;
@@ -71,17 +70,15 @@ pub(super) async fn answer(
         Method::HealthCheck => check(&visit, message),
         Method::Of(Operation::GrpcInfer) => infer(visit, message).await,
         Method::Of(Operation::GrpcRepositoryLoad) => {
-            control::may_change_models(&visit)?;
-            let request = repository::load_from_grpc(decode(message)?)?;
-            control::load(&mut visit, request).await?;
-            Ok(answer_message(&proto::RepositoryModelLoadResponse {}))
+            control::load_over_grpc(visit, decode(message)?).await
         }
         Method::Of(Operation::GrpcRepositoryUnload) => {
-            control::may_change_models(&visit)?;
-            let (model, dependents) = repository::unload_from_grpc(decode(message)?)?;
-            control::unload(&mut visit, &model, dependents).await?;
-            Ok(answer_message(&proto::RepositoryModelUnloadResponse {}))
+            control::unload_over_grpc(visit, decode(message)?).await
         }
+        Method::Of(Operation::GrpcTraceSettings) => {
+            settings::trace_over_grpc(&visit, decode(message)?)
+        }
+        Method::Of(Operation::GrpcLogSettings) => settings::log_over_grpc(&visit, decode(message)?),
         Method::Of(operation) => about(visit, operation, message),
     }
 }
@@ -104,6 +101,8 @@ fn method(path: &str) -> Result<Method, ApiError> {
         (INFERENCE, "RepositoryIndex") => Method::Of(Operation::GrpcRepositoryIndex),
         (INFERENCE, "RepositoryModelLoad") => Method::Of(Operation::GrpcRepositoryLoad),
         (INFERENCE, "RepositoryModelUnload") => Method::Of(Operation::GrpcRepositoryUnload),
+        (INFERENCE, "TraceSetting") => Method::Of(Operation::GrpcTraceSettings),
+        (INFERENCE, "LogSettings") => Method::Of(Operation::GrpcLogSettings),
         (INFERENCE, "ModelInfer") => Method::Of(Operation::GrpcInfer),
         _ => {
             let message = format!("`{service}/{name}` is not supported by this server");

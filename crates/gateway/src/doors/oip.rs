@@ -6,10 +6,10 @@ use protocol::oip::rest::{self, EncodedResponse, Header};
 use protocol::{ApiError, config};
 use telemetry::Stage;
 
-use super::control;
 use super::path::{Model, Oip};
 use super::unpack;
 use super::visit::Visit;
+use super::{control, settings};
 use crate::body::Payload;
 use crate::coding::Coding;
 use crate::headers::INFER_HEADER_LENGTH;
@@ -37,22 +37,10 @@ pub(super) async fn answer(
             let ready_only = repository::index_ready(&body)?;
             Ok(Reply::json(rest::index(&index(&visit, ready_only))))
         }
-        Oip::Load(change) => {
-            control::may_change_models(&visit)?;
-            repository::refuse_repository(&change.repository)?;
-            let body = visit.whole_body(body, Shape::Oip).await?;
-            let request = repository::load_from_json(&change.model, &body)?;
-            control::load(&mut visit, request).await?;
-            Ok(Reply::json(&b"{}"[..]))
-        }
-        Oip::Unload(change) => {
-            control::may_change_models(&visit)?;
-            repository::refuse_repository(&change.repository)?;
-            let body = visit.whole_body(body, Shape::Oip).await?;
-            let dependents = repository::unload_from_json(&body)?;
-            control::unload(&mut visit, &change.model, dependents).await?;
-            Ok(Reply::json(&b"{}"[..]))
-        }
+        Oip::Load(change) => control::load_over_rest(visit, change, body).await,
+        Oip::Unload(change) => control::unload_over_rest(visit, change, body).await,
+        Oip::Trace(model) => settings::trace_over_rest(visit, model, &head, body).await,
+        Oip::Logging => settings::log_over_rest(visit, &head, body).await,
         Oip::Statistics => {
             let mut statistics = shared.models.statistics(None, None)?;
             statistics.retain(|model| visit.key.is_none_or(|key| key.sees(&model.name)));

@@ -36,6 +36,9 @@ pub(super) enum Oip {
     Index,
     Load(Change),
     Unload(Change),
+    /// Of the server, or of a model.
+    Trace(Option<String>),
+    Logging,
     Statistics,
     Model(Model),
 }
@@ -67,6 +70,8 @@ impl Call {
             Self::Oip(Oip::Index) => Operation::RepositoryIndex,
             Self::Oip(Oip::Load(_)) => Operation::RepositoryLoad,
             Self::Oip(Oip::Unload(_)) => Operation::RepositoryUnload,
+            Self::Oip(Oip::Trace(_)) => Operation::TraceSettings,
+            Self::Oip(Oip::Logging) => Operation::LogSettings,
             Self::Oip(Oip::Statistics) => Operation::ModelStatistics,
             Self::Oip(Oip::Model(model)) => model.operation,
         }
@@ -98,8 +103,10 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
         ["v2", rest @ ..] if door == Door::Public => oip(rest).ok_or_else(unknown)?,
         _ => return Err(unknown()),
     };
+    let reads = method == Method::GET || method == Method::HEAD;
     let allowed = match allow {
-        GET => method == Method::GET || method == Method::HEAD,
+        GET => reads,
+        BOTH => reads || method == Method::POST,
         _ => method == Method::POST,
     };
     if !allowed || door == Door::Grpc {
@@ -114,6 +121,7 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
+const BOTH: &str = "GET, HEAD, POST";
 
 fn admin(segments: &[&str]) -> Option<Call> {
     Some(match segments {
@@ -145,6 +153,9 @@ fn oip(segments: &[&str]) -> Option<(Call, &'static str)> {
         ["health", "live"] => (Oip::Live, GET),
         ["health", "ready"] => return Some((Call::Ready(Shape::Oip), GET)),
         ["models", "stats"] => (Oip::Statistics, GET),
+        ["trace", "setting"] => (Oip::Trace(None), BOTH),
+        ["models", name, "trace", "setting"] => (Oip::Trace(Some(decode(name)?)), BOTH),
+        ["logging"] => (Oip::Logging, BOTH),
         ["models", name, "versions", version, rest @ ..] => {
             let (operation, allow) = model_operation(rest)?;
             (model(name, Some(version), operation)?, allow)

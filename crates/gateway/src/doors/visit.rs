@@ -118,6 +118,9 @@ impl<'a> Visit<'a> {
         };
         let pick = pick::pick(self.snapshot, &facts, &Running)
             .map_err(|refusal| self.no_route(model, refusal))?;
+        if let Target::Local = pick.target {
+            self.exchange.sample();
+        }
         let shared = self.exchange.gateway.shared();
         let metrics = match &pick.target {
             Target::Local => Arc::clone(&shared.local),

@@ -1,6 +1,6 @@
 //! Orders to the running server.
 
-use protocol::resource::{KeySpec, ModelControl, Resource, Spec};
+use protocol::resource::{KeySpec, ModelControl, Resource, SettingsControl, Spec};
 
 use super::Served;
 use crate::Config;
@@ -99,4 +99,84 @@ async fn who_may_load_depends_on_the_mode_the_port_and_the_key() {
         .ask("POST", LOAD, "authorization: Bearer sesame\r\n", b"")
         .await;
     assert_eq!(got.status, 403, "{}", got.text());
+}
+
+#[tokio::test]
+async fn trace_settings_are_shown_changed_and_refused() {
+    let served = Served::start(&[]);
+    for path in ["/v2/trace/setting", "/v2/models/echo/trace/setting"] {
+        let got = served.get(path).await;
+        assert_eq!(got.json()["trace_level"], serde_json::json!(["OFF"]));
+        let got = served
+            .post(path, r#"{"trace_rate": "5", "trace_count": 7}"#)
+            .await;
+        assert_eq!((got.status, &got.json()["trace_rate"]), (200, &"5".into()));
+    }
+    for (path, body, status, part) in [
+        (
+            "/v2/trace/setting",
+            r#"{"trace_level": ["TIMESTAMPS"]}"#,
+            400,
+            "trace file name is not given",
+        ),
+        (
+            "/v2/trace/setting",
+            r#"{"trace_level": ["TENSORS"]}"#,
+            501,
+            "TENSORS",
+        ),
+        (
+            "/v2/trace/setting",
+            r#"{"trace_file": "/tmp/x"}"#,
+            501,
+            "can not be updated",
+        ),
+        (
+            "/v2/models/none/trace/setting",
+            "{}",
+            400,
+            "Request for unknown model : none",
+        ),
+    ] {
+        let got = served.post(path, body).await;
+        assert_eq!(got.status, status, "{path} {body}: {}", got.text());
+        assert!(got.text().contains(part), "{}", got.text());
+    }
+}
+
+#[tokio::test]
+async fn log_settings_are_shown_and_changed_by_who_may() {
+    let served = Served::start(&[]);
+    let got = served.get("/v2/logging").await;
+    assert_eq!(
+        (&got.json()["log_info"], &got.json()["log_file"]),
+        (&true.into(), &"".into())
+    );
+    let got = served
+        .post(
+            "/v2/logging",
+            r#"{"log_verbose_level": 1, "log_info": false}"#,
+        )
+        .await;
+    assert_eq!(
+        (&got.json()["log_verbose_level"], &got.json()["log_info"]),
+        (&1.into(), &false.into())
+    );
+    for (settings_control, loopback, status) in [
+        (SettingsControl::Auto, false, 403),
+        (SettingsControl::On, false, 200),
+        (SettingsControl::Off, true, 403),
+    ] {
+        let config = Config {
+            settings_control,
+            loopback,
+            ..Config::default()
+        };
+        let served = Served::with(config, &[]);
+        for path in ["/v2/logging", "/v2/trace/setting"] {
+            assert_eq!(served.get(path).await.status, 200);
+            let got = served.post(path, "{}").await;
+            assert_eq!(got.status, status, "{settings_control:?}: {}", got.text());
+        }
+    }
 }

@@ -4,9 +4,12 @@ use base::{Clock, TaskKind, Tasks};
 use device::{Monitor, Nvml, Probe};
 use gateway::Gateway;
 use protocol::BufferPool;
+use protocol::oip::settings::TraceSettings;
 use runtime::Runtime;
 use telemetry::Recent;
+use telemetry::logs::Logs;
 use telemetry::metrics::{Family, Gauge, Registry};
+use telemetry::trace::Tracer;
 
 use super::engines;
 use super::local::LocalModels;
@@ -26,6 +29,15 @@ pub(super) struct Node {
     pub(super) gateway: Gateway,
     /// Keeps the figures of the GPUs up to date.
     _gpus: Monitor,
+    pub(super) tracer: Tracer,
+}
+
+/// What is there before the node.
+#[derive(Debug)]
+pub(super) struct Outside {
+    pub(super) clock: Clock,
+    pub(super) registry: Registry,
+    pub(super) logs: Logs,
 }
 
 impl Node {
@@ -33,9 +45,16 @@ impl Node {
     pub(super) fn start(
         config: &Config,
         environment: &Environment,
-        clock: Clock,
-        registry: Registry,
+        outside: Outside,
     ) -> Outcome<Self> {
+        let Outside {
+            clock,
+            registry,
+            logs,
+        } = outside;
+        let tracer = Tracer::new(TraceSettings::from(&config.node.trace)).map_err(|error| {
+            Failure::usage(error.to_string()).hint("see `trace` of the Node in the configuration")
+        })?;
         let tasks = Tasks::new();
         say_version(&registry);
         let gpus = Monitor::start(gpu_probe(), &registry)
@@ -66,6 +85,8 @@ impl Node {
             recent: Recent::new(config.node.recent_requests_max),
             registry,
             pool,
+            logs,
+            tracer: tracer.clone(),
             version: env!("CARGO_PKG_VERSION"),
         })
         .and_then(|gateway| {
@@ -82,6 +103,7 @@ impl Node {
             processes: Tasks::new(),
             models,
             gateway,
+            tracer,
             _gpus: gpus,
         })
     }
@@ -159,7 +181,12 @@ mod tests {
         let environment = Environment::default();
         let config =
             Config::load(&crate::cli::UpArgs::default(), &environment).expect("defaults are valid");
-        let node = Node::start(&config, &environment, Clock::real(), registry.clone());
+        let outside = Outside {
+            clock: Clock::real(),
+            registry: registry.clone(),
+            logs: Logs::detached(),
+        };
+        let node = Node::start(&config, &environment, outside);
         assert!(node.is_ok());
         let mut expected: Vec<_> = registry
             .names()

@@ -105,6 +105,14 @@ fn node(spec: &NodeSpec, found: &mut Findings) {
         "must be at least 1".to_owned()
     });
     found.positive(spec.request_timeout_ms, "spec.requestTimeoutMs");
+    found.positive(spec.trace.rate.into(), "spec.trace.rate");
+    found.check(spec.trace.count >= -1, "spec.trace.count", || {
+        "must be -1, which is no end, or more".to_owned()
+    });
+    let traced = !spec.trace.timestamps || spec.trace.file.is_some();
+    found.check(traced, "spec.trace.file", || {
+        "`timestamps` needs a file to write them to".to_owned()
+    });
     found.positive(spec.model_poll_ms, "spec.modelPollMs");
     if let Some(budget) = spec.memory_budget_mb {
         found.positive(budget, "spec.memoryBudgetMb");

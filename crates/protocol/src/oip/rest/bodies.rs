@@ -10,13 +10,15 @@ use crate::oip::proto::{
 };
 
 /// Triton's names for what this build answers, and nothing beyond it.
-pub const EXTENSIONS: [&str; 6] = [
+pub const EXTENSIONS: [&str; 8] = [
     "model_repository",
     "model_repository(unload_dependents)",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
+    "logging",
 ];
 
 fn body<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {

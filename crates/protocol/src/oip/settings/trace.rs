@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use crate::oip::proto::trace_setting_response::SettingValue;
 use crate::oip::proto::{TraceSettingRequest, TraceSettingResponse};
+use crate::resource::TraceSpec;
 use crate::{ApiError, shown};
 
 /// Which requests are traced, and where to.
@@ -35,6 +36,23 @@ impl Default for TraceSettings {
             count: -1,
             log_frequency: 0,
             file: String::new(),
+        }
+    }
+}
+
+impl From<&TraceSpec> for TraceSettings {
+    fn from(spec: &TraceSpec) -> Self {
+        let file = spec.file.as_ref();
+        Self {
+            level: if spec.timestamps {
+                TraceLevel::Timestamps
+            } else {
+                TraceLevel::Off
+            },
+            rate: spec.rate,
+            count: spec.count,
+            log_frequency: spec.log_frequency,
+            file: file.map_or_else(String::new, |file| file.display().to_string()),
         }
     }
 }
