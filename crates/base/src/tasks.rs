@@ -36,14 +36,12 @@ pub enum TaskKind {
     HealthCheck,
     /// Starts, watches and restarts one managed process.
     ManagedProcess,
-    /// Runs what one lane's sequences have waiting; ends when nothing waits.
-    Sequences,
 }
 
 impl TaskKind {
     pub fn on_cancel(self) -> OnCancel {
         match self {
-            Self::Connection | Self::ManagedProcess | Self::Sequences => OnCancel::Wait,
+            Self::Connection | Self::ManagedProcess => OnCancel::Wait,
             Self::Listener | Self::UpstreamConnection | Self::HealthCheck => OnCancel::Abort,
         }
     }
@@ -54,8 +52,7 @@ impl TaskKind {
             Self::Connection
             | Self::UpstreamConnection
             | Self::HealthCheck
-            | Self::ManagedProcess
-            | Self::Sequences => OnError::Log,
+            | Self::ManagedProcess => OnError::Log,
         }
     }
 }

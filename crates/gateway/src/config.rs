@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use protocol::resource::{ModelControl, NodeSpec, SettingsControl};
+use protocol::resource::{ModelControl, NodeSpec, SettingsControl, SharedMemory};
 
 /// The gateway's bounds. Everything a client can make us hold or wait for has one.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct Config {
     pub model_control: ModelControl,
     /// Whether clients may change trace and log settings.
     pub settings_control: SettingsControl,
+    /// Whether clients may register shared memory.
+    pub shared_memory: SharedMemory,
     /// Whether nobody but this machine reaches the public port.
     pub loopback: bool,
 }
@@ -50,6 +52,7 @@ impl From<&NodeSpec> for Config {
             streams_max: 1024,
             model_control: node.model_control,
             settings_control: node.settings_control,
+            shared_memory: node.shared_memory,
             loopback: node.listen.ip().is_loopback(),
         }
     }

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::listener::{Connections, Door, Listener};
 use crate::metrics::{Metrics, TargetMetrics};
 use crate::read::Budget;
+use crate::regions::Regions;
 use crate::server::ModelServer;
 use crate::snapshot::Snapshot;
 use crate::upstream::SWEEP_EVERY;
@@ -63,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) nobody: Arc<TargetMetrics>,
     pub(crate) connections: Connections,
     pub(crate) body_bytes: Arc<Budget>,
+    pub(crate) regions: Regions,
     snapshot: ArcSwap<Snapshot>,
     /// Held while a snapshot is built and published, so that none is built on one that is being replaced.
     publishing: Mutex<()>,
@@ -80,6 +82,7 @@ impl Gateway {
             metrics,
             connections,
             body_bytes: Budget::new(parts.config.body_bytes_total_max),
+            regions: Regions::default(),
             config: parts.config,
             started_seconds: parts
                 .clock

@@ -4,7 +4,7 @@
 //! made of, and its verbs), `snapshot` (resources, ready to route by), `pick` (who answers: a pure function), `doors`
 //! (one file per protocol), `relay` and `upstream` (the way to another server and back), `exchange` (one request's
 //! account, settled when its answer ends).
-//! Never here: running models, starting processes, reading files or the environment. `kapok` adapts those to the traits
+//! Never here: running models, starting processes, reading files (clients' shared memory apart) or the environment. `kapok` adapts those to the traits
 //! in [`server`] and hands over resources whose secrets are looked up.
 
 mod activity;
@@ -25,6 +25,7 @@ mod metrics;
 mod operation;
 mod pick;
 mod read;
+mod regions;
 mod relay;
 mod reply;
 pub mod server;

@@ -24,6 +24,7 @@ pub(crate) enum Operation {
     RepositoryUnload,
     TraceSettings,
     LogSettings,
+    SharedMemory,
     Infer,
     GrpcUnknown,
     GrpcHealth,
@@ -37,6 +38,7 @@ pub(crate) enum Operation {
     GrpcRepositoryUnload,
     GrpcTraceSettings,
     GrpcLogSettings,
+    GrpcSharedMemory,
     GrpcInfer,
 }
 
@@ -65,6 +67,7 @@ impl Operation {
             Self::RepositoryUnload => "oip repository.unload",
             Self::TraceSettings => "oip trace.settings",
             Self::LogSettings => "oip log.settings",
+            Self::SharedMemory => "oip shared memory",
             Self::Infer => "oip infer",
             Self::GrpcUnknown => "grpc unknown",
             Self::GrpcHealth => "grpc health",
@@ -78,6 +81,7 @@ impl Operation {
             Self::GrpcRepositoryUnload => "grpc repository.unload",
             Self::GrpcTraceSettings => "grpc trace.settings",
             Self::GrpcLogSettings => "grpc log.settings",
+            Self::GrpcSharedMemory => "grpc shared memory",
             Self::GrpcInfer => "grpc infer",
         }
     }

@@ -150,6 +150,21 @@ where
         Ok(whole.freeze())
     }
 
+    /// The whole rest in an aligned buffer.
+    pub(crate) async fn whole(&mut self, pool: &BufferPool) -> Result<Bytes, ReadError> {
+        let announced = usize::try_from(self.body.size_hint().lower()).unwrap_or(usize::MAX);
+        let mut buffer = pool.take(
+            announced
+                .saturating_add(self.ahead.len())
+                .min(self.bytes_max),
+        );
+        while self.more().await? {
+            buffer.extend_from_slice(&self.ahead);
+            self.ahead.clear();
+        }
+        Ok(buffer.freeze())
+    }
+
     /// The next `bytes` bytes contiguous, or fewer if the body ends; not copied when they came in one frame.
     pub(crate) async fn exactly(&mut self, bytes: usize) -> Result<Bytes, ReadError> {
         if bytes == 0 || !self.more().await? {

@@ -9,6 +9,7 @@ mod oip;
 mod openai;
 mod packed;
 mod relay;
+mod shared;
 mod upstream;
 
 use std::net::SocketAddr;

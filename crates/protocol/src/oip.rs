@@ -6,6 +6,9 @@ pub mod proto;
 pub mod repository;
 pub mod rest;
 pub mod settings;
+mod shared;
+
+pub use shared::{Placement, Shared};
 
 /// Feeds arbitrary bytes to the parsers of what changes a running server.
 pub fn fuzz_admin(data: &[u8]) {

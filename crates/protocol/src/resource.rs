@@ -111,6 +111,8 @@ pub struct NodeSpec {
     pub settings_control: SettingsControl,
     /// Which requests' times are written to files, until a client changes it.
     pub trace: TraceSpec,
+    /// Whether clients may register shared memory objects of this machine and name them in requests.
+    pub shared_memory: SharedMemory,
     /// Largest request body, compressed or not. Triton's default is 64 MiB.
     pub body_bytes_max: usize,
     /// For a request that names no deadline of its own.
@@ -136,6 +138,7 @@ impl Default for NodeSpec {
             model_poll_ms: 15_000,
             memory_budget_mb: None,
             model_public_key: None,
+            shared_memory: SharedMemory::Auto,
             settings_control: SettingsControl::Auto,
             trace: TraceSpec::default(),
             body_bytes_max: 64 << 20,
@@ -185,6 +188,18 @@ impl Default for TraceSpec {
             file: None,
         }
     }
+}
+
+/// Whether a client may have tensors read from and written to shared memory. It names objects of the whole machine, and
+/// everything that this process may open is open to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SharedMemory {
+    /// When the public port is loopback, or a `Key` is needed.
+    #[default]
+    Auto,
+    On,
+    Off,
 }
 
 /// Who decides which models are loaded.

@@ -8,7 +8,7 @@ use protocol::oip::proto::{
     RepositoryModelUnloadResponse,
 };
 use protocol::oip::repository;
-use protocol::resource::ModelControl;
+use protocol::resource::{ModelControl, SharedMemory};
 
 use super::path::Change;
 use super::visit::Visit;
@@ -107,4 +107,39 @@ async fn unload(visit: &mut Visit<'_>, model: &str, dependents: bool) -> Result<
     visit
         .wait(gateway.shared().models.unload(model, dependents))
         .await
+}
+
+/// Whether this caller may name shared memory objects of this machine.
+pub(super) fn may_share_memory(visit: &Visit<'_>) -> Result<(), Failure> {
+    match visit.exchange.gateway.shared().config.shared_memory {
+        SharedMemory::On => Ok(()),
+        SharedMemory::Auto => may_give_orders(visit, "sharedMemory: on"),
+        SharedMemory::Off => {
+            let message = "shared memory is switched off here: `sharedMemory` of the Node is `off`";
+            Err(ApiError::new(ErrorKind::Denied, message).into())
+        }
+    }
+}
+
+/// What a Triton without a GPU says to a region that nobody could have registered.
+pub(super) fn cuda_status(visit: &Visit<'_>, name: &str) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let shown = protocol::shown::name(name);
+    let message = if visit.exchange.gateway.shared().regions.has(name) {
+        format!(
+            "The region named '{shown}' is registered as system shared memory, not CUDA shared memory"
+        )
+    } else {
+        format!("Unable to find cuda shared memory region: '{shown}'")
+    };
+    Err(ApiError::new(ErrorKind::NotFound, message))
+}
+
+pub(super) fn no_cuda(name: &str) -> ApiError {
+    let name = protocol::shown::name(name);
+    let message =
+        format!("failed to register CUDA shared memory region: '{name}', GPUs not supported");
+    ApiError::invalid(message).with_param("name")
 }

@@ -1,21 +1,22 @@
+mod infer;
+mod region;
+
 use base::ErrorKind;
-use bytes::Buf;
 use http::Version;
 use http::request::Parts;
 use prost::Message;
 use protocol::ApiError;
-use protocol::oip::grpc::{
-    decode_infer, encode_infer, model_metadata, repository_index, server_metadata,
-};
+use protocol::oip::grpc::{model_metadata, repository_index, server_metadata};
 use protocol::oip::proto::{self, health};
 use telemetry::Stage;
 
 use super::health::is_ready;
 use super::oip::index;
+use super::path::{Device, RegionVerb};
 use super::visit::Visit;
 use super::{control, settings};
 use crate::exchange::Exchange;
-use crate::grpc::{answer as answer_message, answer_pieces, only_message};
+use crate::grpc::{answer as answer_message, only_message};
 use crate::operation::Operation;
 use crate::read::Pieces;
 use crate::reply::{Failure, Reply, Shape};
@@ -31,6 +32,7 @@ enum Method {
     ServerLive,
     ServerReady,
     HealthCheck,
+    Region(Device, RegionVerb),
     Of(Operation),
 }
 
@@ -46,6 +48,7 @@ pub(super) async fn answer(
     let method = method(head.uri.path())?;
     exchange.operation = match method {
         Method::ServerLive | Method::ServerReady | Method::HealthCheck => Operation::GrpcHealth,
+        Method::Region(..) => Operation::GrpcSharedMemory,
         Method::Of(operation) => operation,
     };
     let snapshot = exchange.gateway.snapshot();
@@ -68,7 +71,8 @@ pub(super) async fn answer(
             Ok(answer_message(&proto::ServerReadyResponse { ready }))
         }
         Method::HealthCheck => check(&visit, message),
-        Method::Of(Operation::GrpcInfer) => infer(visit, message).await,
+        Method::Region(device, verb) => region::answer(&visit, (device, verb), message),
+        Method::Of(Operation::GrpcInfer) => infer::answer(visit, message).await,
         Method::Of(Operation::GrpcRepositoryLoad) => {
             control::load_over_grpc(visit, decode(message)?).await
         }
@@ -103,6 +107,22 @@ fn method(path: &str) -> Result<Method, ApiError> {
         (INFERENCE, "RepositoryModelUnload") => Method::Of(Operation::GrpcRepositoryUnload),
         (INFERENCE, "TraceSetting") => Method::Of(Operation::GrpcTraceSettings),
         (INFERENCE, "LogSettings") => Method::Of(Operation::GrpcLogSettings),
+        (INFERENCE, "SystemSharedMemoryStatus") => {
+            Method::Region(Device::System, RegionVerb::Status)
+        }
+        (INFERENCE, "SystemSharedMemoryRegister") => {
+            Method::Region(Device::System, RegionVerb::Register)
+        }
+        (INFERENCE, "SystemSharedMemoryUnregister") => {
+            Method::Region(Device::System, RegionVerb::Unregister)
+        }
+        (INFERENCE, "CudaSharedMemoryStatus") => Method::Region(Device::Cuda, RegionVerb::Status),
+        (INFERENCE, "CudaSharedMemoryRegister") => {
+            Method::Region(Device::Cuda, RegionVerb::Register)
+        }
+        (INFERENCE, "CudaSharedMemoryUnregister") => {
+            Method::Region(Device::Cuda, RegionVerb::Unregister)
+        }
         (INFERENCE, "ModelInfer") => Method::Of(Operation::GrpcInfer),
         _ => {
             let message = format!("`{service}/{name}` is not supported by this server");
@@ -213,16 +233,4 @@ fn about(mut visit: Visit<'_>, operation: Operation, message: Pieces) -> Result<
             })
         }
     })
-}
-
-async fn infer(mut visit: Visit<'_>, message: Pieces) -> Result<Reply, Failure> {
-    let gateway = visit.exchange.gateway.clone();
-    let shared = gateway.shared();
-    debug_assert!(message.remaining() <= shared.config.body_bytes_max);
-    let request = decode_infer(message, &shared.pool)?;
-    choose_local(&mut visit, &request.model)?;
-    let call = shared.models.infer(request, visit.exchange.deadline);
-    let (response, timing) = visit.wait(call).await?;
-    visit.mark_call(&timing);
-    Ok(answer_pieces(encode_infer(response)))
 }

@@ -40,7 +40,31 @@ pub(super) enum Oip {
     Trace(Option<String>),
     Logging,
     Statistics,
+    Region(Region),
     Model(Model),
+}
+
+/// An order about shared memory, or a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Region {
+    pub(super) device: Device,
+    pub(super) verb: RegionVerb,
+    /// Empty means all regions.
+    pub(super) name: String,
+}
+
+/// Where a region is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Device {
+    System,
+    Cuda,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RegionVerb {
+    Status,
+    Register,
+    Unregister,
 }
 
 /// What is loaded or unloaded.
@@ -73,6 +97,7 @@ impl Call {
             Self::Oip(Oip::Trace(_)) => Operation::TraceSettings,
             Self::Oip(Oip::Logging) => Operation::LogSettings,
             Self::Oip(Oip::Statistics) => Operation::ModelStatistics,
+            Self::Oip(Oip::Region(_)) => Operation::SharedMemory,
             Self::Oip(Oip::Model(model)) => model.operation,
         }
     }
@@ -164,6 +189,8 @@ fn oip(segments: &[&str]) -> Option<(Call, &'static str)> {
             let (operation, allow) = model_operation(rest)?;
             (model(name, None, operation)?, allow)
         }
+        ["systemsharedmemory", rest @ ..] => return region(Device::System, rest),
+        ["cudasharedmemory", rest @ ..] => return region(Device::Cuda, rest),
         // With one repository folder or many, there is one index.
         ["repository", "index"] | ["repository", _, "index"] => (Oip::Index, POST),
         ["repository", "models", model, verb] => (change("", model, verb)?, POST),
@@ -173,6 +200,24 @@ fn oip(segments: &[&str]) -> Option<(Call, &'static str)> {
         _ => return None,
     };
     Some((Call::Oip(oip), allow))
+}
+
+fn region(device: Device, segments: &[&str]) -> Option<(Call, &'static str)> {
+    let (name, verb) = match segments {
+        ["region", name, verb] => (decode(name)?, verb),
+        // Registering needs a name.
+        ["register"] => return None,
+        [verb] => (String::new(), verb),
+        _ => return None,
+    };
+    let (verb, allow) = match *verb {
+        "status" => (RegionVerb::Status, GET),
+        "register" => (RegionVerb::Register, POST),
+        "unregister" => (RegionVerb::Unregister, POST),
+        _ => return None,
+    };
+    let region = Region { device, verb, name };
+    Some((Call::Oip(Oip::Region(region)), allow))
 }
 
 fn change(repository: &str, model: &str, verb: &str) -> Option<Oip> {
@@ -363,6 +408,31 @@ mod tests {
     }
 
     #[test]
+    fn shared_memory_is_asked_about_by_region_or_altogether() {
+        for (method, path, device, verb, name) in [
+            (
+                Method::GET,
+                "systemsharedmemory/status",
+                Device::System,
+                RegionVerb::Status,
+                "",
+            ),
+            (
+                Method::POST,
+                "cudasharedmemory/region/a%2Fb/register",
+                Device::Cuda,
+                RegionVerb::Register,
+                "a/b",
+            ),
+        ] {
+            let found = call(Door::Public, &method, &format!("/v2/{path}")).expect(path);
+            let name = name.to_owned();
+            let expected = Region { device, verb, name };
+            assert_eq!(found, Call::Oip(Oip::Region(expected)));
+        }
+    }
+
+    #[test]
     fn what_is_not_there_is_said_in_the_right_words() {
         for (door, method, path, status) in [
             (Door::Public, Method::GET, "/", 404),
@@ -390,6 +460,18 @@ mod tests {
             (Door::Public, Method::GET, "/v1/models/..", 404),
             (Door::Public, Method::POST, "/v2/models/%2e%2e/infer", 404),
             (Door::Public, Method::GET, "/admin/v1/models", 404),
+            (
+                Door::Public,
+                Method::POST,
+                "/v2/systemsharedmemory/register",
+                404,
+            ),
+            (
+                Door::Public,
+                Method::GET,
+                "/v2/systemsharedmemory/unregister",
+                405,
+            ),
             (Door::Public, Method::GET, "/v2/models/m/infer", 405),
             (Door::Public, Method::GET, "/v1/chat/completions", 405),
             (Door::Public, Method::POST, "/v1/models", 405),

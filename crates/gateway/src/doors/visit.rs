@@ -5,6 +5,7 @@ use std::time::Duration;
 use base::{ErrorKind, nearest};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use protocol::oip::Shared;
 use protocol::{ApiError, Timing};
 use telemetry::Stage;
 use tokio::time::timeout;
@@ -95,6 +96,24 @@ impl<'a> Visit<'a> {
         self.exchange.mark(Stage::Read);
         self.exchange.doing = Stage::Parse;
         Ok(whole)
+    }
+
+    /// Copies inputs from where they are in shared memory. Like a body's, their bytes count while the request lives.
+    pub(super) async fn read_shared(&mut self, places: &[Shared]) -> Result<Vec<Bytes>, Failure> {
+        let mut read = Vec::with_capacity(places.len());
+        if places.is_empty() {
+            return Ok(read);
+        }
+        let gateway = self.exchange.gateway.clone();
+        let shared = gateway.shared();
+        let held = self
+            .exchange
+            .body_held
+            .get_or_insert_with(|| Held::nothing(&shared.body_bytes));
+        for place in places {
+            read.push(shared.regions.read(place, &shared.pool, held).await?);
+        }
+        Ok(read)
     }
 
     /// Who answers a request for this model; the exchange is told.

@@ -35,9 +35,14 @@ impl Held {
         })
     }
 
-    pub(super) fn add(&self, bytes: usize) -> Result<(), ReadError> {
+    pub(crate) fn add(&self, bytes: usize) -> Result<(), ReadError> {
         let Budget { bytes_max, held } = &*self.budget;
         // Relaxed: the count guards no other memory.
+        if bytes > *bytes_max {
+            return Err(ReadError::Full {
+                bytes_max: *bytes_max,
+            });
+        }
         let before = held.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > *bytes_max {
             held.fetch_sub(bytes, Ordering::Relaxed);

@@ -107,7 +107,6 @@ async fn wrong_bodies_are_refused_in_oips_words_and_the_next_is_served() {
             &[],
             "Inference-Header-Content-Length is",
         ),
-        (&eight, 0, &[], "raw binary requests"),
         (&eight, 3, &[], "parse"),
         (&large, large.len(), &[0; 8], "promises 1073741824 bytes"),
         (

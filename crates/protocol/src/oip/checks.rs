@@ -1,6 +1,7 @@
 //! What both wires refuse alike.
 
-use crate::{Parameters, shown};
+use super::shared::{self, Shared};
+use crate::{Parameter, Parameters, shown};
 
 /// More dimensions than any runtime takes (NumPy stops at 64), few enough to be cheap.
 pub(super) const RANK_MAX: usize = 64;
@@ -8,42 +9,48 @@ pub(super) const RANK_MAX: usize = 64;
 /// A small body must not become millions of tensors.
 pub(super) const TENSORS_MAX: usize = 16_384;
 
-/// A parameter that would change the answer and that nothing here heeds.
+/// A tensor's parameter that is not what it should be.
 #[derive(Debug)]
-pub(super) struct Unsupported {
+pub(super) struct Refused {
     pub(super) key: String,
     pub(super) message: String,
 }
 
-impl Unsupported {
-    fn new(key: &str, instead: &str) -> Self {
+impl Refused {
+    pub(super) fn new(key: &str, why: &str) -> Self {
         let key = shown::name(key).into_owned();
-        let message = format!("parameter `{key}` is not supported; {instead}");
+        let message = format!("parameter '{key}': {why}");
         Self { key, message }
     }
 }
 
-/// Shared memory: of inputs and of outputs.
-pub(super) fn check_tensor_parameters(parameters: &Parameters) -> Result<(), Unsupported> {
-    match parameters
-        .keys()
-        .find(|key| key.starts_with("shared_memory_"))
-    {
-        Some(key) => Err(Unsupported::new(key, "send the data in the request")),
-        None => Ok(()),
-    }
+/// How many classes to answer with instead of the scores.
+const CLASSIFICATION: &str = "classification";
+
+/// Where an output goes, taken out of its parameters. What else they say is the runtime's business.
+pub(super) fn output_place(parameters: &mut Parameters) -> Result<Option<Shared>, Refused> {
+    let place = shared::take(parameters)?;
+    let why = match parameters.get(CLASSIFICATION) {
+        None | Some(Parameter::Int(0) | Parameter::Uint(0)) => return Ok(place),
+        Some(Parameter::Int(1..) | Parameter::Uint(_)) if place.is_none() => return Ok(place),
+        Some(Parameter::Int(1..) | Parameter::Uint(_)) => {
+            "the results of a classification cannot go to shared memory"
+        }
+        Some(_) => "invalid value type, expected how many classes to answer with",
+    };
+    Err(Refused::new(CLASSIFICATION, why))
 }
 
-/// `classification` is the wire's word, `class_count` that of its clients' libraries.
-pub(super) fn check_output_parameters(parameters: &Parameters) -> Result<(), Unsupported> {
-    check_tensor_parameters(parameters)
-        .map_err(|refused| Unsupported::new(&refused.key, "the data comes with the answer"))?;
-    for key in ["classification", "class_count"] {
-        if parameters.contains_key(key) {
-            return Err(Unsupported::new(key, "ask for the scores and sort them"));
-        }
-    }
-    Ok(())
+/// The one name below `triton_` that a client may use, on a stream.
+pub(super) const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+
+/// Triton's words for a request parameter that only the server may set.
+pub(super) fn reserved(parameters: &Parameters) -> Option<(&str, &'static str)> {
+    const MESSAGE: &str = "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified";
+    let key = parameters
+        .keys()
+        .find(|key| key.starts_with("triton_") && *key != EMPTY_FINAL)?;
+    Some((key, MESSAGE))
 }
 
 pub(super) fn rank_message() -> String {

@@ -11,6 +11,8 @@ mod error;
 mod fuzz;
 mod header;
 mod number;
+mod raw;
+mod region;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -19,7 +21,9 @@ pub use bodies::{
     EXTENSIONS, index, live, metadata, model_ready, ready, server_metadata, statistics,
 };
 pub use fuzz::fuzz_rest_infer;
-pub use header::{Header, Input, InputData, ResponseForm, parse_header, raw_request};
+pub use header::{Header, Input, InputData, ResponseForm, parse_header};
+pub use raw::raw_request;
+pub use region::{RegionStatus, RegisterRegion, fuzz_rest_region, read_region, regions};
 pub use response::{EncodedResponse, encode};
 
 /// Says where the JSON ends and binary tensors begin; on requests and on answers.

@@ -4,10 +4,9 @@ use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint};
 
 use super::input::Inputs;
-use super::request::infer_request;
 use crate::oip::checks::TENSORS_MAX;
 use crate::oip::proto::ModelInferRequest;
-use crate::{ApiError, BufferPool, InferRequest};
+use crate::{ApiError, BufferPool};
 
 const INPUTS: u32 = 5;
 const OUTPUTS: u32 = 6;
@@ -15,12 +14,7 @@ const RAW_INPUT_CONTENTS: u32 = 7;
 
 /// A `ModelInferRequest` from the frames it arrived in. Raw tensor bytes are copied once, from the frames into an
 /// aligned buffer of the pool.
-pub fn decode_infer(frames: impl Buf, pool: &BufferPool) -> Result<InferRequest, ApiError> {
-    infer_request(decode_infer_message(frames, pool)?)
-}
-
-/// The same, as the wire's message.
-pub fn decode_infer_message(
+pub fn decode_infer(
     mut frames: impl Buf,
     pool: &BufferPool,
 ) -> Result<ModelInferRequest, ApiError> {

@@ -5,6 +5,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use super::parameters;
 use crate::oip::proto::ModelInferResponse;
 use crate::oip::proto::model_infer_response::InferOutputTensor;
+use crate::oip::shared::{Placement, Shared};
 use crate::{InferResponse, Tensor};
 
 const RAW_OUTPUT_CONTENTS: u32 = 6;
@@ -12,9 +13,10 @@ const RAW_OUTPUT_CONTENTS: u32 = 6;
 /// Below this a copy is cheaper than another frame.
 const COPY_BYTES_MAX: usize = 4096;
 
-/// The encoded `ModelInferResponse` in pieces to be sent one after the other; large outputs are not copied.
-pub fn encode_infer(response: InferResponse) -> Vec<Bytes> {
-    let (message, raw) = split(response);
+/// The encoded `ModelInferResponse` in pieces to be sent one after the other; large outputs are not copied. Of outputs
+/// that went to shared memory it says where they are.
+pub fn encode_infer(response: InferResponse, placement: &Placement) -> Vec<Bytes> {
+    let (message, raw) = split(response, placement);
     let mut pieces = Pieces::default();
     write_parts(&message, raw, &mut pieces);
     pieces.finish()
@@ -35,8 +37,14 @@ fn write_parts(message: &ModelInferResponse, raw: Vec<Bytes>, pieces: &mut Piece
 }
 
 /// The message without tensor bytes, and the tensor bytes.
-fn split(response: InferResponse) -> (ModelInferResponse, Vec<Bytes>) {
-    let (outputs, raw) = response.outputs.into_iter().map(output).unzip();
+fn split(response: InferResponse, placement: &Placement) -> (ModelInferResponse, Vec<Bytes>) {
+    let outputs = response.outputs.into_iter();
+    let (outputs, raw) = outputs
+        .map(|tensor| {
+            let place = placement.get(&tensor.name);
+            output(tensor, place)
+        })
+        .unzip();
     let message = ModelInferResponse {
         model_name: response.model,
         model_version: response.version,
@@ -48,7 +56,9 @@ fn split(response: InferResponse) -> (ModelInferResponse, Vec<Bytes>) {
     (message, raw)
 }
 
-fn output(tensor: Tensor) -> (InferOutputTensor, Bytes) {
+/// Every output has raw contents, if empty ones: clients count them to find theirs.
+fn output(tensor: Tensor, place: Option<&Shared>) -> (InferOutputTensor, Bytes) {
+    let written = place.map(|place| parameters::write(place.parameters(tensor.data.len() as u64)));
     let described = InferOutputTensor {
         name: tensor.name,
         datatype: tensor.dtype.name().to_owned(),
@@ -58,9 +68,15 @@ fn output(tensor: Tensor) -> (InferOutputTensor, Bytes) {
             .into_iter()
             .map(|dim| i64::try_from(dim).unwrap_or(i64::MAX))
             .collect(),
+        parameters: written.unwrap_or_default(),
         ..InferOutputTensor::default()
     };
-    (described, tensor.data)
+    let data = if place.is_some() {
+        Bytes::new()
+    } else {
+        tensor.data
+    };
+    (described, data)
 }
 
 /// Bytes to send in order: small parts collect in `open`, large ones are kept by reference.

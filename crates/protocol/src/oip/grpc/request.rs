@@ -1,53 +1,97 @@
 use std::collections::HashSet;
 
-use base::ErrorKind;
 use bytes::Bytes;
 
 use super::{contents, parameters};
-use crate::oip::checks::{RANK_MAX, check_output_parameters, rank_message};
+use crate::oip::checks::{RANK_MAX, output_place, rank_message, reserved};
 use crate::oip::proto::ModelInferRequest;
 use crate::oip::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use crate::oip::shared::{self, Placement, Shared};
 use crate::{ApiError, DataType, InferRequest, RequestedOutput, Tensor, shown};
 
-/// The parameter that says an input's bytes are in shared memory and not in the request.
-const SHARED_MEMORY: &str = "shared_memory_region";
+/// Where the inputs in shared memory are, in order; their sizes fit their types and shapes.
+pub fn shared_inputs(message: &ModelInferRequest) -> Result<Vec<Shared>, ApiError> {
+    let mut plan = Vec::new();
+    for input in &message.inputs {
+        // Most inputs have no parameters at all.
+        if input.parameters.is_empty() {
+            continue;
+        }
+        let Some(place) = place_of(input)? else {
+            continue;
+        };
+        let dtype = DataType::from_name(&input.datatype)
+            .ok_or_else(|| unknown_type(&input.name, &input.datatype))?;
+        let shape = concrete_shape(&input.name, &input.shape)?;
+        let names = (input.name.as_str(), message.model_name.as_str());
+        shared::check_size(names, dtype, &shape, place.bytes)?;
+        plan.push(place);
+    }
+    Ok(plan)
+}
 
-/// Checks the message and gives every input its bytes: from its own typed `contents`, else from the next of
-/// `raw_input_contents`. Where both are possible the words are Triton's, because its clients match on them.
-pub fn infer_request(message: ModelInferRequest) -> Result<InferRequest, ApiError> {
+fn place_of(input: &InferInputTensor) -> Result<Option<Shared>, ApiError> {
+    let owner = format!("input `{}`", shown::name(&input.name));
+    let mut parameters = parameters::read(input.parameters.clone(), &owner)?;
+    shared::take(&mut parameters).map_err(|refused| {
+        let message = format!("{owner}: {}", refused.message);
+        ApiError::invalid(message).with_param(&input.name)
+    })
+}
+
+/// Checks the message and gives every input its bytes: from `read` if it is in shared memory, from its own typed
+/// `contents`, else from the next of `raw_input_contents`. Where both are possible the words are Triton's, because its
+/// clients match on them. `read` is what [`shared_inputs`] asked for; beside the request stands where its outputs go.
+pub fn infer_request(
+    message: ModelInferRequest,
+    read: Vec<Bytes>,
+) -> Result<(InferRequest, Placement), ApiError> {
     let mut raw = RawContents {
         model: &message.model_name,
         total: message.raw_input_contents.len(),
         left: message.raw_input_contents.into_iter(),
     };
+    let mut read = read.into_iter();
     let inputs = message
         .inputs
         .into_iter()
-        .map(|input| tensor(input, &mut raw))
+        .map(|input| tensor(input, &mut raw, &mut read))
         .collect::<Result<_, _>>()?;
     raw.finish()?;
-    let outputs = requested(message.outputs)?;
-    Ok(InferRequest {
+    let (outputs, placement) = requested(message.outputs)?;
+    let parameters = parameters::read(message.parameters, "the request")?;
+    if let Some((key, why)) = reserved(&parameters) {
+        let message = format!("parameter `{}`: {why}", shown::name(key));
+        return Err(ApiError::invalid(message).with_param(key));
+    }
+    let request = InferRequest {
         model: message.model_name,
         version: none_if_empty(message.model_version),
         id: none_if_empty(message.id),
-        parameters: parameters::read(message.parameters, "the request")?,
+        parameters,
         inputs,
         outputs,
-    })
+    };
+    Ok((request, placement))
 }
 
 /// An output asked for twice is given once, as over REST.
-fn requested(outputs: Vec<InferRequestedOutputTensor>) -> Result<Vec<RequestedOutput>, ApiError> {
+fn requested(
+    outputs: Vec<InferRequestedOutputTensor>,
+) -> Result<(Vec<RequestedOutput>, Placement), ApiError> {
     let mut requested = Vec::with_capacity(outputs.len());
+    let mut placement = Placement::new();
     let mut names = HashSet::new();
     for output in outputs {
         let owner = format!("output `{}`", shown::name(&output.name));
-        let parameters = parameters::read(output.parameters, &owner)?;
-        check_output_parameters(&parameters).map_err(|refused| {
+        let mut parameters = parameters::read(output.parameters, &owner)?;
+        let place = output_place(&mut parameters).map_err(|refused| {
             let message = format!("{owner}: {}", refused.message);
-            ApiError::new(ErrorKind::Unsupported, message).with_param(&output.name)
+            ApiError::invalid(message).with_param(&output.name)
         })?;
+        if let Some(place) = place {
+            placement.insert(output.name.clone(), place);
+        }
         if names.insert(output.name.clone()) {
             requested.push(RequestedOutput {
                 name: output.name,
@@ -55,7 +99,7 @@ fn requested(outputs: Vec<InferRequestedOutputTensor>) -> Result<Vec<RequestedOu
             });
         }
     }
-    Ok(requested)
+    Ok((requested, placement))
 }
 
 /// proto3 cannot tell an empty string from an absent one.
@@ -96,7 +140,11 @@ impl RawContents<'_> {
     }
 }
 
-fn tensor(input: InferInputTensor, raw: &mut RawContents<'_>) -> Result<Tensor, ApiError> {
+fn tensor(
+    input: InferInputTensor,
+    raw: &mut RawContents<'_>,
+    read: &mut impl Iterator<Item = Bytes>,
+) -> Result<Tensor, ApiError> {
     let InferInputTensor {
         name,
         datatype,
@@ -106,17 +154,16 @@ fn tensor(input: InferInputTensor, raw: &mut RawContents<'_>) -> Result<Tensor, 
     } = input;
     let dtype = DataType::from_name(&datatype).ok_or_else(|| unknown_type(&name, &datatype))?;
     let shape = concrete_shape(&name, &shape)?;
-    if parameters.contains_key(SHARED_MEMORY) {
-        return Err(ApiError::new(
-            ErrorKind::Unsupported,
-            format!(
-                "input `{}` is in shared memory, which this server does not read; send its bytes",
-                shown::name(&name)
-            ),
-        )
-        .with_param(name));
-    }
+    let in_shared_memory = parameters.contains_key(shared::REGION);
     let data = match contents {
+        Some(_) if in_shared_memory => {
+            return Err(ApiError::invalid(format!(
+                "unexpected 'contents' provided when using shared memory for input tensor '{}' for model '{}'",
+                shown::name(&name), shown::name(raw.model)
+            ))
+            .with_param(name));
+        }
+        None if in_shared_memory => read.next().unwrap_or_default(),
         Some(_) if raw.total > 0 => {
             return Err(ApiError::invalid(format!(
                 "contents field must not be specified when using raw_input_contents for '{}' for model '{}'",

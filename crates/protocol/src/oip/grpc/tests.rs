@@ -83,6 +83,14 @@ fn typed(name: &str, datatype: &str, contents: InferTensorContents) -> InferInpu
     }
 }
 
+fn decode_infer(frames: impl Buf, pool: &BufferPool) -> Result<InferRequest, ApiError> {
+    super::decode_infer(frames, pool).and_then(infer_request)
+}
+
+fn infer_request(message: ModelInferRequest) -> Result<InferRequest, ApiError> {
+    super::infer_request(message, Vec::new()).map(|(request, _)| request)
+}
+
 fn error_of(message: ModelInferRequest) -> String {
     infer_request(message).map_or_else(|error| error.message, |_| String::new())
 }
@@ -171,18 +179,57 @@ fn what_is_wrong_with_an_input_is_said_with_its_name() {
     }
 }
 
+fn in_region(mut tensor: InferInputTensor, bytes: i64) -> InferInputTensor {
+    for (key, choice) in [
+        (
+            "shared_memory_region",
+            ParameterChoice::StringParam("r".into()),
+        ),
+        (
+            "shared_memory_byte_size",
+            ParameterChoice::Int64Param(bytes),
+        ),
+    ] {
+        let parameter_choice = Some(choice);
+        let parameter = InferParameter { parameter_choice };
+        tensor.parameters.insert(key.into(), parameter);
+    }
+    tensor
+}
+
 #[test]
-fn an_input_in_shared_memory_is_refused_by_name() {
-    let mut shared = input("x", "INT32", &[1]);
-    let region = InferParameter {
-        parameter_choice: Some(ParameterChoice::StringParam("r".into())),
-    };
-    shared
-        .parameters
-        .insert("shared_memory_region".into(), region);
-    let refused = infer_request(request(vec![shared], &[])).expect_err("no shared memory here");
-    assert_eq!(refused.kind, base::ErrorKind::Unsupported);
-    assert_eq!(refused.param.as_deref(), Some("x"));
+fn raw_contents_count_only_the_inputs_that_need_them() {
+    let message = request(
+        vec![
+            in_region(input("a", "INT32", &[1]), 4),
+            input("b", "UINT8", &[2]),
+        ],
+        &[&[8, 9]],
+    );
+    let places = shared_inputs(&message).expect("one place");
+    assert_eq!((places[0].region.as_str(), places[0].bytes), ("r", 4));
+    let read = vec![Bytes::from_static(&[1, 2, 3, 4])];
+    let (decoded, placement) = super::infer_request(message, read).expect("valid");
+    assert!(placement.is_empty());
+    assert_eq!(&decoded.inputs[0].data[..], [1, 2, 3, 4]);
+    assert_eq!(&decoded.inputs[1].data[..], [8, 9]);
+}
+
+#[test]
+fn an_input_in_shared_memory_has_its_size_and_nothing_beside() {
+    let wrong = request(vec![in_region(input("a", "INT32", &[2]), 4)], &[]);
+    let refused = shared_inputs(&wrong).expect_err("too small");
+    assert_eq!(
+        refused.message,
+        "input byte size mismatch for input 'a' for model 'm'. Expected 8, got 4"
+    );
+    let both = in_region(typed("a", "INT32", InferTensorContents::default()), 8);
+    let refused = super::infer_request(request(vec![both], &[]), vec![Bytes::new()]);
+    let refused = refused.expect_err("given twice").message;
+    assert!(
+        refused.contains("unexpected 'contents' provided"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -253,34 +300,79 @@ fn what_a_client_sent_is_not_sent_back_whole() {
 }
 
 #[test]
-fn an_output_parameter_that_would_be_ignored_is_refused_by_name() {
-    let output = |key: &str| {
-        let value = InferParameter {
-            parameter_choice: Some(ParameterChoice::Int64Param(3)),
-        };
+fn an_outputs_parameters_say_where_it_goes_and_what_it_becomes() {
+    let parameter = |choice| InferParameter {
+        parameter_choice: Some(choice),
+    };
+    let output = |parameters: &[(&str, ParameterChoice)]| {
+        let parameters = parameters.iter().cloned();
         InferRequestedOutputTensor {
             name: "y".into(),
-            parameters: [(key.to_owned(), value)].into(),
+            parameters: parameters
+                .map(|(key, choice)| (key.to_owned(), parameter(choice)))
+                .collect(),
         }
     };
     let with = |outputs| ModelInferRequest {
         outputs,
         ..request(vec![], &[])
     };
-    for (key, instead) in [
-        ("classification", "ask for the scores and sort them"),
-        ("class_count", "ask for the scores and sort them"),
-        ("shared_memory_region", "the data comes with the answer"),
+    let region = (
+        "shared_memory_region",
+        ParameterChoice::StringParam("r".into()),
+    );
+    let bytes = ("shared_memory_byte_size", ParameterChoice::Int64Param(8));
+    let classes = ("classification", ParameterChoice::Int64Param(3));
+    let (classified, _) = super::infer_request(
+        with(vec![output(std::slice::from_ref(&classes))]),
+        Vec::new(),
+    )
+    .expect("valid");
+    let parameters = &classified.outputs[0].parameters;
+    assert_eq!(parameters["classification"], Parameter::Int(3));
+    let placed = with(vec![output(&[region.clone(), bytes.clone()])]);
+    let (request, placement) = super::infer_request(placed, Vec::new()).expect("valid");
+    assert!(request.outputs[0].parameters.is_empty());
+    assert_eq!(placement["y"].bytes, 8);
+    let outputs = vec![
+        Tensor::new("y", DataType::Uint8, vec![2], Bytes::from_static(&[1, 2])).expect("valid"),
+        Tensor::new("z", DataType::Uint8, vec![1], Bytes::from_static(&[3])).expect("valid"),
+    ];
+    let sent = encode_infer(response(outputs), &placement).concat();
+    let read = ModelInferResponse::decode(&sent[..]).expect("a message");
+    assert_eq!(read.raw_output_contents, [&b""[..], &[3]]);
+    let written = &read.outputs[0].parameters["shared_memory_byte_size"];
+    assert_eq!(*written, parameter(ParameterChoice::Int64Param(2)));
+    for (given, part) in [
+        (vec![region.clone()], "must be specified"),
+        (vec![region, bytes, classes], "cannot go to shared memory"),
+        (
+            vec![("classification", ParameterChoice::Int64Param(-1))],
+            "invalid value type",
+        ),
     ] {
-        let refused = infer_request(with(vec![output(key)])).expect_err(key);
-        assert_eq!(refused.kind, base::ErrorKind::Unsupported);
-        assert_eq!(
-            refused.message,
-            format!("output `y`: parameter `{key}` is not supported; {instead}")
-        );
+        let refused = infer_request(with(vec![output(&given)])).expect_err(part);
+        assert!(refused.message.contains(part), "{}", refused.message);
     }
-    let twice = infer_request(with(vec![output("k"), output("k")])).expect("given once");
+    let twice = infer_request(with(vec![output(&[]), output(&[])])).expect("given once");
     assert_eq!(twice.outputs.len(), 1);
+}
+
+#[test]
+fn only_the_server_sets_parameters_of_tritons() {
+    for (key, allowed) in [
+        ("triton_enable_empty_final_response", true),
+        ("triton_final_response", false),
+    ] {
+        let value = InferParameter {
+            parameter_choice: Some(ParameterChoice::BoolParam(true)),
+        };
+        let message = ModelInferRequest {
+            parameters: [(key.to_owned(), value)].into(),
+            ..request(vec![], &[])
+        };
+        assert_eq!(infer_request(message).is_ok(), allowed, "{key}");
+    }
 }
 
 #[test]
@@ -347,7 +439,7 @@ fn large_outputs_are_sent_without_a_copy() -> Result<(), Box<dyn std::error::Err
         Tensor::new("large", DataType::Uint8, vec![100_000], large.clone())?,
         Tensor::new("last", DataType::Uint8, vec![1], Bytes::from_static(&[3]))?,
     ];
-    let pieces = encode_infer(response(outputs.clone()));
+    let pieces = encode_infer(response(outputs.clone()), &crate::oip::Placement::new());
     assert_eq!(pieces.len(), 3);
     assert_eq!(pieces[1].as_ptr(), large.as_ptr());
     let whole = pieces.concat();

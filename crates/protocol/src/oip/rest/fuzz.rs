@@ -12,9 +12,17 @@ const BINARY_MAX: usize = 1 << 20;
 pub fn fuzz_rest_infer(data: &[u8]) {
     let border = data.iter().position(|byte| *byte == b'\n');
     let (json, rest) = data.split_at(border.unwrap_or(data.len()));
-    let Ok(header) = parse_header(json) else {
+    let Ok(mut header) = parse_header(json) else {
         return;
     };
+    if let Ok(places) = header.shared_plan("m") {
+        // As if each region were there, up to a size that is worth it.
+        let read = places.iter().map(|place| {
+            let bytes = usize::try_from(place.bytes).unwrap_or(usize::MAX);
+            Bytes::from(vec![0; bytes.min(BINARY_MAX >> 8)])
+        });
+        header.set_shared(read.collect());
+    }
     let plan = header.binary_plan();
     if plan.iter().sum::<usize>() > BINARY_MAX {
         return;

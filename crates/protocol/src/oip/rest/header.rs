@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use base::ErrorKind;
 use bytes::Bytes;
 
 use super::error::{Place, broken};
 use super::{DEPTH_MAX, data};
 use crate::json::{Fault, Lone, Reader};
 use crate::oip::checks::TENSORS_MAX;
+use crate::oip::shared::{self, Placement, Shared};
 use crate::{
     ApiError, BufferPool, DataType, InferRequest, Parameters, RequestedOutput, Tensor, shown,
 };
@@ -42,6 +42,10 @@ pub enum InputData<'a> {
     Json(&'a str),
     /// Behind the JSON.
     Binary { bytes: usize },
+    /// In shared memory, not yet read.
+    Shared(Shared),
+    /// Read from there.
+    Read(Bytes),
 }
 
 /// Which outputs the client wants as binary.
@@ -50,6 +54,8 @@ pub struct ResponseForm {
     /// For outputs that say nothing themselves.
     pub binary: bool,
     pub outputs: BTreeMap<String, bool>,
+    /// Outputs that go to shared memory, and neither into the JSON nor behind it.
+    pub placement: Placement,
 }
 
 impl ResponseForm {
@@ -68,26 +74,14 @@ pub fn parse_header(json: &[u8]) -> Result<Header<'_>, ApiError> {
     let id = id.map(read_id).transpose()?;
     let (parameters, binary) = parameters::of_request(parameters)?;
     let inputs = read_inputs(inputs)?;
-    let (outputs, forms) = read_outputs(outputs)?;
+    let (outputs, form) = read_outputs(outputs, binary)?;
     Ok(Header {
         id,
         parameters,
         inputs,
         outputs,
-        form: ResponseForm {
-            binary,
-            outputs: forms,
-        },
+        form,
     })
-}
-
-/// Triton's `Inference-Header-Content-Length: 0`: the whole body is one tensor. Not yet.
-pub fn raw_request() -> ApiError {
-    ApiError::new(
-        ErrorKind::Unsupported,
-        "raw binary requests (`Inference-Header-Content-Length: 0`) are not supported; describe the tensor in JSON, \
-         and send its bytes behind it with `binary_data_size`",
-    )
 }
 
 fn read_id(text: &str) -> Result<String, ApiError> {
@@ -161,13 +155,18 @@ fn read_input(text: &str, index: usize) -> Result<(Input<'_>, Place), ApiError> 
     let dtype = read_dtype(dtype, &place)?;
     let shape = shape::read(shape, &place)?;
     let bytes = shape::byte_count(dtype, &shape, &place)?;
-    let data = match (data, parameters::binary_size(parameters, &place)?) {
-        (Some(data), None) => InputData::Json(data),
-        (None, Some(given)) => {
+    let (binary, shared) = parameters::of_input(parameters, &place)?;
+    let data = match (data, binary, shared) {
+        (Some(data), None, None) => InputData::Json(data),
+        (None, Some(given), None) => {
             shape::matches(given, bytes, &place)?;
             InputData::Binary { bytes: given }
         }
-        (data, _) => return Err(one_source(data.is_some(), &place)),
+        (None, None, Some(shared)) => InputData::Shared(shared),
+        (data, binary, shared) => {
+            let given = [data.is_some(), binary.is_some(), shared.is_some()];
+            return Err(one_source(given, &place));
+        }
     };
     let input = Input {
         name,
@@ -179,11 +178,18 @@ fn read_input(text: &str, index: usize) -> Result<(Input<'_>, Place), ApiError> 
 }
 
 /// Triton's sentence for data that is missing or given twice.
-fn one_source(both: bool, place: &Place) -> ApiError {
-    let but = if both {
-        " set 'data' 'binary_data_size'"
+fn one_source(given: [bool; 3], place: &Place) -> ApiError {
+    let names = ["data", "binary_data_size", "shared_memory_region"];
+    let mut but: String = names
+        .iter()
+        .zip(given)
+        .filter(|(_, given)| *given)
+        .map(|(name, _)| format!(" '{name}'"))
+        .collect();
+    but = if but.is_empty() {
+        " no field is set".to_owned()
     } else {
-        " no field is set"
+        format!(" set{but}")
     };
     let message = format!(
         "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', \
@@ -215,14 +221,18 @@ fn read_dtype(dtype: Option<&str>, place: &Place) -> Result<DataType, ApiError> 
     })
 }
 
-type Outputs = (Vec<RequestedOutput>, BTreeMap<String, bool>);
-
-fn read_outputs(list: Option<&str>) -> Result<Outputs, ApiError> {
+fn read_outputs(
+    list: Option<&str>,
+    binary: bool,
+) -> Result<(Vec<RequestedOutput>, ResponseForm), ApiError> {
     let mut outputs: Vec<RequestedOutput> = Vec::new();
-    let mut forms = BTreeMap::new();
+    let mut form = ResponseForm {
+        binary,
+        ..ResponseForm::default()
+    };
     let mut names = HashSet::new();
     if list.is_none() {
-        return Ok((outputs, forms));
+        return Ok((outputs, form));
     }
     for (index, text) in elements(list, "outputs")?.into_iter().enumerate() {
         let mut place = Place {
@@ -234,16 +244,23 @@ fn read_outputs(list: Option<&str>) -> Result<Outputs, ApiError> {
             .fields(["name", "parameters"])
             .map_err(|fault| place.error("", &fault.to_string()))?;
         let name = read_name(name, &mut place)?;
-        let (parameters, binary) = parameters::of_output(parameters, &place)?;
+        let parameters::OfOutput {
+            parameters,
+            binary,
+            shared,
+        } = parameters::of_output(parameters, &place)?;
         if let Some(binary) = binary {
-            forms.insert(name.clone(), binary);
+            form.outputs.insert(name.clone(), binary);
+        }
+        if let Some(shared) = shared {
+            form.placement.insert(name.clone(), shared);
         }
         // Asked for twice is given once.
         if names.insert(name.clone()) {
             outputs.push(RequestedOutput { name, parameters });
         }
     }
-    Ok((outputs, forms))
+    Ok((outputs, form))
 }
 
 impl Header<'_> {
@@ -251,10 +268,34 @@ impl Header<'_> {
     /// the client claims: compare it with the body's own length and limit before allocating.
     pub fn binary_plan(&self) -> Vec<usize> {
         let sizes = self.inputs.iter().map(|input| match input.data {
-            InputData::Json(_) => None,
             InputData::Binary { bytes } => Some(bytes),
+            InputData::Json(_) | InputData::Shared(_) | InputData::Read(_) => None,
         });
         sizes.flatten().collect()
+    }
+
+    /// Where the inputs in shared memory are, in order; their sizes fit their types and shapes.
+    pub fn shared_plan(&self, model: &str) -> Result<Vec<Shared>, ApiError> {
+        let mut plan = Vec::new();
+        for input in &self.inputs {
+            if let InputData::Shared(place) = &input.data {
+                let names = (input.name.as_str(), model);
+                shared::check_size(names, input.dtype, &input.shape, place.bytes)?;
+                plan.push(place.clone());
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Takes what was read from those places, in the plan's order.
+    pub fn set_shared(&mut self, read: Vec<Bytes>) {
+        let places = self
+            .inputs
+            .iter_mut()
+            .filter(|input| matches!(input.data, InputData::Shared(_)));
+        for (input, bytes) in places.zip(read) {
+            input.data = InputData::Read(bytes);
+        }
     }
 
     /// Joins the JSON with the binary tensors, one [`Bytes`] for each entry of the plan.
@@ -279,6 +320,10 @@ impl Header<'_> {
                         .map_err(|message| place.error("data", &message))?
                 }
                 InputData::Binary { bytes } => exactly(bytes, binary.next(), &place)?,
+                InputData::Read(bytes) => bytes,
+                InputData::Shared(_) => {
+                    return Err(place.error("parameters", "its shared memory was not read"));
+                }
             };
             let tensor = Tensor::new(input.name, input.dtype, input.shape, bytes);
             inputs.push(tensor.map_err(|error| {

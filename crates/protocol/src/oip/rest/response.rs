@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::error::Place;
 use super::header::ResponseForm;
+use crate::oip::shared::Shared;
 use crate::tensor::BytesElements;
 use crate::{ApiError, DataType, InferResponse, Parameter, Parameters, Tensor};
 
@@ -16,6 +17,14 @@ pub struct EncodedResponse {
     pub binary: Vec<Bytes>,
     /// For [`super::HEADER_LENGTH`]; none when the answer is JSON only.
     pub header_length: Option<usize>,
+}
+
+/// Where an output's elements go.
+enum Where<'a> {
+    Here,
+    Behind,
+    /// Written there already.
+    Shared(&'a Shared),
 }
 
 /// Writes each output as the client asked.
@@ -39,10 +48,15 @@ pub fn encode(response: &InferResponse, form: &ResponseForm) -> Result<EncodedRe
         if index > 0 {
             json.push(b',');
         }
-        write_tensor(&mut json, tensor, index, form.wants_binary(&tensor.name))?;
-        if form.wants_binary(&tensor.name) {
-            binary.push(tensor.data.clone());
-        }
+        let place = match form.placement.get(&tensor.name) {
+            Some(shared) => Where::Shared(shared),
+            None if form.wants_binary(&tensor.name) => {
+                binary.push(tensor.data.clone());
+                Where::Behind
+            }
+            None => Where::Here,
+        };
+        write_tensor(&mut json, tensor, index, &place)?;
     }
     json.extend_from_slice(b"]}");
     let header_length = (!binary.is_empty()).then_some(json.len());
@@ -81,7 +95,7 @@ fn write_tensor(
     json: &mut Vec<u8>,
     tensor: &Tensor,
     index: usize,
-    binary: bool,
+    place: &Where<'_>,
 ) -> Result<(), ApiError> {
     json.extend_from_slice(b"{\"name\":");
     write(json, &tensor.name);
@@ -89,20 +103,27 @@ fn write_tensor(
     write(json, tensor.dtype.name());
     json.extend_from_slice(b",\"shape\":");
     write(json, &tensor.shape);
-    if binary {
-        json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
-        write(json, &tensor.data.len());
-        json.push(b'}');
-    } else {
-        json.extend_from_slice(b",\"data\":");
-        write_data(json, tensor).map_err(|message| {
-            let place = Place {
-                role: "output",
-                index,
-                name: Some(tensor.name.clone()),
-            };
-            place.error("data", &message)
-        })?;
+    match place {
+        Where::Behind => {
+            json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+            write(json, &tensor.data.len());
+            json.push(b'}');
+        }
+        Where::Shared(shared) => {
+            json.extend_from_slice(b",\"parameters\":");
+            write_parameters(json, &shared.parameters(tensor.data.len() as u64));
+        }
+        Where::Here => {
+            json.extend_from_slice(b",\"data\":");
+            write_data(json, tensor).map_err(|message| {
+                let place = Place {
+                    role: "output",
+                    index,
+                    name: Some(tensor.name.clone()),
+                };
+                place.error("data", &message)
+            })?;
+        }
     }
     json.push(b'}');
     Ok(())

@@ -6,6 +6,7 @@ use crate::{
     ApiError, BufferPool, DataType, InferRequest, InferResponse, Parameter, Tensor, TensorSpec,
 };
 
+mod places;
 mod refused;
 mod round_trip;
 

@@ -71,7 +71,7 @@ proptest! {
         sizes in proptest::collection::vec(1_usize..5_000, 1..6),
     ) {
         let wire = message.encode_to_vec();
-        let decoded = decode_infer_message(Frames::cut(&wire, &sizes), &BufferPool::default());
+        let decoded = crate::oip::grpc::decode_infer(Frames::cut(&wire, &sizes), &BufferPool::default());
         prop_assert_eq!(decoded.as_ref(), Ok(&message));
         let request = infer_request(message.clone()).expect("the bytes fit the shapes");
         for (tensor, raw) in request.inputs.iter().zip(&message.raw_input_contents) {
@@ -84,7 +84,7 @@ proptest! {
         let wire = message.encode_to_vec();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length")]
         let cut = (wire.len() as f64 * keep) as usize;
-        let decoded: Result<_, ApiError> = decode_infer_message(&wire[..cut], &BufferPool::new(0));
+        let decoded: Result<_, ApiError> = crate::oip::grpc::decode_infer(&wire[..cut], &BufferPool::new(0));
         if let Ok(decoded) = decoded {
             prop_assert!(decoded.encoded_len() <= cut);
         }

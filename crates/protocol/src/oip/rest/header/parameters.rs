@@ -1,10 +1,9 @@
 //! `parameters` of a request, an input and an output.
 
-use base::ErrorKind;
-
 use super::{DEPTH_MAX, Place};
 use crate::json::{Fault, Kind, Lone, Reader};
-use crate::oip::checks::{Unsupported, check_output_parameters, check_tensor_parameters};
+use crate::oip::checks::{Refused, output_place, reserved};
+use crate::oip::shared::{self, Shared};
 use crate::{ApiError, Parameter, Parameters, shown};
 
 /// Why a list of parameters was refused: JSON's reason, or a parameter's.
@@ -72,8 +71,7 @@ pub(super) fn of_request(text: Option<&str>) -> Result<(Parameters, bool), ApiEr
             .with_param("parameters"),
         Why::Value(key, message) => request_parameter(&key, &message),
     })?;
-    if let Some(key) = parameters.keys().find(|key| key.starts_with("triton_")) {
-        let message = "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified";
+    if let Some((key, message)) = reserved(&parameters) {
         return Err(request_parameter(key, message));
     }
     let binary = match parameters.remove("binary_data_output") {
@@ -105,22 +103,24 @@ fn of_tensor(text: Option<&str>, place: &Place) -> Result<Parameters, ApiError> 
     Ok(parameters)
 }
 
-fn unsupported(refused: &Unsupported, place: &Place) -> ApiError {
+fn refuse(refused: &Refused, place: &Place) -> ApiError {
     let field = format!("parameters.{}", refused.key);
-    place.of_kind(ErrorKind::Unsupported, &field, &refused.message)
+    place.error(&field, &refused.message)
 }
 
-/// How many bytes of this input follow the JSON; none when its data is in the JSON.
-pub(super) fn binary_size(text: Option<&str>, place: &Place) -> Result<Option<usize>, ApiError> {
+/// How many bytes of this input follow the JSON, and where it is in shared memory; neither when its data is in the JSON.
+pub(super) fn of_input(
+    text: Option<&str>,
+    place: &Place,
+) -> Result<(Option<usize>, Option<Shared>), ApiError> {
     let mut parameters = of_tensor(text, place)?;
-    check_tensor_parameters(&parameters).map_err(|refused| unsupported(&refused, place))?;
-    match parameters.remove("binary_data_size") {
-        None => Ok(None),
-        Some(Parameter::Int(bytes)) if bytes >= 0 => usize::try_from(bytes)
-            .map(Some)
-            .map_err(|_| bad_size(place)),
-        Some(_) => Err(bad_size(place)),
-    }
+    let shared = shared::take(&mut parameters).map_err(|refused| refuse(&refused, place))?;
+    let bytes = match parameters.remove("binary_data_size") {
+        None => None,
+        Some(Parameter::Int(bytes)) => Some(usize::try_from(bytes).map_err(|_| bad_size(place))?),
+        Some(_) => return Err(bad_size(place)),
+    };
+    Ok((bytes, shared))
 }
 
 fn bad_size(place: &Place) -> ApiError {
@@ -128,13 +128,17 @@ fn bad_size(place: &Place) -> ApiError {
     place.error("parameters.binary_data_size", message)
 }
 
-/// An output's own parameters, and whether it says binary or JSON itself.
-pub(super) fn of_output(
-    text: Option<&str>,
-    place: &Place,
-) -> Result<(Parameters, Option<bool>), ApiError> {
+/// An output's own parameters.
+pub(super) struct OfOutput {
+    pub(super) parameters: Parameters,
+    /// Whether it says binary or JSON itself.
+    pub(super) binary: Option<bool>,
+    pub(super) shared: Option<Shared>,
+}
+
+pub(super) fn of_output(text: Option<&str>, place: &Place) -> Result<OfOutput, ApiError> {
     let mut parameters = of_tensor(text, place)?;
-    check_output_parameters(&parameters).map_err(|refused| unsupported(&refused, place))?;
+    let shared = output_place(&mut parameters).map_err(|refused| refuse(&refused, place))?;
     let binary = match parameters.remove("binary_data") {
         None => None,
         Some(Parameter::Bool(binary)) => Some(binary),
@@ -143,5 +147,9 @@ pub(super) fn of_output(
             return Err(place.error("parameters.binary_data", message));
         }
     };
-    Ok((parameters, binary))
+    Ok(OfOutput {
+        parameters,
+        binary,
+        shared,
+    })
 }
