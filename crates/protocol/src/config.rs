@@ -1,8 +1,9 @@
 //! A model's configuration: Triton's `config.pbtxt`, completed from the model and checked against it.
 //!
-//! Reading order: [`parse`] (text to [`ModelConfig`], every field with its place), [`complete`] (what Triton fills in
-//! when the file says nothing), [`validate`] (one rule a function; each [`Problem`] names the field, [`ConfigFile`]
-//! knows its line), [`specs`] (what requests look like), [`to_json`] (`GET /v2/models/M/config`), [`from_json`] (a
+//! Reading order: [`parse`] (text to [`ModelConfig`], every field with its place), [`normalize`] (what Triton fills in
+//! before it has seen the model) and [`complete`] (what it asks the model for), [`validate`] (one rule a function; each
+//! [`Problem`] names the field, [`ConfigFile`] knows its line) and [`against_model`], [`unsupported`] (the one list of
+//! what is refused because nothing does it yet), [`specs`] (what requests look like), [`to_json`] (`GET /v2/models/M/config`), [`from_json`] (a
 //! configuration in a load call), [`to_pbtxt`] (a file that people read).
 //! Never here: files and folders (runtime), which engine serves the model (runtime).
 
@@ -10,6 +11,7 @@ mod complete;
 pub mod ensemble;
 mod json;
 mod lex;
+mod normalize;
 mod parse;
 mod print;
 mod reshape;
@@ -17,18 +19,20 @@ mod specs;
 #[cfg(test)]
 mod tests;
 mod types;
+mod unsupported;
 mod validate;
 
 use std::collections::BTreeMap;
 
-pub use complete::{ModelFile, complete, instances_asked};
+pub use complete::complete;
 pub use json::{from_json, to_json};
+pub use normalize::{Contents, instances_asked, normalize};
 pub use parse::parse;
 pub use print::to_pbtxt;
 pub use reshape::reshaped;
 pub use specs::{engine_specs, specs};
 pub use types::{data_type, proto_data_type};
-pub use validate::validate;
+pub use validate::{Setting, against_model, validate};
 
 use crate::FileError;
 use crate::oip::proto::ModelConfig;
@@ -49,14 +53,14 @@ impl ConfigFile {
         let mut path = problem.field.as_str();
         loop {
             if let Some(offset) = self.places.get(path) {
-                return FileError::at_offset(&self.file, &self.text, *offset, &problem.message);
+                return FileError::at_offset(&self.file, &self.text, *offset, problem.to_string());
             }
             let Some(end) = path.rfind(['.', '[']) else {
                 return FileError {
                     file: self.file.clone(),
                     line: 0,
                     column: 0,
-                    message: problem.message.clone(),
+                    message: problem.to_string(),
                 };
             };
             path = path.get(..end).unwrap_or_default();
@@ -66,18 +70,29 @@ impl ConfigFile {
 
 /// Why a configuration cannot be served. Where Triton has words for it, they are used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}", fix.as_ref().map_or_else(String::new, |fix| format!("; {fix}")))]
 pub struct Problem {
     /// The field at fault, such as `input[1].dims`.
     pub field: String,
     pub message: String,
+    /// What to write instead, in words.
+    pub fix: Option<String>,
 }
 
 impl Problem {
-    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             message: message.into(),
+            fix: None,
+        }
+    }
+
+    #[must_use]
+    pub fn fix(self, fix: impl Into<String>) -> Self {
+        Self {
+            fix: Some(fix.into()),
+            ..self
         }
     }
 }
@@ -88,17 +103,15 @@ pub fn fuzz_pbtxt(data: &[u8]) {
         return;
     };
     if let Ok(mut file) = parse("config.pbtxt", text) {
-        let _problems = validate(&file.config, "fuzz", &[], &[]);
+        let _undetermined = normalize(&mut file.config, "fuzz", None);
+        let setting = Setting {
+            folder: "fuzz",
+            gpus: &[],
+        };
+        let _problems = validate(&file.config, setting);
         let (inputs, outputs) = specs(&file.config);
-        if complete(
-            &mut file.config,
-            "fuzz",
-            ModelFile::Found,
-            &inputs,
-            &outputs,
-        )
-        .is_ok()
-        {
+        let _contradictions = against_model(&file.config, &inputs, &outputs);
+        if complete(&mut file.config, &inputs, &outputs).is_ok() {
             assert!(
                 to_json(&file.config).starts_with('{'),
                 "a configuration is an object"

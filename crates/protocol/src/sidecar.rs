@@ -9,6 +9,7 @@ use crate::file_error::FileError;
 
 mod integrity;
 mod memory;
+mod parameters;
 mod parse;
 mod swap;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod versions;
 
 pub use integrity::{Integrity, is_public_key};
 pub use memory::Memory;
+pub use parameters::{Merged, PREFIX};
 pub use parse::fuzz_sidecar;
 pub use swap::Swap;
 pub use versions::Versions;

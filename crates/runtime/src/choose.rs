@@ -104,7 +104,7 @@ impl Choice<'_> {
         let backend = &self.source.backend;
         Err(match named {
             Some(name) => format!("engine `{name}` does not serve backend `{backend}`"),
-            None => format!("no engine serves backend `{backend}`"),
+            None => no_backend(backend),
         })
     }
 
@@ -152,6 +152,13 @@ impl Choice<'_> {
             }
         }
     }
+}
+
+/// Triton's words, its status before them, because tools look for the whole.
+pub(crate) fn no_backend(backend: &str) -> String {
+    format!(
+        "Invalid argument: unable to find backend library for backend '{backend}', try specifying runtime on the model configuration."
+    )
 }
 
 fn failed(engine: &str, verdict: String) -> EngineCandidate {

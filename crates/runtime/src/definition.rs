@@ -1,13 +1,15 @@
 //! What a model's folder says about it: `config.pbtxt` and `kapok.toml`, read once per load.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use protocol::config::{self, ConfigFile, ModelFile, Problem};
-use protocol::oip::proto::ModelConfig;
-use protocol::sidecar::Sidecar;
-use protocol::{Parameter, TensorSpec};
+use protocol::config::{self, ConfigFile, Contents, Problem, Setting};
+use protocol::oip::proto::{ModelConfig, ModelParameter};
+use protocol::sidecar::{Merged, Sidecar};
+use protocol::{FileError, Parameter, TensorSpec};
 
 use crate::engine::{LoadOptions, Loaded, Source};
 use crate::repository::Found;
@@ -15,7 +17,6 @@ use crate::request::list;
 
 const CONFIG_FILE: &str = "config.pbtxt";
 const SIDECAR_FILE: &str = "kapok.toml";
-const MODEL_FILE: &str = "model.onnx";
 
 /// Triton's name for whatever runs ONNX files; here, any engine that does.
 const ONNX_BACKEND: &str = "onnxruntime";
@@ -23,13 +24,40 @@ const ONNX_BACKEND: &str = "onnxruntime";
 /// Lanes beyond this are a slip: each holds an engine's working memory.
 const LANES_MAX: usize = 1024;
 
+/// Something wrong in a model's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The file's name is empty when the fault is in none.
+    pub(crate) at: FileError,
+    /// What to do about it, in words.
+    pub(crate) fix: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at.file.is_empty() {
+            f.write_str(&self.at.message)?;
+        } else {
+            write!(f, "{}", self.at)?;
+        }
+        match &self.fix {
+            Some(fix) => write!(f, "; {fix}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A model's settings before any engine has seen it.
 #[derive(Debug)]
 pub(crate) struct Definition {
     model: String,
     pub(crate) folder: PathBuf,
     file: Option<ConfigFile>,
+    /// The configuration with all that is filled in before the model is known.
+    normalized: ModelConfig,
     pub(crate) sidecar: Sidecar,
+    /// What somebody has set of ours, as parameters.
+    shown: BTreeMap<String, String>,
 }
 
 /// How calls share the cores.
@@ -42,25 +70,62 @@ pub(crate) struct Layout {
 }
 
 impl Definition {
-    /// Reads both files; either may be absent. The error is for people and names file, line and column.
-    pub(crate) fn read(found: &Found) -> Result<Self, String> {
-        let file = read(&found.folder.join(CONFIG_FILE))?
-            .map(|(name, text)| config::parse(&name, &text))
-            .transpose()
-            .map_err(|error| error.to_string())?;
-        let sidecar = read(&found.folder.join(SIDECAR_FILE))?
-            .map(|(name, text)| Sidecar::parse(&text, &name))
-            .transpose()
-            .map_err(|errors| join(errors.iter()))?
+    /// Reads both files; either may be absent. `instead` is a configuration in JSON that a client gives in place of the
+    /// file. The error is for people and names file, line and column.
+    pub(crate) fn read(found: &Found, instead: Option<&str>) -> Result<Self, String> {
+        let (definition, faults) = Self::inspect(found, instead);
+        match definition {
+            Some(definition) if faults.is_empty() => Ok(definition),
+            _ => Err(join(faults.iter())),
+        }
+    }
+
+    /// Everything that is wrong with a model's files, and the definition as far as it can be made.
+    pub(crate) fn inspect(found: &Found, instead: Option<&str>) -> (Option<Self>, Vec<Fault>) {
+        let mut faults = Vec::new();
+        let file = match config_file(found, instead) {
+            Ok(file) => file,
+            Err(fault) => return (None, vec![fault]),
+        };
+        let mut normalized = file
+            .as_ref()
+            .map(|file| file.config.clone())
             .unwrap_or_default();
+        let contents = contents(found);
+        let undetermined = config::normalize(&mut normalized, &found.name, contents.as_ref());
+        let setting = Setting {
+            folder: &found.name,
+            gpus: &[],
+        };
+        let flat = found
+            .versions
+            .values()
+            .any(|version| *version == found.folder);
+        let mut problems: Vec<_> = undetermined
+            .err()
+            .map(|problem| match flat {
+                true => problem.fix("there is no version folder, such as `1`, and no `model.onnx`"),
+                false => problem,
+            })
+            .into_iter()
+            .collect();
+        problems.extend(config::validate(&normalized, setting));
+        let text = sidecar_text(found, &mut faults).unwrap_or_default();
+        let merged = Merged::of(&text, &normalized.parameters).unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            Merged::default()
+        });
         let definition = Self {
             model: found.name.clone(),
             folder: found.folder.clone(),
             file,
-            sidecar,
+            normalized,
+            sidecar: merged.sidecar,
+            shown: merged.shown,
         };
-        definition.check()?;
-        Ok(definition)
+        let located = problems.iter().map(|problem| definition.fault(problem));
+        let faults = located.chain(faults).collect();
+        (Some(definition), faults)
     }
 
     /// The configuration as written; empty without a file.
@@ -77,53 +142,40 @@ impl Definition {
         usize::try_from(written).ok().filter(|rows| *rows > 0)
     }
 
-    /// What cannot be served whatever the model turns out to be; said before an engine spends time on it.
-    fn check(&self) -> Result<(), String> {
-        let Some(file) = &self.file else {
-            return Ok(());
+    fn fault(&self, problem: &Problem) -> Fault {
+        let message = problem.message.clone();
+        let at = match &self.file {
+            Some(file) => FileError {
+                message,
+                ..file.locate(problem)
+            },
+            None => FileError {
+                file: String::new(),
+                line: 0,
+                column: 0,
+                message,
+            },
         };
-        self.all(&config::validate(&file.config, &self.model, &[], &[]))
+        Fault {
+            at,
+            fix: problem.fix.clone(),
+        }
     }
 
-    fn all(&self, problems: &[Problem]) -> Result<(), String> {
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(join(problems.iter().map(|problem| self.locate(problem))))
-    }
-
-    fn locate(&self, problem: &Problem) -> String {
-        match &self.file {
-            Some(file) => file.locate(problem).to_string(),
-            None => problem.message.clone(),
-        }
+    /// The configuration with all that is filled in before the model is known.
+    pub(crate) fn normalized(&self) -> &ModelConfig {
+        &self.normalized
     }
 
     /// Where the engine finds one version.
     pub(crate) fn source(&self, version_folder: &Path) -> Result<Source, String> {
-        let mut config = self.config();
-        let silent = config.backend.is_empty() && config.platform.is_empty();
-        let named = match config.default_model_filename.as_str() {
-            "" => MODEL_FILE,
-            named => named,
-        };
-        let found = if version_folder.join(named).is_file() {
-            ModelFile::Found
-        } else {
-            ModelFile::Missing
-        };
-        // Without the model's own inputs this fills in names only: the backend, its file.
-        config::complete(&mut config, &self.model, found, &[], &[])
-            .map_err(|problem| self.locate(&problem))?;
-        let named = Some(config.default_model_filename.as_str()).filter(|name| !name.is_empty());
-        let file = version_folder.join(named.unwrap_or(MODEL_FILE));
+        let config = self.normalized.clone();
         let backend = match config.backend.as_str() {
-            "" if silent => ONNX_BACKEND,
-            "" => config.platform.as_str(),
-            backend => backend,
-        }
-        .to_owned();
+            "" => config.platform.clone(),
+            backend => backend.to_owned(),
+        };
         let on_file = backend == ONNX_BACKEND;
+        let file = version_folder.join(&config.default_model_filename);
         if on_file && !file.is_file() {
             // As seen from the model's folder: reasons are shown to clients.
             let inside = file.strip_prefix(&self.folder).unwrap_or(&file);
@@ -135,9 +187,8 @@ impl Definition {
             });
         }
         let (inputs, outputs) = config::engine_specs(&config);
-        let parameter = |(key, value): (String, protocol::oip::proto::ModelParameter)| {
-            (key, Parameter::Text(value.string_value))
-        };
+        let parameter =
+            |(key, value): (String, ModelParameter)| (key, Parameter::Text(value.string_value));
         Ok(Source {
             model: self.model.clone(),
             path: if on_file {
@@ -208,31 +259,112 @@ impl Definition {
     /// The whole configuration: what the file leaves open is taken from the model, and the two must agree.
     pub(crate) fn complete(
         &self,
-        source: &Source,
         inputs: &[TensorSpec],
         outputs: &[TensorSpec],
     ) -> Result<ModelConfig, String> {
-        let mut config = self.config();
-        // As `source` decided: what it made ONNX had its file.
-        let found = if source.backend == ONNX_BACKEND {
-            ModelFile::Found
-        } else {
-            ModelFile::Missing
+        self.completed(inputs, outputs)
+            .map_err(|faults| join(faults.iter()))
+    }
+
+    /// The same, with every fault by itself.
+    pub(crate) fn completed(
+        &self,
+        inputs: &[TensorSpec],
+        outputs: &[TensorSpec],
+    ) -> Result<ModelConfig, Vec<Fault>> {
+        let mut config = self.normalized.clone();
+        config::complete(&mut config, inputs, outputs)
+            .map_err(|problem| vec![self.fault(&problem)])?;
+        let setting = Setting {
+            folder: &self.model,
+            gpus: &[],
         };
-        config::complete(&mut config, &self.model, found, inputs, outputs)
-            .map_err(|problem| self.locate(&problem))?;
-        self.all(&config::validate(&config, &self.model, inputs, outputs))?;
+        let mut problems = config::validate(&config, setting);
+        problems.extend(config::against_model(&config, inputs, outputs));
+        if !problems.is_empty() {
+            return Err(problems.iter().map(|problem| self.fault(problem)).collect());
+        }
+        for (key, value) in &self.shown {
+            let string_value = value.clone();
+            let parameter = ModelParameter { string_value };
+            config.parameters.insert(key.clone(), parameter);
+        }
         Ok(config)
     }
 }
 
-/// A file's name for messages, without its folders because clients see them, and its text; none when it does not exist.
-fn read(path: &Path) -> Result<Option<(String, String)>, String> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+/// The configuration as it was written, by a file or by a client.
+fn config_file(found: &Found, instead: Option<&str>) -> Result<Option<ConfigFile>, Fault> {
+    let plain = |error: FileError| Fault {
+        at: error,
+        fix: None,
+    };
+    if let Some(json) = instead {
+        return config::from_json(json).map(Some).map_err(plain);
+    }
+    let text = read(&found.folder.join(CONFIG_FILE)).map_err(plain)?;
+    text.map(|text| config::parse(CONFIG_FILE, &text))
+        .transpose()
+        .map_err(plain)
+}
+
+/// None when the file does not exist or is wrong.
+fn sidecar_text(found: &Found, faults: &mut Vec<Fault>) -> Option<String> {
+    let text = match read(&found.folder.join(SIDECAR_FILE)) {
+        Ok(text) => text?,
+        Err(error) => {
+            faults.push(Fault {
+                at: error,
+                fix: None,
+            });
+            return None;
+        }
+    };
+    match Sidecar::parse(&text, SIDECAR_FILE) {
+        Ok(_) => Some(text),
+        Err(errors) => {
+            faults.extend(errors.into_iter().map(|at| Fault { at, fix: None }));
+            None
+        }
+    }
+}
+
+/// What lies in the versions' folders; none when there is none to look into. Every version is made of the same files,
+/// so one that is still incomplete does not hide what the others are.
+fn contents(found: &Found) -> Option<Contents> {
+    let mut contents = Contents::default();
+    for entry in found
+        .versions
+        .values()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
+    {
+        let Ok(entry) = entry else { continue };
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() {
+            contents.folders.insert(name);
+        } else {
+            contents.files.insert(name);
+        }
+    }
+    (!found.versions.is_empty()).then_some(contents)
+}
+
+/// A file's text; none when it does not exist. Messages show its name without its folders, because clients see them.
+fn read(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some((name.into_owned(), text))),
+        Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("cannot read `{name}`: {error}")),
+        Err(error) => Err(FileError {
+            file: path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            line: 0,
+            column: 0,
+            message: format!("cannot be read: {error}"),
+        }),
     }
 }
 
@@ -240,3 +372,6 @@ fn join(errors: impl Iterator<Item = impl ToString>) -> String {
     let lines: Vec<_> = errors.map(|error| error.to_string()).collect();
     lines.join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,7 @@ fn guarded(inner: &Inner, found: &Found) {
 }
 
 fn load(inner: &Inner, found: &Found) {
-    let wanted = Definition::read(found).and_then(|definition| {
+    let wanted = Definition::read(found, None).and_then(|definition| {
         let policy = definition.config().version_policy;
         let versions = select(&found.versions, policy.as_ref())?;
         Ok((definition, versions))
@@ -156,7 +156,7 @@ fn build(
     let mut chosen = choice.make()?;
     let loaded = Arc::clone(&chosen.loaded);
     definition.check_warmup(loaded.inputs())?;
-    let mut config = definition.complete(&source, loaded.inputs(), loaded.outputs())?;
+    let mut config = definition.complete(loaded.inputs(), loaded.outputs())?;
     let interface = interface(&config, loaded.as_ref())?;
     let text = definition.sidecar.text.as_ref();
     let text = text

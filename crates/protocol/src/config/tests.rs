@@ -4,6 +4,7 @@ use crate::{DataType, TensorSpec};
 
 mod corpus;
 mod printed;
+mod rules;
 
 fn check_error(text: &str, expected: &str) {
     let found =
@@ -182,8 +183,17 @@ fn spec(name: &str, dtype: DataType, shape: &[i64]) -> TensorSpec {
 
 fn completed(text: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> ModelConfig {
     let mut config = config(text);
-    complete(&mut config, "m", ModelFile::Found, inputs, outputs).expect(text);
+    normalize(&mut config, "m", Some(&holding("model.onnx"))).expect(text);
+    complete(&mut config, inputs, outputs).expect(text);
     config
+}
+
+/// A version's folder with one file in it.
+fn holding(file: &str) -> Contents {
+    Contents {
+        files: [file.to_owned()].into(),
+        ..Contents::default()
+    }
 }
 
 #[test]
@@ -207,13 +217,8 @@ fn a_model_batches_only_when_every_first_dimension_is_free() {
         assert_eq!(unbatched.input[0].dims, [-1, 3]);
         assert_eq!(unbatched.scheduling_choice, None);
         let mut refused = config("max_batch_size: 8");
-        let problem = complete(
-            &mut refused,
-            "m",
-            ModelFile::Found,
-            std::slice::from_ref(&other),
-            &[],
-        );
+        normalize(&mut refused, "m", Some(&holding("model.onnx"))).expect("an ONNX model");
+        let problem = complete(&mut refused, std::slice::from_ref(&other), &[]);
         assert_eq!(
             problem.map_err(|problem| problem.message),
             Err("autofill failed for model 'm': model does not support batching while non-zero max_batch_size is specified".to_owned())
@@ -242,25 +247,93 @@ fn a_scalar_per_item_is_one_dimension_with_a_reshape() {
 }
 
 #[test]
-fn a_dot_in_a_name_says_the_backend_only_without_a_model_file() {
-    use ModelFile::{Found, Missing};
+fn the_backend_follows_from_its_file_its_platform_or_the_models_name() {
+    let invalid = "Invalid model name: Could not determine backend for model";
     for (name, text, file, expected) in [
-        ("m-v1.5", "", Found, ("onnxruntime", "model.onnx")),
-        ("x.onnx", "", Found, ("onnxruntime", "model.onnx")),
-        ("echo.identity", "", Found, ("onnxruntime", "model.onnx")),
-        ("echo.identity", "", Missing, ("identity", "model.identity")),
-        ("m-v1.5", "", Missing, ("", "")),
-        ("x.onnx", "", Missing, ("", "")),
-        ("m", "", Missing, ("", "")),
-        ("echo.identity", "backend: \"a\"", Found, ("a", "")),
+        (
+            "m",
+            "",
+            "model.onnx",
+            "onnxruntime onnxruntime_onnx model.onnx",
+        ),
+        (
+            "m-v1.5",
+            "",
+            "model.onnx",
+            "onnxruntime onnxruntime_onnx model.onnx",
+        ),
+        (
+            "x.onnx",
+            "",
+            "model.onnx",
+            "onnxruntime onnxruntime_onnx model.onnx",
+        ),
+        (
+            "echo.identity",
+            "",
+            "model.onnx",
+            "onnxruntime onnxruntime_onnx model.onnx",
+        ),
+        ("m", "", "model.plan", "tensorrt tensorrt_plan model.plan"),
+        (
+            "m",
+            "",
+            "model.graphdef",
+            "tensorflow tensorflow_graphdef model.graphdef",
+        ),
+        ("m", "", "model.xml", "openvino  model.xml"),
+        ("m", "", "model.pt", "pytorch pytorch_libtorch model.pt"),
+        ("m", "", "model.py", "python  model.py"),
+        (
+            "m",
+            "platform: 'onnxruntime_onnx'",
+            "",
+            "onnxruntime onnxruntime_onnx model.onnx",
+        ),
+        (
+            "m",
+            "platform: 'tensorrt_plan'",
+            "model.onnx",
+            "tensorrt tensorrt_plan model.plan",
+        ),
+        (
+            "m",
+            "default_model_filename: 'model.onnx'",
+            "",
+            "onnxruntime onnxruntime_onnx model.onnx",
+        ),
+        (
+            "m",
+            "default_model_filename: 'other.onnx'",
+            "other.onnx",
+            "  other.onnx",
+        ),
+        (
+            "m",
+            "backend: 'pytorch' runtime: 'model.py'",
+            "",
+            "pytorch pytorch_libtorch ",
+        ),
+        ("echo.identity", "", "", "identity  model.identity"),
+        ("a.b.c", "", "", "b.c  model.b.c"),
+        ("echo.identity", "backend: 'a'", "", "a  "),
+        ("m-v1.5", "", "", invalid),
+        ("x.onnx", "", "", invalid),
+        ("m", "", "", invalid),
     ] {
         let mut config = config(text);
-        complete(&mut config, name, file, &[], &[]).expect(name);
-        let found = (
-            config.backend.as_str(),
-            config.default_model_filename.as_str(),
-        );
-        assert_eq!(found, expected, "{name} {file:?}");
+        let contents = holding(file);
+        let found = match normalize(&mut config, name, Some(&contents)) {
+            Ok(()) => [
+                &config.backend,
+                &config.platform,
+                &config.default_model_filename,
+            ]
+            .map(String::as_str)
+            .join(" "),
+            Err(problem) => problem.message,
+        };
+        assert!(found.starts_with(expected), "{name} {text} {file}: {found}");
     }
 }
 
@@ -279,53 +352,6 @@ fn what_the_file_says_is_kept() {
     assert_eq!(config.instance_group[0].count, 3);
     assert_eq!(instances_asked(&config), Some(3));
     assert_eq!(instances_asked(&ModelConfig::default()), None);
-}
-
-fn problems(text: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Vec<String> {
-    let mut config = config(text);
-    let _already_reported = complete(&mut config, "m", ModelFile::Found, inputs, outputs);
-    validate(&config, "m", inputs, outputs)
-        .iter()
-        .map(|problem| format!("{}: {problem}", problem.field))
-        .collect()
-}
-
-#[test]
-fn what_cannot_be_served_is_refused_by_field() {
-    let x = [spec("x", DataType::Fp32, &[-1, 3])];
-    let one = [spec("x", DataType::Fp32, &[1, 3])];
-    let io = |input: &str| {
-        format!(
-            "max_batch_size: 2 input {{ {input} }} output {{ name: \"x\" data_type: TYPE_FP32 dims: 3 }}"
-        )
-    };
-    let good = io("name: \"x\" data_type: TYPE_FP32 dims: 3");
-    #[rustfmt::skip]
-    let cases = [
-        (good.clone(), &x, vec![]),
-        (io("name: \"x\" data_type: TYPE_FP32 dims: -1"), &x, vec![]),
-        ("name: \"n\"".to_owned(), &x, vec!["name: unexpected directory name 'm' for model 'n', directory name must equal model name"]),
-        (io("name: \"y\" data_type: TYPE_FP32 dims: 3"), &x, vec!["input[0].name: unexpected inference input 'y', allowed inputs are: x"]),
-        (io("name: \"x\" data_type: TYPE_INT8 dims: 3"), &x, vec!["input[0].data_type: unable to load model 'm', configuration expects datatype TYPE_INT8 for input 'x', model provides TYPE_FP32"]),
-        (io("name: \"x\" dims: 3"), &x, vec!["input[0].data_type: model input 'x' must specify 'data_type' for m"]),
-        (io("name: \"x\" data_type: TYPE_FP32 dims: 4"), &x, vec!["input[0].dims: model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,3]) but the model configuration specifies shape [-1,4]"]),
-        (io("name: \"x\" data_type: TYPE_FP32 dims: [3, 0]"), &x, vec![
-            "input[0].dims[1]: model input 'x' dimension must be integer >= 1, or -1 to indicate a variable-size dimension for m",
-            "input[0].dims: model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,3]) but the model configuration specifies 3 dimensions (an initial batch dimension because max_batch_size > 0 followed by the explicit tensor shape, making complete shape [-1,3,0])"]),
-        (good.clone(), &one, vec!["max_batch_size: model 'm' cannot be batched: input 'x' has a first dimension fixed to 1 (shape [1,3]); set max_batch_size: 0 and give the full shape in dims, or export the model with a dynamic first axis"]),
-        (format!("{good} default_model_filename: \"../../x.onnx\""), &x, vec!["default_model_filename: 'default_model_filename' of model 'm' must be a path inside the version's folder"]),
-        (format!("{good} default_model_filename: \"sub/x.onnx\""), &x, vec![]),
-        (format!("{good} cc_model_filenames {{ key: \"a\" value: \"/x\" }}"), &x, vec!["cc_model_filenames[a].value: 'cc_model_filenames[a].value' of model 'm' must be a path inside the version's folder"]),
-        (good.replace("size: 2", "size: -2"), &x, vec![
-            "max_batch_size: 'max_batch_size' must be non-negative value for m",
-            "input[0].dims: model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,3]) but the model configuration specifies 1 dimensions (shape [3])",
-            "output[0].dims: model 'm', tensor 'x': the model expects 2 dimensions (shape [-1,3]) but the model configuration specifies 1 dimensions (shape [3])"]),
-        (format!("{good} instance_group {{ kind: KIND_GPU }}"), &x, vec!["instance_group[0].kind: instance group m_0 of model m has kind KIND_GPU but no GPUs are available; set kind: KIND_CPU"]),
-        (format!("{good} sequence_batching {{ }}"), &x, vec!["sequence_batching: `sequence_batching` of model 'm' is not supported by this version"]),
-    ];
-    for (text, model, expected) in cases {
-        assert_eq!(problems(&text, model, model), expected, "{text}");
-    }
 }
 
 #[test]

@@ -1,221 +1,210 @@
-use std::path::Path;
+//! Triton's rules over a normalised configuration, in its order and its words. Triton stops at the first; all are
+//! reported here.
 
-use super::{Problem, data_type};
-use crate::TensorSpec;
-use crate::inside::stays_inside;
-use crate::oip::proto::model_config::SchedulingChoice;
-use crate::oip::proto::model_instance_group::Kind;
-use crate::oip::proto::{ModelConfig, ModelTensorReshape};
+use super::unsupported::unsupported;
+use super::{Problem, ensemble};
+use crate::oip::proto::ModelConfig;
 
+mod batch_io;
+mod files;
+mod instances;
 mod model;
+mod platform;
+mod scheduling;
+mod sequence;
+mod tensors;
+mod warmup;
 
-/// Everything that keeps this configuration from being served, in the order of the rules; empty when nothing does.
-/// `inputs` and `outputs` are the model's own, batch dimension included; pass none when the model is not known yet.
-pub fn validate(
-    config: &ModelConfig,
-    folder: &str,
-    inputs: &[TensorSpec],
-    outputs: &[TensorSpec],
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for rule in [
-        name,
-        model_file,
-        max_batch_size,
-        tensors,
-        ensemble,
-        instance_groups,
-        unsupported,
-    ] {
-        rule(&Context { config, folder }, &mut problems);
-    }
-    if !(inputs.is_empty() && outputs.is_empty()) {
-        model::compare(config, inputs, outputs, &mut problems);
-    }
-    problems
+pub use model::against_model;
+
+/// What a configuration is judged in.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting<'a> {
+    /// The name of the model's folder.
+    pub folder: &'a str,
+    /// The GPUs that can be used, by number.
+    pub gpus: &'a [i32],
 }
 
 struct Context<'a> {
     config: &'a ModelConfig,
-    folder: &'a str,
+    setting: Setting<'a>,
 }
 
-fn name(context: &Context<'_>, problems: &mut Vec<Problem>) {
-    let name = &context.config.name;
-    if !name.is_empty() && name != context.folder {
-        problems.push(Problem::new(
-            "name",
-            format!(
-                "unexpected directory name '{}' for model '{name}', directory name must equal model name",
-                context.folder
-            ),
-        ));
-    }
-}
-
-/// Files are looked up in the version's folder by this name, before an engine sees them.
-fn model_file(context: &Context<'_>, problems: &mut Vec<Problem>) {
-    let config = context.config;
-    let by_capability = config.cc_model_filenames.iter().map(|(key, file)| {
-        let field = format!("cc_model_filenames[{key}].value");
-        (field, file)
-    });
-    let default = "default_model_filename".to_owned();
-    for (field, file) in [(default, &config.default_model_filename)]
-        .into_iter()
-        .chain(by_capability)
-    {
-        if !file.is_empty() && !stays_inside(Path::new(file)) {
-            let message = format!(
-                "'{field}' of model '{}' must be a path inside the version's folder",
-                context.folder
-            );
-            problems.push(Problem::new(field, message));
+impl<'a> Context<'a> {
+    /// What messages call the model.
+    fn name(&self) -> &'a str {
+        match self.config.name.as_str() {
+            "" => self.setting.folder,
+            name => name,
         }
     }
+}
+
+/// Everything that keeps this configuration from being served, whatever the model turns out to be; empty when nothing
+/// does.
+pub fn validate(config: &ModelConfig, setting: Setting<'_>) -> Vec<Problem> {
+    let context = Context { config, setting };
+    let mut problems = Vec::new();
+    for rule in [
+        platform::validate,
+        max_batch_size,
+        scheduling::validate,
+        sequence::validate,
+        ensembles,
+        response_cache,
+        model_metrics,
+        name,
+        version_policy,
+        instances::validate,
+        tensors::validate,
+        batch_io::validate,
+        warmup::validate,
+        accelerators,
+        files::validate,
+        not_supported,
+    ] {
+        rule(&context, &mut problems);
+    }
+    problems
+}
+
+fn ensembles(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    ensemble::alone(context.config, context.name(), problems);
+}
+
+fn not_supported(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    unsupported(context.config, context.name(), problems);
 }
 
 fn max_batch_size(context: &Context<'_>, problems: &mut Vec<Problem>) {
     if context.config.max_batch_size < 0 {
-        problems.push(Problem::new(
-            "max_batch_size",
-            format!(
-                "'max_batch_size' must be non-negative value for {}",
-                context.folder
-            ),
-        ));
+        let message = format!(
+            "'max_batch_size' must be non-negative value for {}",
+            context.name()
+        );
+        problems.push(
+            Problem::new("max_batch_size", message)
+                .fix("set 0 for a model without a batch dimension, or the largest batch"),
+        );
     }
 }
 
-/// An input or an output: what both have.
-struct Tensor<'a> {
-    /// `input` or `output`, the field and the word in messages.
-    side: &'static str,
-    index: usize,
-    name: &'a str,
-    data_type: i32,
-    dims: &'a [i64],
-    reshape: Option<&'a ModelTensorReshape>,
+fn name(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    let (name, folder) = (&context.config.name, context.setting.folder);
+    if !name.is_empty() && name != folder {
+        let message = format!(
+            "unexpected directory name '{folder}' for model '{name}', directory name must equal model name"
+        );
+        let fix = format!("leave `name` out, set name: \"{folder}\", or rename the folder");
+        problems.push(Problem::new("name", message).fix(fix));
+    }
 }
 
-fn both_sides(config: &ModelConfig) -> impl Iterator<Item = Tensor<'_>> {
-    let inputs = config
-        .input
-        .iter()
-        .enumerate()
-        .map(|(index, input)| Tensor {
-            side: "input",
-            index,
-            name: &input.name,
-            data_type: input.data_type,
-            dims: &input.dims,
-            reshape: input.reshape.as_ref(),
-        });
-    let outputs = config
-        .output
-        .iter()
-        .enumerate()
-        .map(|(index, output)| Tensor {
-            side: "output",
-            index,
-            name: &output.name,
-            data_type: output.data_type,
-            dims: &output.dims,
-            reshape: output.reshape.as_ref(),
-        });
-    inputs.chain(outputs)
+fn version_policy(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    use crate::oip::proto::model_version_policy::PolicyChoice;
+    let policy = context.config.version_policy.as_ref();
+    let message = format!(
+        "at least one version must be available under the version policy of model '{}'",
+        context.name()
+    );
+    let (field, fix) = match policy.and_then(|policy| policy.policy_choice.as_ref()) {
+        Some(PolicyChoice::Latest(latest)) if latest.num_versions == 0 => (
+            "version_policy.latest.num_versions",
+            "set num_versions: 1 or more",
+        ),
+        Some(PolicyChoice::Specific(specific)) if specific.versions.is_empty() => (
+            "version_policy.specific.versions",
+            "name at least one version",
+        ),
+        _ => return,
+    };
+    problems.push(Problem::new(field, message).fix(fix));
 }
 
-fn tensors(context: &Context<'_>, problems: &mut Vec<Problem>) {
-    for tensor in both_sides(context.config) {
-        let field = format!("{}[{}]", tensor.side, tensor.index);
-        let subject = format!("model {} '{}'", tensor.side, tensor.name);
-        let mut report = |field: String, message: String| {
-            problems.push(Problem::new(
-                field,
-                format!("{message} for {}", context.folder),
-            ));
+/// Where the answer depends on more than the inputs, or is more than one, no stored answer can stand for it.
+fn response_cache(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    use crate::oip::proto::model_config::SchedulingChoice;
+    let config = context.config;
+    if !config.response_cache.is_some_and(|cache| cache.enable) {
+        return;
+    }
+    let sequence = matches!(
+        config.scheduling_choice,
+        Some(SchedulingChoice::SequenceBatching(_))
+    );
+    let decoupled = config
+        .model_transaction_policy
+        .is_some_and(|policy| policy.decoupled);
+    let name = context.name();
+    for (applies, with) in [
+        (sequence, "sequence batching scheduler"),
+        (decoupled, "'decoupled' transaction policy"),
+    ] {
+        if applies {
+            let message = format!(
+                "Response Cache does not currently support model {name} with {with}. Please disable the response cache."
+            );
+            problems.push(Problem::new("response_cache.enable", message).fix("set enable: false"));
+        }
+    }
+}
+
+fn model_metrics(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    use crate::oip::proto::model_metrics::metric_control::MetricOptions;
+    let metrics = context.config.model_metrics.iter();
+    let controls = metrics.flat_map(|metrics| &metrics.metric_control);
+    for (index, control) in controls.enumerate() {
+        let mut report = |part: &str, message: &str| {
+            let field = format!("model_metrics.metric_control[{index}]{part}");
+            problems.push(Problem::new(field, message));
         };
-        if tensor.name.is_empty() {
-            report(
-                format!("{field}.name"),
-                format!("model {} must specify 'name'", tensor.side),
-            );
+        match &control.metric_identifier {
+            None => report("", "metric control must specify 'metric_identifier'"),
+            Some(identifier) if identifier.family.is_empty() => report(
+                ".metric_identifier",
+                "metric identifier must specify non-empty 'family'",
+            ),
+            Some(_) => {}
         }
-        if data_type(tensor.data_type).is_none() {
-            report(
-                format!("{field}.data_type"),
-                format!("{subject} must specify 'data_type'"),
-            );
-        }
-        if tensor.dims.is_empty() {
-            report(
-                format!("{field}.dims"),
-                format!("{subject} must specify 'dims'"),
-            );
-        }
-        let reshape = tensor.reshape.map(|reshape| reshape.shape.as_slice());
-        for (dims, part) in [(Some(tensor.dims), "dims"), (reshape, "reshape.shape")] {
-            let bad = |dim: &i64| *dim < 1 && *dim != -1;
-            if let Some(index) = dims.and_then(|dims| dims.iter().position(bad)) {
-                report(
-                    format!("{field}.{part}[{index}]"),
-                    format!(
-                        "{subject} dimension must be integer >= 1, or -1 to indicate a variable-size dimension"
-                    ),
-                );
+        match &control.metric_options {
+            None => report("", "metric control must specify 'histogram_options'"),
+            Some(MetricOptions::HistogramOptions(options)) => {
+                let buckets = &options.buckets;
+                if buckets.is_empty() {
+                    report(
+                        ".histogram_options",
+                        "histogram options must specify non-empty 'buckets'",
+                    );
+                } else if !buckets.is_sorted_by(|one, next| one < next) {
+                    report(
+                        ".histogram_options.buckets",
+                        "histogram options must specify 'buckets' in increasing order",
+                    );
+                }
             }
         }
     }
 }
 
-fn instance_groups(context: &Context<'_>, problems: &mut Vec<Problem>) {
-    if super::ensemble::steps(context.config).is_some() {
-        return;
-    }
-    for (index, group) in context.config.instance_group.iter().enumerate() {
-        if group.kind() == Kind::Gpu {
-            problems.push(Problem::new(
-                format!("instance_group[{index}].kind"),
-                format!(
-                    "instance group {} of model {} has kind KIND_GPU but no GPUs are available; set kind: KIND_CPU",
-                    group.name, context.folder
-                ),
-            ));
-        }
-    }
-}
-
-fn ensemble(context: &Context<'_>, problems: &mut Vec<Problem>) {
-    super::ensemble::alone(context.config, context.folder, problems);
-}
-
-/// Fields that change what a client sees and that nothing here does yet: refused by name, never ignored.
-fn unsupported(context: &Context<'_>, problems: &mut Vec<Problem>) {
-    let config = context.config;
-    let scheduling = config.scheduling_choice.as_ref();
-    let asked = [
-        (
-            "sequence_batching",
-            matches!(scheduling, Some(SchedulingChoice::SequenceBatching(_))),
-        ),
-        ("batch_input", !config.batch_input.is_empty()),
-        ("batch_output", !config.batch_output.is_empty()),
-        ("model_operations", config.model_operations.is_some()),
-        (
-            "model_repository_agents",
-            config.model_repository_agents.is_some(),
-        ),
-    ];
-    for (field, asked) in asked {
-        if asked {
-            problems.push(Problem::new(
-                field,
-                format!(
-                    "`{field}` of model '{}' is not supported by this version",
-                    context.folder
-                ),
-            ));
+/// Those for a GPU are read only by instances on one.
+fn accelerators(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    let asked = context
+        .config
+        .optimization
+        .iter()
+        .filter_map(|optimization| optimization.execution_accelerators.as_ref())
+        .flat_map(|accelerators| &accelerators.cpu_execution_accelerator);
+    for (index, accelerator) in asked.enumerate() {
+        if accelerator.name != "openvino" {
+            let field = format!(
+                "optimization.execution_accelerators.cpu_execution_accelerator[{index}].name"
+            );
+            let message = format!(
+                "unknown Execution Accelerator '{}' is requested",
+                accelerator.name
+            );
+            problems.push(Problem::new(field, message).fix("on a CPU: `openvino`, or none"));
         }
     }
 }

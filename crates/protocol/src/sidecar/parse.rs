@@ -32,7 +32,7 @@ fn located(error: &toml::de::Error, text: &str, file: &str) -> FileError {
 }
 
 /// Serde's ``unknown field `x`, expected one of `a`, `b` `` becomes a guess at what was meant.
-fn hinted(message: &str) -> String {
+pub(super) fn hinted(message: &str) -> String {
     let message = message.trim_end();
     let Some((fault, expected)) = message.split_once(", expected ") else {
         return message.replace('\n', "; ");
@@ -63,13 +63,13 @@ fn offset_of(table: &DeTable<'_>, path: &[String]) -> usize {
 }
 
 /// A field whose value can be read but makes no sense.
-struct Problem {
-    path: Vec<String>,
-    message: String,
+pub(super) struct Problem {
+    pub(super) path: Vec<String>,
+    pub(super) message: String,
 }
 
 impl Sidecar {
-    fn problems(&self) -> Vec<Problem> {
+    pub(super) fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
         let mut check = |holds: bool, path: &[&str], message: &str| {
             if !holds {

@@ -6,8 +6,6 @@ use prost_reflect::DynamicMessage;
 
 use super::super::parse::descriptor;
 use super::*;
-use crate::oip::proto::ModelInstanceGroup;
-use crate::oip::proto::model_instance_group::Kind;
 
 fn corpus() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/triton-config");
@@ -81,32 +79,6 @@ fn our_parser_reads_what_another_reads() {
     assert!(compared >= 55, "{compared} configurations");
 }
 
-/// The model of the ONNX cases.
-fn onnx_model() -> (Vec<TensorSpec>, Vec<TensorSpec>) {
-    let tensors = |kind: &str, dtype| {
-        [0, 1]
-            .map(|index| spec(&format!("{kind}{index}"), dtype, &[-1, 16]))
-            .to_vec()
-    };
-    (
-        tensors("INPUT", DataType::Int32),
-        tensors("OUTPUT", DataType::Int8),
-    )
-}
-
-fn complete_case(case: &Path, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> ModelConfig {
-    let text = std::fs::read_to_string(case.join("config.pbtxt")).unwrap_or_default();
-    // The recorded models without tensors are those of custom backends.
-    let file = if inputs.is_empty() {
-        ModelFile::Missing
-    } else {
-        ModelFile::Found
-    };
-    let mut config = config(&text);
-    complete(&mut config, name(case), file, inputs, outputs).expect("completes");
-    config
-}
-
 fn expectations(case: &Path) -> Vec<String> {
     std::fs::read_dir(case)
         .expect("a case")
@@ -114,72 +86,6 @@ fn expectations(case: &Path) -> Vec<String> {
         .filter(|path| name(path).starts_with("expected"))
         .map(|path| std::fs::read_to_string(path).expect("text"))
         .collect()
-}
-
-/// The recordings were made on a machine with a GPU: where instances land is ours, their names are not.
-fn on_cpu(text: &str, ours: &ModelConfig) -> ModelConfig {
-    let mut expected = config(text);
-    assert_eq!(expected.instance_group.len(), ours.instance_group.len());
-    for (expected, ours) in expected.instance_group.iter_mut().zip(&ours.instance_group) {
-        expected.kind = ours.kind;
-        expected.count = ours.count;
-        expected.gpus.clear();
-    }
-    expected
-}
-
-#[test]
-fn configurations_are_completed_as_triton_completes_them() {
-    let Some(folder) = corpus() else { return };
-    let (inputs, outputs) = onnx_model();
-    let success = folder.join("autofill_noplatform_success");
-    let ensemble = success.join("ensemble");
-    for (case, inputs, outputs) in [
-        (success.join("onnx/empty_config"), &inputs[..], &outputs[..]),
-        (success.join("onnx/no_config"), &inputs, &outputs),
-        (success.join("custom/no_backend.identity"), &[], &[]),
-        (
-            ensemble.join("embedded_ensemble/embedded_ensemble"),
-            &[],
-            &[],
-        ),
-        (ensemble.join("unmapped_output/unmapped_output"), &[], &[]),
-    ] {
-        let ours = complete_case(&case, inputs, outputs);
-        let matches = expectations(&case)
-            .iter()
-            .any(|text| on_cpu(text, &ours) == ours);
-        assert!(matches, "{}: {ours:#?}", case.display());
-        let on_cpu = |group: &ModelInstanceGroup| group.kind() == Kind::Cpu;
-        assert!(ours.instance_group.iter().all(on_cpu));
-        assert_eq!(
-            validate(&ours, name(&case), inputs, outputs),
-            [],
-            "{}",
-            case.display()
-        );
-    }
-}
-
-#[test]
-fn configurations_that_contradict_the_model_are_refused_in_tritons_words() {
-    let Some(folder) = corpus() else { return };
-    let (inputs, outputs) = onnx_model();
-    for case in ["bad_input_dims", "too_many_inputs", "unknown_input"] {
-        let case = folder.join("autofill_noplatform/onnx").join(case);
-        let config = complete_case(&case, &inputs, &outputs);
-        let problems: Vec<_> = validate(&config, name(&case), &inputs, &outputs)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        // The files hold patterns; only brackets are escaped.
-        let matches = expectations(&case).iter().any(|pattern| {
-            problems
-                .iter()
-                .any(|problem| problem.contains(&pattern.replace('\\', "")))
-        });
-        assert!(matches, "{}: {problems:?}", case.display());
-    }
 }
 
 /// The configurations of the models around an ensemble in the corpus.
@@ -194,9 +100,16 @@ fn beside(folder: &Path) -> Vec<ModelConfig> {
 }
 
 fn ensemble_problem(config: &ModelConfig, models: &[ModelConfig]) -> Option<String> {
-    let problems = validate(config, &config.name, &[], &[]);
-    if let Some(first) = problems.first() {
-        return Some(first.to_string());
+    let mut normalized = config.clone();
+    let _undetermined = normalize(&mut normalized, &config.name, None);
+    let setting = Setting {
+        folder: &config.name,
+        gpus: &[],
+    };
+    let problems = validate(&normalized, setting);
+    if !problems.is_empty() {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        return Some(problems.join("; "));
     }
     let members: Vec<_> = ensemble::steps(config)?
         .iter()

@@ -1,0 +1,37 @@
+//! The one list of what no part of kapok does yet: refused by name, never ignored. Whoever builds a part takes its line
+//! away.
+
+use super::Problem;
+use crate::oip::proto::ModelConfig;
+use crate::oip::proto::model_config::SchedulingChoice;
+
+pub(super) fn unsupported(config: &ModelConfig, name: &str, problems: &mut Vec<Problem>) {
+    let mut refuse = |field: String, fix: &str| {
+        let message = format!("`{field}` of model '{name}' is not supported by this version");
+        problems.push(Problem::new(field, message).fix(fix));
+    };
+    if let Some(SchedulingChoice::SequenceBatching(batching)) = &config.scheduling_choice
+        && batching.iterative_sequence
+    {
+        let fix = "remove it; a decoupled model gives any number of answers to one request";
+        refuse("sequence_batching.iterative_sequence".to_owned(), fix);
+    }
+    if config.model_repository_agents.is_some() {
+        let fix = "remove it; `[integrity] manifest` in kapok.toml checks the files";
+        refuse("model_repository_agents".to_owned(), fix);
+    }
+    for (index, group) in config.instance_group.iter().enumerate() {
+        if !group.secondary_devices.is_empty() {
+            let field = format!("instance_group[{index}].secondary_devices");
+            refuse(field, "remove it");
+        }
+    }
+    // The name of the library that Triton itself would load says nothing new.
+    let usual = format!("libtriton_{}.so", config.backend);
+    if !config.runtime.is_empty() && config.runtime != usual {
+        refuse(
+            "runtime".to_owned(),
+            "remove it; `engine` in kapok.toml chooses the engine",
+        );
+    }
+}
