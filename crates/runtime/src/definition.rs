@@ -163,6 +163,7 @@ impl Definition {
     }
 
     /// The configuration with all that is filled in before the model is known.
+    #[cfg(test)]
     pub(crate) fn normalized(&self) -> &ModelConfig {
         &self.normalized
     }

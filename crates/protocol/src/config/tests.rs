@@ -247,6 +247,7 @@ fn a_scalar_per_item_is_one_dimension_with_a_reshape() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn the_backend_follows_from_its_file_its_platform_or_the_models_name() {
     let invalid = "Invalid model name: Could not determine backend for model";
     for (name, text, file, expected) in [

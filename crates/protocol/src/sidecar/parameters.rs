@@ -83,7 +83,7 @@ fn setting(path: &str, value: &str) -> Result<Table, String> {
         }
         match table.clone().try_into::<Sidecar>() {
             Ok(_) => return Ok(table),
-            Err(error) => fault = fault.or(Some(hinted(error.message()))),
+            Err(error) => fault = fault.or_else(|| Some(hinted(error.message()))),
         }
     }
     Err(fault.unwrap_or_default())

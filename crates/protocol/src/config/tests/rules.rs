@@ -174,6 +174,7 @@ fn a_states_first_value_fits_the_state() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn tensors_are_described_and_reshaped_without_loss() {
     let size = "has different size for dims and reshape for m";
     for (batch, tensor, expected) in [
@@ -358,6 +359,7 @@ fn the_rest_is_checked_or_refused_by_name() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 fn the_flow_of_an_ensemble_leads_somewhere() {
     let head = "platform: 'ensemble' input { name: 'a' data_type: TYPE_FP32 dims: 1 } output { name: 'z' data_type: TYPE_FP32 dims: 1 }";
     let step = |inputs: &[&str], outputs: &[&str]| {

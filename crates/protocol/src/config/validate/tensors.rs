@@ -140,7 +140,7 @@ fn reshape(tensor: &Tensor<'_>, max_batch_size: i32, report: &mut Report<'_>) {
             "use -1 for a size that requests decide",
         );
     }
-    if dims.is_empty() || bad_dimension(dims).or(bad_dimension(shape)).is_some() {
+    if dims.is_empty() || bad_dimension(dims).is_some() || bad_dimension(shape).is_some() {
         return;
     }
     let (from, to) = (elements(dims), elements(shape));
