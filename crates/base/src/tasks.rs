@@ -36,12 +36,14 @@ pub enum TaskKind {
     HealthCheck,
     /// Starts, watches and restarts one managed process.
     ManagedProcess,
+    /// Runs what one lane's sequences have waiting; ends when nothing waits.
+    Sequences,
 }
 
 impl TaskKind {
     pub fn on_cancel(self) -> OnCancel {
         match self {
-            Self::Connection | Self::ManagedProcess => OnCancel::Wait,
+            Self::Connection | Self::ManagedProcess | Self::Sequences => OnCancel::Wait,
             Self::Listener | Self::UpstreamConnection | Self::HealthCheck => OnCancel::Abort,
         }
     }
@@ -52,7 +54,8 @@ impl TaskKind {
             Self::Connection
             | Self::UpstreamConnection
             | Self::HealthCheck
-            | Self::ManagedProcess => OnError::Log,
+            | Self::ManagedProcess
+            | Self::Sequences => OnError::Log,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Reading order: [`Settings`] (what a model's configuration asks for), [`Request`] (what a caller brings), [`Batcher`]
 //! (who waits, who runs), its choice of a batch by fixed sizes and by a latency target, [`Latency`] (what it learns),
 //! [`Limiter`] (what models share).
+//! [`Sequences`] is the other kind of batching: requests that belong together keep their order and their place.
 //! Never here: a clock, a thread, a tensor. Time comes as an argument, and the same calls give the same decisions.
 
 mod batcher;
@@ -10,10 +11,12 @@ mod latency;
 mod limiter;
 mod order;
 mod request;
+mod sequence;
 mod settings;
 
 pub use batcher::{Batch, Batcher, Expired, Full, Why};
 pub use latency::Latency;
 pub use limiter::{Limiter, Member, Share};
 pub use request::{Request, Ticket};
+pub use sequence::{Next, SequenceRefused, SequenceSettings, Sequences, Turn};
 pub use settings::{OnTimeout, Policy, Settings};
