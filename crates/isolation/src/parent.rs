@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use base::Backoff;
 use parking_lot::{Condvar, Mutex};
+use protocol::sidecar::Isolation as Wanted;
 use protocol::{BufferPool, Tensor, TensorSpec};
-use runtime::engine::{Engine, EngineError, Isolator, Lane, LoadOptions, Loaded, Run, Source};
+use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 use crate::arena::LANES_MAX;
 use crate::process::{Process, Reports};
@@ -30,14 +31,9 @@ impl Isolation {
             command: command.into_iter().collect(),
         }
     }
-}
 
-impl Isolator for Isolation {
-    /// Built-in backends stay: no code of others runs in them.
-    fn isolate(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
-        if engine.name() == "builtin" {
-            return engine;
-        }
+    /// The same engine, which puts a model into a process of its own where the model's sidecar wants that.
+    pub fn around(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
         let mut command = self.command.clone();
         command.push(engine.name().into());
         Arc::new(Isolated { engine, command })
@@ -64,6 +60,9 @@ impl Engine for Isolated {
     }
 
     fn load(&self, source: &Source, options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
+        if source.sidecar.isolation == Wanted::Thread {
+            return self.engine.load(source, options);
+        }
         let name = self.engine.name();
         let model = Model::new(name, source, options);
         let (process, loaded, reports) =

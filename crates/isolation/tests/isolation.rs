@@ -6,21 +6,20 @@ use std::time::Duration;
 
 use base::Clock;
 use isolation::Isolation;
+use protocol::sidecar::Sidecar;
 use protocol::{DataType, Tensor, TensorSpec};
-use runtime::engine::{
-    Engine, EngineError, Isolator, Lane, LoadOptions, Loaded, Run, Source, Stop,
-};
+use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source, Stop};
 
 /// Long enough for a loaded machine, short enough for a person.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The engine whose name and answers the child has.
 #[derive(Debug)]
-struct Named(&'static str);
+struct Named;
 
 impl Engine for Named {
     fn name(&self) -> &'static str {
-        self.0
+        "fake"
     }
 
     fn version(&self) -> String {
@@ -32,7 +31,7 @@ impl Engine for Named {
     }
 
     fn load(&self, _: &Source, _: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
-        unreachable!("loaded in this process");
+        Err(EngineError::unsupported("fake", "loaded in this process"))
     }
 }
 
@@ -49,10 +48,15 @@ fn load(path: &Path) -> Result<Arc<dyn Loaded>, EngineError> {
         child.display()
     );
     let isolation = Isolation::new([child.into_os_string()]);
-    let engine = isolation.isolate(Arc::new(Named("fake")));
+    let engine = isolation.around(Arc::new(Named));
+    let sidecar = Sidecar {
+        isolation: protocol::sidecar::Isolation::Process,
+        ..Sidecar::default()
+    };
     let source = Source {
         model: "m".to_owned(),
         path: path.to_owned(),
+        sidecar: Arc::new(sidecar),
         ..Source::default()
     };
     engine.load(&source, LoadOptions { threads: 1 })
@@ -202,11 +206,14 @@ fn unloading_ends_the_process() {
 }
 
 #[test]
-fn built_in_backends_stay_in_this_process() {
+fn only_models_that_want_a_process_get_one() {
     let isolation = Isolation::new(["/nowhere".into()]);
-    let engine: Arc<dyn Engine> = Arc::new(Named("builtin"));
-    assert!(Arc::ptr_eq(
-        &engine,
-        &isolation.isolate(Arc::clone(&engine))
-    ));
+    let engine = isolation.around(Arc::new(Named));
+    let error = engine
+        .load(&Source::default(), LoadOptions { threads: 1 })
+        .expect_err("the engine's own words");
+    assert!(
+        error.to_string().ends_with("loaded in this process"),
+        "{error}"
+    );
 }

@@ -75,6 +75,9 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Becomes the process of one model; kapok calls this itself
+    #[command(hide = true, name = crate::engine_process::NAME)]
+    RunEngine { engine: String },
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  kapok completions bash > /etc/bash_completion.d/kapok\n  kapok completions fish > ~/.config/fish/completions/kapok.fish"

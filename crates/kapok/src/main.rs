@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod engine_process;
 mod exit;
 mod guard;
 mod http;

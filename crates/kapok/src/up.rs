@@ -20,7 +20,7 @@ use crate::cli::{LogFormat, UpArgs};
 use crate::config::{Config, Environment};
 use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
-pub(crate) use engines::search as engine_search;
+pub(crate) use engines::{all as all_engines, search as engine_search};
 use node::{Node, Outside};
 use ports::Ports;
 use ready::Progress;

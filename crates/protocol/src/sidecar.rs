@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::file_error::FileError;
 
 mod integrity;
+mod isolation;
 mod memory;
 mod parameters;
 mod parse;
@@ -17,6 +18,7 @@ mod tests;
 mod versions;
 
 pub use integrity::{Integrity, is_public_key};
+pub use isolation::Isolation;
 pub use memory::Memory;
 pub use parameters::{Merged, PREFIX};
 pub use parse::fuzz_sidecar;
@@ -28,6 +30,7 @@ pub use versions::Versions;
 #[serde(deny_unknown_fields, default)]
 pub struct Sidecar {
     pub engine: EngineChoice,
+    pub isolation: Isolation,
     /// Calls that run at the same time; absent means one per core, shared out by `threads`.
     pub lanes: Option<usize>,
     /// Compute threads of one lane.
@@ -46,6 +49,7 @@ impl Default for Sidecar {
     fn default() -> Self {
         Self {
             engine: EngineChoice::default(),
+            isolation: Isolation::default(),
             lanes: None,
             threads: 1,
             agree: Agree::default(),
@@ -67,6 +71,8 @@ pub enum EngineChoice {
     Auto,
     Rten,
     OnnxRuntime,
+    /// A shared library with kapok's node interface.
+    Node,
     Builtin,
 }
 
@@ -77,6 +83,7 @@ impl EngineChoice {
             Self::Auto => None,
             Self::Rten => Some("rten"),
             Self::OnnxRuntime => Some("onnxruntime"),
+            Self::Node => Some("node"),
             Self::Builtin => Some("builtin"),
         }
     }

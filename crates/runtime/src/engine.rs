@@ -183,12 +183,6 @@ impl Responses for Once {
     }
 }
 
-/// Puts an engine somewhere else, such as into a process of its own (`isolation = "process"`).
-pub trait Isolator: Send + Sync + fmt::Debug {
-    /// The same engine behind a border. Whatever happens behind it, a call ends with an answer or an error.
-    fn isolate(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine>;
-}
-
 /// Why an engine could not load or run.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {

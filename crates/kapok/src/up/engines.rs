@@ -2,20 +2,44 @@
 
 use std::sync::Arc;
 
+use isolation::Isolation;
+use native::NodeEngine;
 use onnx::{OrtEngine, RtenEngine, Search};
 use runtime::Builtin;
 use runtime::engine::Engine;
 
 use crate::config::{Config, Environment};
 
-/// The most complete first: it is the reference that others are compared with.
+/// Built-in backends as they are, all others so that a model can have a process of its own.
 pub(super) fn find(config: &Config, environment: &Environment) -> Vec<Arc<dyn Engine>> {
-    let mut engines: Vec<Arc<dyn Engine>> =
-        vec![Arc::new(RtenEngine::default()), Arc::new(Builtin)];
-    // Loading the library costs 30 MB and tens of milliseconds: not for a node that only relays.
+    let builtin: Arc<dyn Engine> = Arc::new(Builtin);
+    // Loading a library costs 30 MB and tens of milliseconds: not for a node that only relays.
     if config.node.model_repositories.is_empty() {
-        return engines;
+        return vec![Arc::new(RtenEngine::default()), builtin];
     }
+    let mut engines = all(environment);
+    match std::env::current_exe() {
+        Ok(program) => {
+            let command = [program.into_os_string(), crate::engine_process::NAME.into()];
+            let isolation = Isolation::new(command);
+            for engine in &mut engines {
+                *engine = isolation.around(Arc::clone(engine));
+            }
+        }
+        Err(error) => tracing::warn!(
+            %error,
+            "kapok does not know its own file: no model can have a process of its own"
+        ),
+    }
+    engines.push(builtin);
+    engines
+}
+
+/// Every engine that runs code of others. The most complete comes first: it is the reference that the rest are compared
+/// with.
+pub(crate) fn all(environment: &Environment) -> Vec<Arc<dyn Engine>> {
+    let mut engines: Vec<Arc<dyn Engine>> =
+        vec![Arc::new(RtenEngine::default()), Arc::new(NodeEngine)];
     match OrtEngine::find(&search(environment)) {
         Ok(engine) => {
             let library = engine.library().display().to_string();

@@ -64,7 +64,7 @@ fn mistakes_are_named_with_line_column_and_a_guess() {
     );
     check(
         "engine = \"tensorrt\"\n",
-        "kapok.toml:1:10: unknown variant `tensorrt`; known: `auto`, `rten`, `onnxruntime`, `builtin`",
+        "kapok.toml:1:10: unknown variant `tensorrt`; known: `auto`, `rten`, `onnxruntime`, `node`, `builtin`",
     );
     check(
         "threads = \"two\"\n",

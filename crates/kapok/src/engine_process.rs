@@ -1,0 +1,15 @@
+//! The hidden command that becomes the process of one model (`isolation = "process"`).
+
+use crate::config::Environment;
+use crate::exit::{Failure, Outcome};
+
+/// The name of the hidden command; its argument is the engine's name.
+pub(crate) const NAME: &str = "run-engine";
+
+/// Returns when kapok has closed its side.
+pub(crate) fn run(engine: &str, environment: &Environment) -> Outcome {
+    let mut engines = crate::up::all_engines(environment);
+    engines.retain(|known| known.name() == engine);
+    isolation::serve(&engines)
+        .map_err(|error| Failure::failed(format!("kapok cannot be heard: {error}")))
+}
