@@ -69,3 +69,20 @@ pub struct Timing {
     /// Preparing outputs: pooling, selecting.
     pub output: Duration,
 }
+
+impl Timing {
+    /// One after the other.
+    #[must_use]
+    pub fn plus(self, later: Self) -> Self {
+        Self {
+            queue: self.queue + later.queue,
+            input: self.input + later.input,
+            infer: self.infer + later.infer,
+            output: self.output + later.output,
+        }
+    }
+
+    pub fn total(self) -> Duration {
+        self.queue + self.input + self.infer + self.output
+    }
+}

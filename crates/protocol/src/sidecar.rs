@@ -12,6 +12,7 @@ mod isolation;
 mod memory;
 mod parameters;
 mod parse;
+mod pipeline;
 mod swap;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use isolation::Isolation;
 pub use memory::Memory;
 pub use parameters::{Merged, PREFIX};
 pub use parse::fuzz_sidecar;
+pub use pipeline::{FanOut, Pipeline};
 pub use swap::Swap;
 pub use versions::Versions;
 
@@ -43,6 +45,7 @@ pub struct Sidecar {
     pub swap: Swap,
     pub memory: Memory,
     pub integrity: Integrity,
+    pub pipeline: Pipeline,
 }
 
 impl Default for Sidecar {
@@ -59,6 +62,7 @@ impl Default for Sidecar {
             swap: Swap::default(),
             memory: Memory::default(),
             integrity: Integrity::default(),
+            pipeline: Pipeline::default(),
         }
     }
 }

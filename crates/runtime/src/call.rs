@@ -11,10 +11,12 @@ use crate::engine::{Run, Stop};
 use crate::error::Error;
 use crate::model::ByEngine;
 use crate::queue::Held;
+use crate::runtime::Inner;
 
 /// What a call needs besides its model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
+    pub(crate) runtime: &'a Inner,
     pub(crate) clock: &'a Clock,
     pub(crate) compute: &'a ComputePool,
     pub(crate) buffers: &'a BufferPool,
@@ -113,6 +115,7 @@ async fn elsewhere<T: Send + 'static>(
         compute: pool,
         buffers,
         deadline,
+        runtime: _,
     } = place;
     let (answer, result) = oneshot::channel();
     let (thread_clock, buffers) = (clock.clone(), buffers.clone());

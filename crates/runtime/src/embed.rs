@@ -80,7 +80,7 @@ async fn admitted(
             for (row, vector) in rows.into_iter().zip(vectors) {
                 done.0[row] = vector;
             }
-            done.1 = sum(done.1, timing);
+            done.1 = done.1.plus(timing);
         }
     });
     join_all(workers).await?;
@@ -185,18 +185,9 @@ async fn run(
     call::run(engine, place, inputs, finish).await
 }
 
-fn sum(left: Timing, right: Timing) -> Timing {
-    Timing {
-        queue: left.queue + right.queue,
-        input: left.input + right.input,
-        infer: left.infer + right.infer,
-        output: left.output + right.output,
-    }
-}
-
 /// Sub-batches run side by side, so their times can exceed the wall's; the shares are kept and the sum made to fit.
 fn scale(parts: Timing, wall: std::time::Duration) -> Timing {
-    let total = (parts.queue + parts.input + parts.infer + parts.output).as_secs_f64();
+    let total = parts.total().as_secs_f64();
     if total == 0.0 {
         return Timing {
             output: wall,

@@ -37,6 +37,15 @@ pub enum Error {
     Timeout { model: String, place: &'static str },
     #[error("model `{model}` failed: {reason}")]
     Failed { model: String, reason: String },
+    /// What it means is the member's error.
+    #[error("in ensemble '{ensemble}', step {step} (model '{model}'{}): {error}", of_item(*item))]
+    Step {
+        ensemble: String,
+        step: usize,
+        model: String,
+        item: Option<usize>,
+        error: Box<Error>,
+    },
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -51,6 +60,14 @@ impl Error {
         }
     }
 
+    /// The error itself, whatever ensembles it came through.
+    pub(crate) fn root(&self) -> &Self {
+        match self {
+            Self::Step { error, .. } => error.root(),
+            error => error,
+        }
+    }
+
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Repository { .. } | Self::Request { .. } => ErrorKind::Invalid,
@@ -62,6 +79,11 @@ impl Error {
             Self::Decoupled => ErrorKind::Unsupported,
             Self::Parameter(error) => error.kind,
             Self::Threads(_) | Self::Failed { .. } => ErrorKind::Internal,
+            // The model that the client asked for is there.
+            Self::Step { error, .. } => match error.kind() {
+                ErrorKind::NotFound => ErrorKind::Unavailable,
+                kind => kind,
+            },
             Self::Engine(error) => error.kind(),
             Self::Text(error) => error.kind(),
         }
@@ -72,6 +94,7 @@ impl Error {
             // Long enough for a queue of typical calls to move, short enough not to idle the lanes.
             Self::QueueFull { .. } | Self::Busy { .. } => Retry::After(Duration::from_secs(1)),
             Self::NotReady { .. } => Retry::After(Duration::from_secs(2)),
+            Self::Step { error, .. } => error.retry(),
             _ => Retry::No,
         }
     }
@@ -83,9 +106,14 @@ impl Error {
             Self::QueueFull { .. } | Self::Busy { .. } => Some("queue_full"),
             Self::Timeout { .. } => Some("deadline_exceeded"),
             Self::Decoupled => Some("decoupled_model"),
+            Self::Step { error, .. } => error.code().filter(|code| *code != "model_not_found"),
             _ => None,
         }
     }
+}
+
+fn of_item(item: Option<usize>) -> String {
+    item.map_or_else(String::new, |item| format!(", item {item}"))
 }
 
 impl From<Error> for ApiError {

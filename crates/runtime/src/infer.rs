@@ -7,6 +7,7 @@ use protocol::oip::proto::model_config::SchedulingChoice;
 use protocol::{Controls, InferRequest, InferResponse, Tensor, Timing};
 
 use crate::call::{self, Place};
+use crate::ensemble::Order;
 use crate::error::Error;
 use crate::model::{Model, Serving};
 use crate::request::Fitted;
@@ -62,6 +63,9 @@ async fn fitted(
     }
     let controls = controls(model, &request, &mut place)?;
     let id = request.id.take();
+    let passed_on = model
+        .ensemble()
+        .map(|_| (id.clone(), request.parameters.clone()));
     let mut fitted = model.interface.fit(request)?;
     fitted.call.priority = controls.priority;
     fitted.call.timeout = controls.timeout;
@@ -73,6 +77,7 @@ async fn fitted(
         classes,
         ..
     } = fitted;
+    let ordered = model.ensemble().map(|_| model.interface.behind(&wanted));
     // On the thread that computed: ranking a wide output's classes is work.
     let own = Arc::clone(model);
     let finish = move |outputs: Vec<Tensor>| {
@@ -81,6 +86,17 @@ async fn fitted(
     };
     let (outputs, mut timing) = match &model.serving {
         Serving::Engine(engine) => call::run(engine, place, call, finish).await?,
+        Serving::Ensemble(ensemble) => {
+            let (id, parameters) = passed_on.unwrap_or_default();
+            let order = Order {
+                id,
+                parameters,
+                inputs: call.inputs,
+                wanted: ordered.unwrap_or_default(),
+            };
+            let (outputs, timing) = ensemble.run(place, order).await?;
+            (finish(outputs)?, timing)
+        }
     };
     timing.input += checked;
     let response = InferResponse {

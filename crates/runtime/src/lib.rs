@@ -18,6 +18,7 @@ mod compute;
 mod definition;
 mod embed;
 pub mod engine;
+mod ensemble;
 mod error;
 mod infer;
 mod join;

@@ -15,7 +15,7 @@ use crate::choose::{Choice, Chosen};
 use crate::classify::Labels;
 use crate::definition::Definition;
 use crate::embed::TextPipeline;
-use crate::engine::Loaded;
+use crate::ensemble;
 use crate::lane::Slot;
 use crate::model::{ByEngine, Model, Serving};
 use crate::queue::Queue;
@@ -143,6 +143,9 @@ fn build(
     definition: &Definition,
     (number, folder): (u64, &Path),
 ) -> Result<Model, String> {
+    if ensemble::is_ensemble(definition) {
+        return ensemble::build(inner, definition, number);
+    }
     let started = inner.tools.clock.now();
     let cores = inner.tools.compute.cores();
     let source = definition.source(folder)?;
@@ -157,7 +160,12 @@ fn build(
     let loaded = Arc::clone(&chosen.loaded);
     definition.check_warmup(loaded.inputs())?;
     let mut config = definition.complete(loaded.inputs(), loaded.outputs())?;
-    let interface = interface(&config, loaded.as_ref())?;
+    let interface = interface(
+        &config,
+        loaded.inputs(),
+        loaded.outputs(),
+        loaded.takes_absent(),
+    )?;
     let text = definition.sidecar.text.as_ref();
     let text = text
         .map(|text| {
@@ -229,8 +237,12 @@ fn scalar(spec: &TensorSpec, engine: &[TensorSpec]) -> Option<Reshape> {
 }
 
 /// Pairs the configuration's tensors with the engine's by name.
-fn interface(config: &ModelConfig, loaded: &dyn Loaded) -> Result<Interface, String> {
-    let (inputs, outputs) = (loaded.inputs(), loaded.outputs());
+pub(crate) fn interface(
+    config: &ModelConfig,
+    inputs: &[TensorSpec],
+    outputs: &[TensorSpec],
+    takes_absent: bool,
+) -> Result<Interface, String> {
     let (input_specs, output_specs) = config::specs(config);
     let port = |spec: &TensorSpec, engine: &[TensorSpec], reshape| {
         let index = engine.iter().position(|engine| engine.name == spec.name)?;
@@ -244,7 +256,7 @@ fn interface(config: &ModelConfig, loaded: &dyn Loaded) -> Result<Interface, Str
     };
     let mut interface = Interface {
         model: config.name.clone(),
-        takes_absent: loaded.takes_absent(),
+        takes_absent,
         inputs: Vec::new(),
         outputs: Vec::new(),
         batch_max: usize::try_from(config.max_batch_size)

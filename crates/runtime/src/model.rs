@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::classify::Labels;
 use crate::embed::TextPipeline;
+use crate::ensemble::Ensemble;
 use crate::queue::Queue;
 use crate::request::Interface;
 use crate::statistics::Statistics;
@@ -31,6 +32,7 @@ pub(crate) struct Model {
 #[derive(Debug)]
 pub(crate) enum Serving {
     Engine(ByEngine),
+    Ensemble(Ensemble),
 }
 
 /// An engine behind a queue.
@@ -64,6 +66,7 @@ impl Model {
     pub(crate) fn by_engine(&self) -> Option<&ByEngine> {
         match &self.serving {
             Serving::Engine(engine) => Some(engine),
+            Serving::Ensemble(_) => None,
         }
     }
 
@@ -71,6 +74,14 @@ impl Model {
     pub(crate) fn decoupled(&self) -> bool {
         let policy = self.config.model_transaction_policy.as_ref();
         policy.is_some_and(|policy| policy.decoupled)
+    }
+
+    /// None when an engine answers.
+    pub(crate) fn ensemble(&self) -> Option<&Ensemble> {
+        match &self.serving {
+            Serving::Ensemble(ensemble) => Some(ensemble),
+            Serving::Engine(_) => None,
+        }
     }
 
     pub(crate) fn text(&self) -> Option<&TextPipeline> {

@@ -297,6 +297,12 @@ impl Interface {
         Ok(outputs)
     }
 
+    /// Outputs as what runs the model has them; `wanted` is [`Fitted::outputs`].
+    pub(crate) fn behind(&self, wanted: &[usize]) -> Vec<TensorSpec> {
+        let behind = |index: &usize| self.outputs[*index].engine.clone();
+        wanted.iter().map(behind).collect()
+    }
+
     /// Gives the engine's outputs the names and shapes that clients know; `wanted` is [`Fitted::outputs`].
     pub(crate) fn answer(&self, outputs: Vec<Tensor>, wanted: &[usize]) -> Vec<Tensor> {
         let known_as = |(mut output, index): (Tensor, &usize)| {

@@ -21,6 +21,7 @@ use crate::choose::{Cache, Tools};
 use crate::compute::ComputePool;
 use crate::embed;
 use crate::engine::Engine;
+use crate::ensemble;
 use crate::error::Error;
 use crate::infer;
 use crate::loader;
@@ -74,11 +75,18 @@ pub(crate) struct Inner {
 impl Inner {
     /// Replaces what is known about one model.
     pub(crate) fn publish(&self, name: &str, versions: BTreeMap<u64, Version>) {
-        self.snapshot.rcu(|before| {
+        let before = self.snapshot.rcu(|before| {
             let mut next = Snapshot::clone(before);
             next.models.insert(name.to_owned(), versions.clone());
+            ensemble::settle(&mut next);
             next
         });
+        ensemble::announce(&before, &self.snapshot.load());
+    }
+
+    /// The model behind a step of an ensemble.
+    pub(crate) fn member(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
+        self.snapshot.load().model(name, version).map(Arc::clone)
     }
 }
 
@@ -285,6 +293,7 @@ impl Runtime {
 
     fn place(&self, deadline: Deadline) -> Place<'_> {
         Place {
+            runtime: &self.0,
             clock: &self.0.tools.clock,
             compute: &self.0.tools.compute,
             buffers: &self.0.buffers,
@@ -316,6 +325,8 @@ fn describe(name: &str, number: u64, version: &Version) -> ModelDescription {
                 .clone_from(&engine.engine_version);
             description.candidates.clone_from(&engine.candidates);
             description.lanes = engine.lanes;
+        } else {
+            "ensemble".clone_into(&mut description.engine);
         }
     }
     description

@@ -19,6 +19,15 @@ pub(crate) enum Version {
     Loading,
     Ready(Arc<Model>),
     Unavailable(String),
+    /// An ensemble that waits for its members.
+    Blocked(Blocked),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Blocked {
+    pub(crate) model: Arc<Model>,
+    pub(crate) state: ModelState,
+    pub(crate) reason: String,
 }
 
 impl Version {
@@ -27,12 +36,14 @@ impl Version {
             Self::Loading => ModelState::Loading,
             Self::Ready(_) => ModelState::Ready,
             Self::Unavailable(_) => ModelState::Unavailable,
+            Self::Blocked(blocked) => blocked.state,
         }
     }
 
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Unavailable(reason) => reason,
+            Self::Blocked(blocked) => &blocked.reason,
             Self::Loading | Self::Ready(_) => "",
         }
     }
@@ -40,7 +51,15 @@ impl Version {
     pub(crate) fn model(&self) -> Option<&Arc<Model>> {
         match self {
             Self::Ready(model) => Some(model),
-            Self::Loading | Self::Unavailable(_) => None,
+            Self::Loading | Self::Unavailable(_) | Self::Blocked(_) => None,
+        }
+    }
+
+    /// The ensemble that would answer if its members did.
+    pub(crate) fn blocked(&self) -> Option<&Arc<Model>> {
+        match self {
+            Self::Blocked(blocked) => Some(&blocked.model),
+            Self::Loading | Self::Ready(_) | Self::Unavailable(_) => None,
         }
     }
 }

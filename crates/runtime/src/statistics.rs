@@ -232,7 +232,7 @@ impl Attempt {
 
     pub(crate) fn fail(mut self, error: &Error) {
         self.settled = true;
-        self.book_failure(match error {
+        self.book_failure(match error.root() {
             Error::QueueFull { .. } | Error::Busy { .. } | Error::Timeout { .. } => {
                 Failure::Rejected
             }

@@ -18,7 +18,7 @@ use crate::compute::ComputePool;
 use crate::engine::{self, Run, Stop};
 use crate::error::Error;
 use crate::infer;
-use crate::model::{ByEngine, Model, Serving};
+use crate::model::{ByEngine, Model};
 use crate::queue::Held;
 use crate::request::Fitted;
 use crate::statistics::{Attempt, Ending};
@@ -149,7 +149,10 @@ async fn begin(
         classes,
         batch,
     } = model.interface.fit(request)?;
-    let Serving::Engine(engine) = &model.serving;
+    let Some(engine) = model.by_engine() else {
+        // No ensemble with a decoupled member is ever ready.
+        return Err(Error::Decoupled);
+    };
     let checked = place.clock.now();
     let held = engine.queue.acquire(place.deadline, place.clock).await?;
     let acquired = place.clock.now();
@@ -313,7 +316,9 @@ impl Streaming {
             work();
             return Ok(());
         }
-        let Serving::Engine(engine) = &self.model.serving;
+        let Some(engine) = self.model.by_engine() else {
+            return Err(Error::Decoupled);
+        };
         let submitted = self.compute.submit(engine.threads, work);
         submitted.map_err(|refused| refused_error(engine, refused))
     }
