@@ -23,11 +23,13 @@ pub struct Config {
     pub streams_max: u32,
     /// Whether clients may load and unload models.
     pub model_control: ModelControl,
+    /// Whether readiness waits for the models of this process.
+    pub strict_readiness: bool,
     /// Whether clients may change trace and log settings.
     pub settings_control: SettingsControl,
     /// Whether clients may register shared memory.
     pub shared_memory: SharedMemory,
-    /// Whether nobody but this machine reaches the public port.
+    /// Whether nobody but this machine reaches the public port and its alias.
     pub loopback: bool,
 }
 
@@ -51,9 +53,14 @@ impl From<&NodeSpec> for Config {
             connections_max: 20_000,
             streams_max: 1024,
             model_control: node.model_control,
+            strict_readiness: node.strict_readiness,
             settings_control: node.settings_control,
             shared_memory: node.shared_memory,
-            loopback: node.listen.ip().is_loopback(),
+            loopback: node.listen.ip().is_loopback()
+                && node
+                    .grpc_alias
+                    .address()
+                    .is_none_or(|alias| alias.ip().is_loopback()),
         }
     }
 }

@@ -50,6 +50,21 @@ pub(crate) enum Command {
     /// Start serving: models in this process, upstreams, and processes that kapok starts
     #[command(after_help = up::EXAMPLES)]
     Up(UpArgs),
+    /// The same with Triton's command line: its flags, defaults, ports and ready lines
+    #[command(
+        name = crate::triton::NAME,
+        disable_help_flag = true,
+        after_help = "Examples:\n  kapok tritonserver --model-repository=/models\n  kapok tritonserver --help"
+    )]
+    Triton {
+        /// Triton's own; `--help` lists them and what becomes of each
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "FLAGS"
+        )]
+        flags: Vec<String>,
+    },
     /// Send one inference request
     #[command(after_help = ask::INFER_EXAMPLES)]
     Infer(InferArgs),

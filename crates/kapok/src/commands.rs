@@ -16,6 +16,7 @@ use crate::output::Printer;
 pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment) -> Outcome {
     match command {
         Command::Up(args) => crate::up::run(&args, printer, environment),
+        Command::Triton { flags } => crate::triton::run(&flags, printer, environment),
         Command::Infer(args) => infer::run(&args, printer, environment),
         Command::Embed(args) => embed::run(&args, printer, environment),
         Command::Chat(args) => chat::run(&args, printer, environment),

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`cli`] (what can be asked for), [`exit`] (how it ends), [`config`] (file, environment and flags
 //! become resources), [`up`] (resources become a running node), [`managed`] (processes that kapok starts),
-//! [`client`] and [`commands`] (the other side of the public port), [`output`] (what people and scripts read).
+//! [`triton`] (the same node by Triton's command line), [`client`] and [`commands`] (the other side of the public port), [`output`] (what people and scripts read).
 //! Never here: protocols, models, routing; those rooms are only joined.
 
 mod cli;
@@ -16,6 +16,7 @@ mod http;
 mod managed;
 
 mod output;
+mod triton;
 mod up;
 
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ use crate::config::Environment;
 
 fn main() -> ExitCode {
     let environment = Environment::read();
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::try_parse_from(triton::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         // Help and version come this way too: clap prints them and knows which are errors.
         Err(message) => return exit::of_usage(&message),

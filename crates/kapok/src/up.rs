@@ -14,18 +14,22 @@ mod stop;
 use std::time::Duration;
 
 use base::Clock;
+use gateway::Door;
+use protocol::ModelState;
+use runtime::Runtime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::cli::{LogFormat, UpArgs};
 use crate::config::{Config, Environment};
 use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
+use crate::triton::Manners;
 pub(crate) use engines::{all as all_engines, search as engine_search};
 use node::{Node, Outside};
-use ports::Ports;
+use ports::{Addresses, Ports};
 use ready::Progress;
 use stop::Signals;
-use telemetry::logs::{self, Logs};
+use telemetry::logs::{self, LogError, Logs};
 use telemetry::metrics::Registry;
 
 /// Every connection is a descriptor, and the usual soft limit is 1,024. Not more than this, for what some libraries and
@@ -39,6 +43,9 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
     let logs = start_log(args, environment)?;
     if let Some(file) = &config.file {
         tracing::info!(file = %file.display(), "read the configuration");
+    }
+    for note in args.triton.iter().flat_map(|manners| &manners.notes) {
+        tracing::info!("{note}");
     }
     raise_open_files();
     let executor = tokio::runtime::Builder::new_multi_thread()
@@ -61,7 +68,13 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
         let progress = Progress::new(&config, &addresses, started);
         node.manage(&config, &progress)?;
         addresses.announce(printer)?;
-        let ready = progress.announce(&node.models, clock);
+        let ready = async {
+            progress.announce(&node.models, clock).await;
+            match &args.triton {
+                Some(manners) => tritons_words(manners, &node.models, &addresses),
+                None => Ok(()),
+            }
+        };
         let outcome = stop::until_stopped(&node, &config, signals, ready).await;
         node.tracer.flush();
         outcome
@@ -71,20 +84,56 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
     outcome
 }
 
+/// What Triton's scripts wait to see, or the end that they expect when a model does not load.
+fn tritons_words(manners: &Manners, models: &Runtime, addresses: &Addresses) -> Outcome {
+    let index = models.index();
+    let failed = index
+        .iter()
+        .find(|entry| entry.state == ModelState::Unavailable && !entry.reason.is_empty());
+    if let Some(entry) = failed.filter(|_| manners.exit_on_error) {
+        return Err(Failure::failed(format!(
+            "creating server: Internal - failed to load all models: `{}`: {}",
+            entry.name, entry.reason
+        ))
+        .hint("--exit-on-error=false serves the others"));
+    }
+    for (wanted, door, service) in [
+        (manners.grpc, Door::Grpc, "GRPCInferenceService"),
+        (manners.http, Door::Public, "HTTPService"),
+        (manners.metrics, Door::Metrics, "Metrics Service"),
+    ] {
+        if let Some(address) = addresses.of(door).filter(|_| wanted) {
+            tracing::info!("Started {service} at {address}");
+        }
+    }
+    Ok(())
+}
+
 fn start_log(args: &UpArgs, environment: &Environment) -> Outcome<Logs> {
     let filter = environment.log.as_deref().unwrap_or("info");
-    let options = logs::Options {
+    let options = match &args.triton {
+        Some(manners) => logs::Options {
+            filter: filter.to_owned(),
+            ..manners.log.clone()
+        },
+        None => options(args, filter),
+    };
+    Logs::init(options).map_err(|error| match error {
+        LogError::Filter(_) => Failure::usage(format!("`KAPOK_LOG` is `{filter}`: {error}"))
+            .hint("KAPOK_LOG=info,gateway=debug"),
+        LogError::File { .. } => Failure::failed(base::chain(&error)),
+    })
+}
+
+fn options(args: &UpArgs, filter: &str) -> logs::Options {
+    logs::Options {
         format: match args.log_format {
             LogFormat::Text => logs::Format::Text,
             LogFormat::Json => logs::Format::Json,
         },
         filter: filter.to_owned(),
         ..logs::Options::default()
-    };
-    Logs::init(options).map_err(|error| {
-        Failure::usage(format!("`KAPOK_LOG` is `{filter}`: {error}"))
-            .hint("KAPOK_LOG=info,gateway=debug")
-    })
+    }
 }
 
 fn raise_open_files() {

@@ -107,6 +107,8 @@ pub struct NodeSpec {
     pub memory_budget_mb: Option<u64>,
     /// A minisign public key: only models whose manifest is signed by it are loaded.
     pub model_public_key: Option<String>,
+    /// Whether the node is ready only while every model is that should be loaded.
+    pub strict_readiness: bool,
     /// Whether clients may change what is logged and traced.
     pub settings_control: SettingsControl,
     /// Which requests' times are written to files, until a client changes it.
@@ -139,6 +141,7 @@ impl Default for NodeSpec {
             memory_budget_mb: None,
             model_public_key: None,
             shared_memory: SharedMemory::Auto,
+            strict_readiness: true,
             settings_control: SettingsControl::Auto,
             trace: TraceSpec::default(),
             body_bytes_max: 64 << 20,

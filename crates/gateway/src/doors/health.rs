@@ -68,8 +68,13 @@ fn may_know(snapshot: &Snapshot, (door, headers): (Door, &HeaderMap)) -> bool {
 
 pub(super) fn is_ready(exchange: &Exchange, snapshot: &Snapshot) -> bool {
     !exchange.gateway.shared().connections.draining()
-        && exchange.gateway.shared().models.ready()
+        && models_ready(exchange)
         && snapshot.upstreams.values().all(|upstream| upstream.ready())
+}
+
+fn models_ready(exchange: &Exchange) -> bool {
+    let shared = exchange.gateway.shared();
+    !shared.config.strict_readiness || shared.models.ready()
 }
 
 fn waiting(exchange: &Exchange, snapshot: &Snapshot) -> Vec<Waiting> {
@@ -91,7 +96,7 @@ fn waiting(exchange: &Exchange, snapshot: &Snapshot) -> Vec<Waiting> {
             reason: "the node is stopping".to_owned(),
         });
     }
-    if models.ready() {
+    if models_ready(exchange) {
         return waiting;
     }
     let before = waiting.len();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::triton::Manners;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   kapok up --model-repo ./models
@@ -42,6 +44,9 @@ pub(crate) struct UpArgs {
     /// Lines for people or one JSON object a line, on stderr
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
+    /// Set when it was asked for in Triton's words.
+    #[arg(skip)]
+    pub(crate) triton: Option<Box<Manners>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -61,8 +61,12 @@ const NO_ALIASES: &str =
 
 impl Addresses {
     pub(super) fn public(&self) -> Option<SocketAddr> {
+        self.of(Door::Public)
+    }
+
+    pub(super) fn of(&self, wanted: Door) -> Option<SocketAddr> {
         let mut addresses = self.0.iter();
-        addresses.find_map(|(door, addr)| (*door == Door::Public).then_some(*addr))
+        addresses.find_map(|(door, addr)| (*door == wanted).then_some(*addr))
     }
 
     /// For scripts: one line on stdout that tells the real ports.

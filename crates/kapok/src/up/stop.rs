@@ -17,15 +17,21 @@ pub(super) async fn until_stopped(
     node: &Node,
     config: &Config,
     mut signals: Signals,
-    ready: impl Future<Output = ()>,
+    ready: impl Future<Output = Outcome>,
 ) -> Outcome {
     let mut failed = false;
     let announce = async {
-        ready.await;
-        std::future::pending::<()>().await;
+        match ready.await {
+            Ok(()) => std::future::pending().await,
+            Err(failure) => failure,
+        }
     };
     tokio::select! {
-        () = announce => {}
+        failure = announce => {
+            // Nobody was told that it serves; what came nevertheless is answered.
+            drain(node, config).await;
+            return Err(failure);
+        }
         name = signals.next() => {
             let limit_ms = config.node.drain_timeout_ms;
             tracing::info!(signal = name, limit_ms, "stopping: requests in flight may finish; a second signal ends them");
