@@ -100,7 +100,7 @@ impl Limiter {
     /// `more`: the member has another batch to run, and stands in line for it with the others.
     pub fn give_back(&mut self, (member, share): (Member, &Share), more: bool) -> Vec<Member> {
         if let Some(part) = self.members.get_mut(&member) {
-            part.waits |= more;
+            part.waits = more;
         }
         for (name, amount) in &share.resources {
             if let Some(used) = self.used.get_mut(name) {

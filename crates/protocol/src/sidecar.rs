@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::file_error::FileError;
 
+mod batch;
 mod integrity;
 mod isolation;
 mod memory;
@@ -18,6 +19,7 @@ mod swap;
 mod tests;
 mod versions;
 
+pub use batch::{Batch, Slo};
 pub use integrity::{Integrity, is_public_key};
 pub use isolation::Isolation;
 pub use memory::Memory;
@@ -42,6 +44,8 @@ pub struct Sidecar {
     pub text: Option<Text>,
     pub warmup: Warmup,
     pub versions: Versions,
+    pub slo: Slo,
+    pub batch: Batch,
     pub swap: Swap,
     pub memory: Memory,
     pub integrity: Integrity,
@@ -59,6 +63,8 @@ impl Default for Sidecar {
             text: None,
             warmup: Warmup::default(),
             versions: Versions::default(),
+            slo: Slo::default(),
+            batch: Batch::default(),
             swap: Swap::default(),
             memory: Memory::default(),
             integrity: Integrity::default(),

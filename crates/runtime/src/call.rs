@@ -1,5 +1,6 @@
-//! One call's way: queue, lane, artificial delay, compute thread, back.
+//! One call's way: straight to an inline engine, or through the queue and a compute thread; then back.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base::{Clock, Deadline};
@@ -10,7 +11,7 @@ use crate::compute::{ComputePool, Refused};
 use crate::engine::{Run, Stop};
 use crate::error::Error;
 use crate::model::ByEngine;
-use crate::queue::Held;
+use crate::queue::{Answered, Done, Held, Pending, Reply};
 use crate::runtime::Inner;
 
 /// What a call needs besides its model.
@@ -32,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) wanted: Vec<usize>,
     /// Items along the batch dimension; 0 without one.
     pub(crate) rows: usize,
+    /// What it counts for in the books, where that is not its rows: texts in a batch of a fixed size.
+    pub(crate) items: usize,
     /// 1 is the most urgent; 0 means the model's default.
     pub(crate) priority: u64,
     /// The caller's own bound on the time in the queue; the model's policy says whether it counts.
@@ -43,142 +46,138 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn bytes(&self) -> usize {
+    pub(crate) fn counts(&self) -> usize {
+        self.items.max(self.rows).max(1)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
         self.inputs.iter().map(|input| input.data.len()).sum()
     }
 }
 
-/// What a compute thread hands back.
-struct Outcome<T> {
-    result: Result<T, Error>,
-    began: Instant,
-    input: Duration,
-    infer: Duration,
-}
-
 /// Runs a call to its end; `finish` turns the outputs into the answer on the thread that computed them.
 ///
-/// Cancel-safe: a dropped future frees its place or its lane; a call that computes already runs to its end, and frees
-/// the lane then. One that is queued for a thread is skipped.
+/// Cancel-safe: a dropped future leaves the line; a batch for which nobody waits any more is stopped.
 pub(crate) async fn run<T: Send + 'static>(
-    model: &ByEngine,
+    engine: &ByEngine,
     place: Place<'_>,
     call: Call,
     finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error> + Send + 'static,
 ) -> Result<(T, Timing), Error> {
-    let Place {
-        clock, deadline, ..
-    } = place;
+    let (clock, deadline) = (place.clock, place.deadline);
     let arrived = clock.now();
-    let held = model.queue.acquire(deadline, clock).await?;
-    let acquired = clock.now();
-    let delay = held.delay();
-    if !delay.is_zero() {
-        let late = || timeout(model, "in the artificial delay");
-        let left = deadline.left(acquired);
-        tokio::time::sleep(delay.min(left)).await;
-        if deadline.passed(clock.now()) {
-            return Err(late());
-        }
+    if deadline.passed(arrived) {
+        return Err(timeout(engine, "in the queue"));
     }
-    let delayed = clock.now();
-    let inline = delay.is_zero() && call.bytes() <= model.queue.loaded.inline_bytes_max();
-    let outcome = if inline {
-        compute(held, call, (clock, place.buffers), finish)
-    } else {
-        elsewhere(model, place, (held, call), finish).await?
+    let (result, done) = match engine.queue.direct(&call, deadline) {
+        Some(held) => here(held, call, (place, arrived), finish),
+        None => queued(engine, (place, arrived), call, finish).await?,
     };
-    let returned = clock.now();
-    let waited = acquired.saturating_duration_since(arrived)
-        + outcome.began.saturating_duration_since(delayed);
-    let infer = outcome.infer + delayed.saturating_duration_since(acquired);
+    let total = clock.now().saturating_duration_since(arrived);
     let timing = Timing {
-        queue: waited,
-        input: outcome.input,
-        infer,
-        output: returned
-            .saturating_duration_since(arrived)
-            .saturating_sub(waited + outcome.input + infer),
+        queue: done.queue,
+        input: done.input,
+        infer: done.infer,
+        output: total.saturating_sub(done.queue + done.input + done.infer),
     };
-    outcome.result.map(|answer| (answer, timing))
+    result.map(|answer| (answer, timing))
 }
 
-/// On a compute thread. The deadline holds while the engine runs, too: the caller is told, the lane stays busy.
-async fn elsewhere<T: Send + 'static>(
-    model: &ByEngine,
-    place: Place<'_>,
-    (held, call): (Held, Call),
-    finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error> + Send + 'static,
-) -> Result<Outcome<T>, Error> {
-    let Place {
-        clock,
-        compute: pool,
-        buffers,
-        deadline,
-        runtime: _,
-    } = place;
-    let (answer, result) = oneshot::channel();
-    let (thread_clock, buffers) = (clock.clone(), buffers.clone());
-    pool.submit(model.threads, move || {
-        if answer.is_closed() || deadline.passed(thread_clock.now()) {
-            // Dropping `held` passes the lane on; dropping `answer` tells whoever still waits.
-            return;
-        }
-        let _gone = answer.send(compute(held, call, (&thread_clock, &buffers), finish));
-    })
-    .map_err(|refused| refused_error(model, refused))?;
-    let left = deadline.left(clock.now());
-    match tokio::time::timeout(left, result).await {
-        Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(_)) if !deadline.passed(clock.now()) => Err(Error::Failed {
-            model: model.name.clone(),
-            reason: "the call was dropped by its thread".to_owned(),
-        }),
-        Ok(Err(_)) => Err(timeout(model, "waiting for a compute thread")),
-        Err(_) => Err(timeout(model, "while the engine ran")),
-    }
-}
-
-fn compute<T>(
+/// On the caller's thread: it costs less than leaving it.
+fn here<T>(
     mut held: Held,
-    mut call: Call,
-    (clock, buffers): (&Clock, &BufferPool),
+    call: Call,
+    (place, arrived): (Place<'_>, Instant),
     finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error>,
-) -> Outcome<T> {
+) -> (Result<T, Error>, Done) {
+    let clock = place.clock;
     let began = clock.now();
-    if held.queue().loaded.needs_alignment() {
-        call.inputs = call
-            .inputs
-            .into_iter()
-            .map(|input| input.aligned(buffers))
-            .collect();
+    let queue = Arc::clone(held.queue());
+    let items = call.counts();
+    let mut inputs = call.inputs;
+    if queue.loaded.needs_alignment() {
+        let aligned = inputs.into_iter().map(|input| input.aligned(place.buffers));
+        inputs = aligned.collect();
     }
-    let aligned = clock.now();
-    let result = held.run(&Run {
-        inputs: &call.inputs,
+    let ready = clock.now();
+    let outputs = held.run(&Run {
+        inputs: &inputs,
         wanted: &call.wanted,
         stop: &Stop::default(),
     });
-    let infer = clock.now().saturating_duration_since(aligned);
+    let end = clock.now();
     // Before the answer is prepared: the next call need not wait for that.
     drop(held);
-    Outcome {
-        result: result.and_then(finish),
-        began,
-        input: aligned.saturating_duration_since(began),
-        infer,
+    let done = Done {
+        queue: began.saturating_duration_since(arrived),
+        input: ready.saturating_duration_since(began),
+        infer: end.saturating_duration_since(ready),
+    };
+    if outputs.is_ok() {
+        queue.booked(items, &done);
+    }
+    (outputs.and_then(finish), done)
+}
+
+/// With others, on a compute thread. The deadline holds while the engine runs, too.
+async fn queued<T: Send + 'static>(
+    engine: &ByEngine,
+    (place, arrived): (Place<'_>, Instant),
+    call: Call,
+    finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error> + Send + 'static,
+) -> Result<(Result<T, Error>, Done), Error> {
+    let Place {
+        clock, deadline, ..
+    } = place;
+    let (sender, answer) = oneshot::channel();
+    let pending = Box::new(Pending {
+        call,
+        arrived,
+        deadline,
+        reply: Box::new(Caller { sender, finish }),
+    });
+    let in_line = engine.queue.submit(pending)?;
+    let left = deadline.left(clock.now());
+    match tokio::time::timeout(left, answer).await {
+        Ok(Ok(answer)) => {
+            in_line.settled();
+            Ok(answer)
+        }
+        Ok(Err(_)) => Err(Error::Failed {
+            model: engine.name.clone(),
+            reason: "the call was dropped by its thread".to_owned(),
+        }),
+        Err(_) => Err(timeout(engine, in_line.whereabouts())),
     }
 }
 
-fn timeout(model: &ByEngine, place: &'static str) -> Error {
+/// Makes the answer where it was computed, and sends it to who waits.
+struct Caller<T, F> {
+    sender: oneshot::Sender<(Result<T, Error>, Done)>,
+    finish: F,
+}
+
+impl<T: Send, F: FnOnce(Vec<Tensor>) -> Result<T, Error> + Send> Reply for Caller<T, F> {
+    fn gone(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    fn answer(self: Box<Self>, Answered { outputs, done }: Answered) {
+        if !self.sender.is_closed() {
+            let _gone = self.sender.send((outputs.and_then(self.finish), done));
+        }
+    }
+}
+
+fn timeout(engine: &ByEngine, place: &'static str) -> Error {
     Error::Timeout {
-        model: model.name.clone(),
+        model: engine.name.clone(),
         place,
     }
 }
 
-pub(crate) fn refused_error(model: &ByEngine, refused: Refused) -> Error {
-    let model = model.name.clone();
+pub(crate) fn refused_error(engine: &ByEngine, refused: Refused) -> Error {
+    let model = engine.name.clone();
     match refused {
         Refused::Full => Error::Busy { model },
         Refused::Panicked => Error::Failed {
@@ -187,3 +186,6 @@ pub(crate) fn refused_error(model: &ByEngine, refused: Refused) -> Error {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

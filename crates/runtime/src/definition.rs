@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use batch::Settings;
 use protocol::config::{self, ConfigFile, Contents, Problem, Setting};
 use protocol::oip::proto::{ModelConfig, ModelParameter};
 use protocol::sidecar::{Merged, Sidecar};
@@ -235,6 +236,22 @@ impl Definition {
             lanes: lanes.clamp(1, allowed),
             threads,
         }
+    }
+
+    /// How requests are queued and batched, by the completed configuration and the sidecar.
+    pub(crate) fn batching(&self, config: &ModelConfig, waiting_max: usize) -> Settings {
+        let target = self.sidecar.slo.target();
+        let batch = &self.sidecar.batch;
+        let base = Settings {
+            buckets: if batch.pad {
+                batch.buckets.clone()
+            } else {
+                Vec::new()
+            },
+            // The lanes are counted when they are made.
+            ..Settings::single(0, waiting_max)
+        };
+        Settings::of(config, target, base)
     }
 
     pub(crate) fn options(&self, cores: usize) -> LoadOptions {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use protocol::{EmbedInputs, EmbedRequest, Embeddings, Timing};
 use text::{Batch, Sequence, normalize, shorten};
 
-use crate::call::{self, Place};
+use crate::call::{self, Call, Place};
 use crate::error::Error;
 use crate::join::join_all;
 use crate::model::{ByEngine, Model};
@@ -73,9 +73,13 @@ async fn admitted(
                 return Ok::<(), Error>(());
             };
             let batch = pipeline.batch(rows.iter().map(|row| &sequences[*row]));
-            let (vectors, timing) =
-                run(engine, pipeline, place, (batch, request.dimensions)).await?;
-            model.statistics.executed(rows.len(), &timing, place.clock);
+            let (vectors, timing) = run(
+                engine,
+                pipeline,
+                place,
+                (batch, rows.len(), request.dimensions),
+            )
+            .await?;
             let mut done = done.lock();
             for (row, vector) in rows.into_iter().zip(vectors) {
                 done.0[row] = vector;
@@ -165,9 +169,12 @@ async fn run(
     engine: &ByEngine,
     pipeline: &TextPipeline,
     place: Place<'_>,
-    (batch, dimensions): (Batch, Option<usize>),
+    (batch, texts, dimensions): (Batch, usize, Option<usize>),
 ) -> Result<(Vec<Vec<f32>>, Timing), Error> {
-    let inputs = pipeline.inputs(&batch)?;
+    let call = Call {
+        items: texts,
+        ..pipeline.inputs(&batch)?
+    };
     let finish = pipeline.finish(batch);
     let finish = move |outputs: Vec<protocol::Tensor>| {
         let mut vectors = finish.pool(outputs)?;
@@ -182,7 +189,7 @@ async fn run(
         }
         Ok(vectors)
     };
-    call::run(engine, place, inputs, finish).await
+    call::run(engine, place, call, finish).await
 }
 
 /// Sub-batches run side by side, so their times can exceed the wall's; the shares are kept and the sum made to fit.

@@ -29,12 +29,16 @@ pub enum Error {
     /// A parameter that asks something of the server has the wrong type; the error names it.
     #[error(transparent)]
     Parameter(ApiError),
-    #[error("queue of model `{model}` is full ({waiting} waiting)")]
+    /// Triton's words, up to the colon.
+    #[error("Exceeds maximum queue size: queue of model `{model}` is full ({waiting} waiting)")]
     QueueFull { model: String, waiting: usize },
     #[error("model `{model}` cannot be served now: too much work is waiting for a compute thread")]
     Busy { model: String },
     #[error("deadline passed {place} of model `{model}`")]
     Timeout { model: String, place: &'static str },
+    /// The queue's policy allows no longer wait. Triton's words, up to the colon.
+    #[error("Request timeout expired: no lane of model `{model}` was free in time")]
+    Expired { model: String },
     #[error("model `{model}` failed: {reason}")]
     Failed { model: String, reason: String },
     /// What it means is the member's error.
@@ -72,9 +76,10 @@ impl Error {
         match self {
             Self::Repository { .. } | Self::Request { .. } => ErrorKind::Invalid,
             Self::UnknownModel { .. } | Self::UnknownVersion { .. } => ErrorKind::NotFound,
-            Self::NotReady { .. } | Self::QueueFull { .. } | Self::Busy { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::NotReady { .. }
+            | Self::QueueFull { .. }
+            | Self::Busy { .. }
+            | Self::Expired { .. } => ErrorKind::Unavailable,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Decoupled => ErrorKind::Unsupported,
             Self::Parameter(error) => error.kind,
@@ -92,7 +97,9 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match self {
             // Long enough for a queue of typical calls to move, short enough not to idle the lanes.
-            Self::QueueFull { .. } | Self::Busy { .. } => Retry::After(Duration::from_secs(1)),
+            Self::QueueFull { .. } | Self::Busy { .. } | Self::Expired { .. } => {
+                Retry::After(Duration::from_secs(1))
+            }
             Self::NotReady { .. } => Retry::After(Duration::from_secs(2)),
             Self::Step { error, .. } => error.retry(),
             _ => Retry::No,
@@ -104,7 +111,7 @@ impl Error {
             Self::UnknownModel { .. } | Self::UnknownVersion { .. } => Some("model_not_found"),
             Self::NotReady { .. } => Some("model_not_ready"),
             Self::QueueFull { .. } | Self::Busy { .. } => Some("queue_full"),
-            Self::Timeout { .. } => Some("deadline_exceeded"),
+            Self::Timeout { .. } | Self::Expired { .. } => Some("deadline_exceeded"),
             Self::Decoupled => Some("decoupled_model"),
             Self::Step { error, .. } => error.code().filter(|code| *code != "model_not_found"),
             _ => None,

@@ -36,10 +36,8 @@ pub(crate) async fn infer(
     request: InferRequest,
 ) -> Result<(InferResponse, Timing), Error> {
     let attempt = model.statistics.begin(place.clock);
-    let mut batch = 1;
-    match fitted(model, place, request, &mut batch).await {
+    match fitted(model, place, request).await {
         Ok((response, timing)) => {
-            model.statistics.executed(batch, &timing, place.clock);
             attempt.success(&timing);
             Ok((response, timing))
         }
@@ -50,12 +48,10 @@ pub(crate) async fn infer(
     }
 }
 
-/// `batch` is told before the call runs, for the books.
 async fn fitted(
     model: &Arc<Model>,
     mut place: Place<'_>,
     mut request: InferRequest,
-    batch: &mut usize,
 ) -> Result<(InferResponse, Timing), Error> {
     let arrived = place.clock.now();
     if model.decoupled() {
@@ -69,13 +65,12 @@ async fn fitted(
     let mut fitted = model.interface.fit(request)?;
     fitted.call.priority = controls.priority;
     fitted.call.timeout = controls.timeout;
-    *batch = fitted.batch;
     let checked = place.clock.now().saturating_duration_since(arrived);
     let Fitted {
         call,
         outputs: wanted,
         classes,
-        ..
+        batch,
     } = fitted;
     let ordered = model.ensemble().map(|_| model.interface.behind(&wanted));
     // On the thread that computed: ranking a wide output's classes is work.
@@ -95,6 +90,7 @@ async fn fitted(
                 wanted: ordered.unwrap_or_default(),
             };
             let (outputs, timing) = ensemble.run(place, order).await?;
+            model.statistics.executed(batch, &timing, place.clock);
             (finish(outputs)?, timing)
         }
     };

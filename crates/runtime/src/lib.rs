@@ -20,9 +20,11 @@ mod embed;
 pub mod engine;
 mod ensemble;
 mod error;
+mod gather;
 mod infer;
 mod join;
 mod lane;
+mod limit;
 mod loader;
 mod metrics;
 mod model;
@@ -35,6 +37,7 @@ mod statistics;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod timer;
 mod warmup;
 
 pub use builtin::Builtin;

@@ -183,7 +183,7 @@ fn build(
         .lanes
         .set(i64::try_from(layout.lanes).unwrap_or(i64::MAX));
     let slots = slots(&mut chosen, layout.lanes)?;
-    let depth = metrics.pending.clone();
+    let statistics = Statistics::new(metrics);
     let embeds_max = layout
         .lanes
         .saturating_add(inner.queue_max)
@@ -191,7 +191,13 @@ fn build(
     let elapsed = inner.tools.clock.now().saturating_duration_since(started);
     let engine = ByEngine {
         name: name.clone(),
-        queue: Queue::new(&name, loaded, slots, inner.queue_max, depth),
+        queue: Queue::new(
+            (&name, loaded),
+            slots,
+            definition.batching(&config, inner.queue_max),
+            (Arc::clone(&statistics), layout.threads),
+            (inner.queues.clone(), inner.limits.join(&config)),
+        ),
         text,
         embeds: Semaphore::new(embeds_max),
         embeds_max,
@@ -202,7 +208,7 @@ fn build(
         candidates: chosen.candidates,
     };
     Ok(Model {
-        statistics: Statistics::new(metrics),
+        statistics,
         name,
         version,
         inputs: config::specs(&config).0,

@@ -44,8 +44,12 @@ pub(crate) struct Metrics {
     pending: Family<Labels, Gauge>,
     infer_seconds: Family<Labels, Histogram>,
     queue_seconds: Family<Labels, Histogram>,
+    batch_rows: Family<Labels, Histogram>,
     lanes: Family<Labels, Gauge>,
 }
+
+/// Powers of two up to more than anybody batches on one machine.
+const BATCH_ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 const DURATIONS: [(&str, &str); 5] = [
     (
@@ -81,6 +85,7 @@ impl Metrics {
             pending: Family::default(),
             infer_seconds: Family::new_with_constructor(latency_histogram),
             queue_seconds: Family::new_with_constructor(latency_histogram),
+            batch_rows: Family::new_with_constructor(|| Histogram::new(BATCH_ROWS)),
             lanes: Family::default(),
         };
         metrics.register_triton(registry);
@@ -93,6 +98,11 @@ impl Metrics {
             "kapok_runtime_queue_seconds",
             "Time of one call waiting for a lane and a thread",
             metrics.queue_seconds.clone(),
+        );
+        registry.register(
+            "kapok_runtime_batch_rows",
+            "Rows of one call in the engine",
+            metrics.batch_rows.clone(),
         );
         // One gauge under both names: what waits is what Triton calls pending.
         registry.register(
@@ -170,6 +180,7 @@ impl Metrics {
             pending: self.pending.get_or_create_owned(&labels),
             infer_seconds: self.infer_seconds.get_or_create_owned(&labels),
             queue_seconds: self.queue_seconds.get_or_create_owned(&labels),
+            batch_rows: self.batch_rows.get_or_create_owned(&labels),
             lanes: self.lanes.get_or_create_owned(&labels),
         }
     }
@@ -186,6 +197,7 @@ pub(crate) struct ModelMetrics {
     pub(crate) pending: Gauge,
     infer_seconds: Histogram,
     queue_seconds: Histogram,
+    pub(crate) batch_rows: Histogram,
     pub(crate) lanes: Gauge,
 }
 

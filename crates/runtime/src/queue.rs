@@ -1,225 +1,448 @@
-//! Who gets a model's next free lane: calls wait in order of arrival, and only so many of them.
+//! Who runs next, and where: this executes what [`batch::Batcher`] decides.
 //!
 //! ```text
-//! enter ──► a lane is free and nobody waits ──► Held
-//!      ├──► there is a place ──► Waiting ──► Held (handed over by whoever frees a lane)
-//!      └──► full: refused
+//! call ──► direct: a lane is free, the engine runs inline ──► Held
+//!     └──► waiting ──► turn: a batch ──► Work on a compute thread ──► each caller's answer
+//!              │           └─ or, for a decoupled model's call, a lane of its own ──► Held
+//!              └──► expired, refused, or its caller is gone
 //! ```
-//! Dropping `Waiting` frees the place; dropping `Held` hands the lane to the next in line.
+//! A turn is taken after each event: an arrival, a lane that is free again, the alarm of what waits. Dropping `Held` hands
+//! the lane to whoever is next; dropping a caller's [`Place`] takes it out of line or, when it was the last one who waited
+//! for a running batch, stops that.
+
+mod held;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use base::{Clock, Deadline};
-use parking_lot::Mutex;
-use protocol::Tensor;
-use telemetry::metrics::Gauge;
+use batch::{Batch, Batcher, Expired, Full, Request, Settings, Ticket, Why};
+use parking_lot::{Mutex, MutexGuard};
+use protocol::BufferPool;
 use tokio::sync::oneshot;
 
-use crate::engine::{Loaded, Response, Responses, Run};
+use crate::call::Call;
+use crate::compute::ComputePool;
+use crate::engine::Loaded;
 use crate::error::Error;
+use crate::gather;
 use crate::lane::Slot;
+use crate::limit::Limit;
+use crate::statistics::Statistics;
+use crate::timer::{Alarm, Timer};
+
+pub(crate) use held::Held;
+pub(crate) use work::{Answered, Done, Reply};
+use work::{Running, Work};
+
+/// What a queue works with.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools {
+    pub(crate) clock: Clock,
+    pub(crate) compute: ComputePool,
+    pub(crate) buffers: BufferPool,
+    pub(crate) timer: Timer,
+}
 
 pub(crate) struct Queue {
     pub(crate) model: String,
     pub(crate) loaded: Arc<dyn Loaded>,
-    waiting_max: usize,
-    /// Calls waiting; shared with the metric registry.
-    depth: Gauge,
+    pub(crate) statistics: Arc<Statistics>,
+    tools: Tools,
+    /// Cores of one call.
+    threads: usize,
+    /// What running batches of several models share.
+    limit: Option<Limit>,
+    /// Requests of different shapes may meet in a batch.
+    batches: bool,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    idle: Vec<Slot>,
-    /// By ticket, which is the order of arrival.
-    waiting: BTreeMap<u64, oneshot::Sender<Held>>,
-    next_ticket: u64,
+    batcher: Batcher,
+    /// By lane; empty while it runs.
+    slots: Vec<Option<Slot>>,
+    waiting: BTreeMap<Ticket, Waiter>,
+    running: BTreeMap<Ticket, Arc<Running>>,
+    /// Answers that others have to leave before.
+    finished: BTreeMap<Ticket, (Box<dyn Reply>, Answered)>,
+    alarm: Option<Alarm>,
 }
 
-/// A lane that belongs to one call until dropped.
-#[derive(Debug)]
-pub(crate) struct Held {
+/// What somebody in line gets.
+enum Waiter {
+    /// A lane, for as long as they want it.
+    Lane(oneshot::Sender<Result<Held, Error>>),
+    /// The answer to a call.
+    Call(Box<Pending>),
+}
+
+/// A call in line.
+pub(crate) struct Pending {
+    pub(crate) call: Call,
+    pub(crate) arrived: Instant,
+    pub(crate) deadline: Deadline,
+    pub(crate) reply: Box<dyn Reply>,
+}
+
+/// A caller's place: in line, or in a running batch.
+pub(crate) struct Place {
     queue: Arc<Queue>,
-    /// None only while being dropped.
-    slot: Option<Slot>,
+    ticket: Ticket,
+    left: bool,
 }
 
-/// A place in the line.
-struct Waiting {
-    queue: Arc<Queue>,
-    ticket: u64,
-    lane: oneshot::Receiver<Held>,
-}
-
-enum Entered {
-    Held(Held),
-    Waiting(Waiting),
+/// What a turn found to do; done when the lock is gone.
+enum Step {
+    Hand(oneshot::Sender<Result<Held, Error>>, Held),
+    Run(Work),
+    Refuse(Waiter, Error),
+    Answer(Box<dyn Reply>, Answered),
 }
 
 impl Queue {
     pub(crate) fn new(
-        model: &str,
-        loaded: Arc<dyn Loaded>,
+        (model, loaded): (&str, Arc<dyn Loaded>),
         slots: Vec<Slot>,
-        waiting_max: usize,
-        depth: Gauge,
+        settings: Settings,
+        (statistics, threads): (Arc<Statistics>, usize),
+        (tools, limit): (Tools, Option<Limit>),
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let settings = Settings {
+            lanes: slots.len(),
+            ..settings
+        };
+        let queue = Arc::new(Self {
             model: model.to_owned(),
             loaded,
-            waiting_max,
-            depth,
+            statistics,
+            tools,
+            threads,
+            limit,
+            batches: settings.rows_max > 1,
             state: Mutex::new(State {
-                idle: slots,
-                ..State::default()
+                batcher: Batcher::new(settings),
+                slots: slots.into_iter().map(Some).collect(),
+                waiting: BTreeMap::new(),
+                running: BTreeMap::new(),
+                finished: BTreeMap::new(),
+                alarm: None,
             }),
-        })
+        });
+        if let Some(limit) = &queue.limit {
+            limit.serve(&queue);
+        }
+        queue
     }
 
-    /// Waits for a lane until the deadline. Cancel-safe: a dropped future leaves the line, or passes its lane on.
+    /// A lane for a call that runs where it is: cheaper than leaving the thread, and nobody is in line.
+    pub(crate) fn direct(self: &Arc<Self>, call: &Call, deadline: Deadline) -> Option<Held> {
+        let inline =
+            self.loaded.delay().is_zero() && call.bytes() <= self.loaded.inline_bytes_max();
+        if !inline || self.limit.is_some() {
+            return None;
+        }
+        let request = Request {
+            class: 0,
+            ..self.request(call, deadline)
+        };
+        let mut state = self.state.lock();
+        let lane = state.batcher.direct(&request)?;
+        self.hold(&mut state, lane)
+    }
+
+    fn hold(self: &Arc<Self>, state: &mut State, lane: usize) -> Option<Held> {
+        let slot = state.slots.get_mut(lane)?.take()?;
+        Some(Held::new(Arc::clone(self), lane, slot))
+    }
+
+    fn request(&self, call: &Call, deadline: Deadline) -> Request {
+        Request {
+            rows: call.rows,
+            class: call.class,
+            priority: call.priority,
+            timeout: call.timeout,
+            deadline: deadline.instant(),
+            lane: call.lane,
+        }
+    }
+
+    /// Waits for a lane of one's own until the deadline. Cancel-safe: a dropped future leaves the line, or passes its lane
+    /// on.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         deadline: Deadline,
         clock: &Clock,
     ) -> Result<Held, Error> {
-        let late = || Error::Timeout {
-            model: self.model.clone(),
-            place: "in the queue",
-        };
         let left = deadline.left(clock.now());
         if left.is_zero() {
-            return Err(late());
+            return Err(self.late());
         }
-        match self.enter()? {
-            Entered::Held(held) => Ok(held),
-            Entered::Waiting(mut waiting) => {
-                let handed = tokio::time::timeout(left, &mut waiting.lane).await;
-                // The sender lives in the queue until it is used, and `waiting` keeps the queue alive.
-                handed.ok().and_then(Result::ok).ok_or_else(late)
-            }
-        }
+        let (hand_over, lane) = oneshot::channel();
+        // No rows: it shares its lane with nobody.
+        let request = self.request(&Call::default(), deadline);
+        let _place = self.enter(request, Waiter::Lane(hand_over))?;
+        // The sender lives in the queue until it is used, and the place keeps the queue alive.
+        let handed = tokio::time::timeout(left, lane).await;
+        handed
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| Err(self.late()))
     }
 
-    fn enter(self: &Arc<Self>) -> Result<Entered, Error> {
+    /// Puts a call in line. Its answer, or why there is none, comes through its reply.
+    pub(crate) fn submit(self: &Arc<Self>, pending: Box<Pending>) -> Result<Place, Error> {
+        let mut request = self.request(&pending.call, pending.deadline);
+        if self.batches && request.rows > 0 {
+            request.class = gather::class(request.class, &pending.call.inputs);
+        }
+        self.enter(request, Waiter::Call(pending))
+    }
+
+    fn enter(self: &Arc<Self>, request: Request, waiter: Waiter) -> Result<Place, Error> {
         let mut state = self.state.lock();
-        if state.waiting.is_empty()
-            && let Some(slot) = state.idle.pop()
-        {
-            return Ok(Entered::Held(Held {
-                queue: Arc::clone(self),
-                slot: Some(slot),
-            }));
-        }
-        let waiting = state.waiting.len();
-        if waiting >= self.waiting_max {
-            return Err(Error::QueueFull {
-                model: self.model.clone(),
-                waiting,
-            });
-        }
-        let ticket = state.next_ticket;
-        state.next_ticket += 1;
-        let (hand_over, lane) = oneshot::channel();
-        state.waiting.insert(ticket, hand_over);
-        self.depth.inc();
-        Ok(Entered::Waiting(Waiting {
+        let arrived = state.batcher.arrive(self.tools.clock.now(), request);
+        let ticket = arrived.map_err(|Full { waiting }| Error::QueueFull {
+            model: self.model.clone(),
+            waiting,
+        })?;
+        state.waiting.insert(ticket, waiter);
+        self.turn(state);
+        Ok(Place {
             queue: Arc::clone(self),
             ticket,
-            lane,
-        }))
+            left: false,
+        })
     }
 
-    /// Hands a lane to the first in line that still waits, else keeps it.
-    fn release(self: &Arc<Self>, mut slot: Slot) {
-        loop {
-            let mut state = self.state.lock();
-            let Some((_, hand_over)) = state.waiting.pop_first() else {
-                state.idle.push(slot);
-                return;
-            };
+    /// The alarm of what waits, or a resource that is free again.
+    pub(crate) fn wake(self: &Arc<Self>) {
+        self.turn(self.state.lock());
+    }
+
+    fn release(self: &Arc<Self>, lane: usize, slot: Slot) {
+        let mut state = self.state.lock();
+        if let Some(place) = state.slots.get_mut(lane) {
+            *place = Some(slot);
+        }
+        state.batcher.done(lane);
+        let more = state.batcher.waiting() > 0;
+        if let Some(limit) = &self.limit {
             drop(state);
-            self.depth.dec();
-            let held = Held {
-                queue: Arc::clone(self),
-                slot: Some(slot),
-            };
-            let Err(mut refused) = hand_over.send(held) else {
-                return;
-            };
-            match refused.slot.take() {
-                Some(back) => slot = back,
-                None => return,
+            limit.give_back(more);
+            state = self.state.lock();
+        }
+        self.turn(state);
+    }
+
+    /// Does what is due now.
+    fn turn(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        if state.batcher.waiting() == 0 {
+            // The way of every call that met nobody.
+            return;
+        }
+        let mut steps = Vec::new();
+        let now = self.tools.clock.now();
+        for expired in state.batcher.expired(now) {
+            steps.extend(state.unanswered(expired.ticket));
+            if let Some(waiter) = state.waiting.remove(&expired.ticket) {
+                steps.push(Step::Refuse(waiter, self.expired(expired)));
             }
+        }
+        let mut grant = || self.limit.as_ref().is_none_or(Limit::take);
+        while let Some(batch) = state.batcher.next(now, &mut grant) {
+            steps.extend(self.start(&mut state, &batch));
+        }
+        self.set_alarm(&mut state);
+        let waiting = state.batcher.waiting();
+        self.statistics.waiting(waiting);
+        drop(state);
+        self.rest(waiting);
+        self.take(steps);
+    }
+
+    /// Whoever has nothing to run stands in nobody's way.
+    fn rest(&self, waiting: usize) {
+        if let Some(limit) = self.limit.as_ref().filter(|_| waiting == 0) {
+            limit.rest();
+        }
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State, batch: &Batch) -> Vec<Step> {
+        let Some(held) = self.hold(state, batch.lane) else {
+            return Vec::new();
+        };
+        let mut members = Vec::with_capacity(batch.tickets.len());
+        for ticket in &batch.tickets {
+            match state.waiting.remove(ticket) {
+                Some(Waiter::Call(pending)) => members.push((*ticket, pending)),
+                Some(Waiter::Lane(hand_over)) => {
+                    // Its answers are its own affair; nobody waits for them.
+                    let mut steps = state.unanswered(*ticket);
+                    steps.push(Step::Hand(hand_over, held));
+                    return steps;
+                }
+                None => {}
+            }
+        }
+        let work = Work::new(held, members, batch.padded);
+        for ticket in &batch.tickets {
+            state.running.insert(*ticket, Arc::clone(work.running()));
+        }
+        vec![Step::Run(work)]
+    }
+
+    fn set_alarm(self: &Arc<Self>, state: &mut State) {
+        let Some(at) = state.batcher.wake() else {
+            return;
+        };
+        // One that comes too early only takes a turn.
+        if state.alarm.as_ref().is_some_and(|alarm| alarm.at() <= at) {
+            return;
+        }
+        let queue = Arc::downgrade(self);
+        let alarm = self.tools.timer.at(at, move || {
+            if let Some(queue) = queue.upgrade() {
+                queue.state.lock().alarm = None;
+                queue.wake();
+            }
+        });
+        state.alarm = Some(alarm);
+    }
+
+    fn take(self: &Arc<Self>, steps: Vec<Step>) {
+        for step in steps {
+            match step {
+                // Whoever left meanwhile gives the lane back here.
+                Step::Hand(hand_over, held) => drop(hand_over.send(Ok(held))),
+                Step::Run(work) => work.launch(&self.tools, self.threads),
+                Step::Refuse(Waiter::Lane(hand_over), error) => drop(hand_over.send(Err(error))),
+                Step::Refuse(Waiter::Call(pending), error) => {
+                    pending.reply.answer(Answered::without(error));
+                }
+                Step::Answer(reply, answered) => reply.answer(answered),
+            }
+        }
+    }
+
+    /// A call of a batch has its answer, or the reason why not; it leaves now, or when those before it have left.
+    fn answered(self: &Arc<Self>, ticket: Ticket, reply: Box<dyn Reply>, answered: Answered) {
+        let mut state = self.state.lock();
+        // Else the caller has left, and the order has been told.
+        let awaited = state.running.remove(&ticket).is_some();
+        if !awaited || !state.batcher.settings().ordered {
+            drop(state);
+            return reply.answer(answered);
+        }
+        state.finished.insert(ticket, (reply, answered));
+        let leaving = state.batcher.answered(ticket);
+        let steps = state.leaving(leaving);
+        drop(state);
+        self.take(steps);
+    }
+
+    /// Books one call that ran directly.
+    pub(crate) fn booked(&self, items: usize, done: &Done) {
+        let timing = done.timing();
+        self.statistics.executed(items, &timing, &self.tools.clock);
+    }
+
+    fn learn(&self, rows: usize, took: std::time::Duration) {
+        self.state.lock().batcher.learn(rows, took);
+    }
+
+    fn late(&self) -> Error {
+        Error::Timeout {
+            model: self.model.clone(),
+            place: "in the queue",
+        }
+    }
+
+    fn expired(&self, expired: Expired) -> Error {
+        match expired.why {
+            Why::Deadline => self.late(),
+            Why::Timeout => Error::Expired {
+                model: self.model.clone(),
+            },
         }
     }
 
     /// Calls in line.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
-        self.state.lock().waiting.len()
+        self.state.lock().batcher.waiting()
     }
 
     #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
-        self.state.lock().idle.len()
+        self.state.lock().batcher.idle()
     }
 }
 
-impl Held {
-    pub(crate) fn queue(&self) -> &Queue {
-        &self.queue
+impl State {
+    fn unanswered(&mut self, ticket: Ticket) -> Vec<Step> {
+        let leaving = self.batcher.unanswered(ticket);
+        self.leaving(leaving)
     }
 
-    /// Runs one call.
-    pub(crate) fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, Error> {
-        let queue = &self.queue;
-        let slot = self.slot.as_mut().expect("a slot until dropped");
-        slot.run(&queue.model, queue.loaded.as_ref(), call)
-    }
-
-    /// Begins a call with any number of answers.
-    pub(crate) fn respond(&mut self, call: &Run<'_>) -> Result<Box<dyn Responses>, Error> {
-        let queue = &self.queue;
-        let slot = self.slot.as_mut().expect("a slot until dropped");
-        slot.respond(&queue.model, queue.loaded.as_ref(), call)
-    }
-
-    /// The next answer of a call that this lane began; it has `wanted` outputs.
-    pub(crate) fn next(
-        &mut self,
-        responses: &mut dyn Responses,
-        wanted: usize,
-    ) -> Result<Option<Response>, Error> {
-        let queue = &self.queue;
-        let slot = self.slot.as_mut().expect("a slot until dropped");
-        slot.next((&queue.model, queue.loaded.as_ref()), responses, wanted)
-    }
-
-    /// How long the lane is held before it computes.
-    pub(crate) fn delay(&self) -> Duration {
-        let slot = self.slot.as_ref().expect("a slot until dropped");
-        slot.delay(self.queue.loaded.as_ref())
+    fn leaving(&mut self, tickets: Vec<Ticket>) -> Vec<Step> {
+        let finished = tickets
+            .into_iter()
+            .filter_map(|ticket| self.finished.remove(&ticket));
+        finished
+            .map(|(reply, answered)| Step::Answer(reply, answered))
+            .collect()
     }
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(slot) = self.slot.take() {
-            self.queue.release(slot);
+impl Place {
+    /// Where the call is now, for messages.
+    pub(crate) fn whereabouts(&self) -> &'static str {
+        let state = self.queue.state.lock();
+        if state.waiting.contains_key(&self.ticket) {
+            "in the queue"
+        } else if state
+            .running
+            .get(&self.ticket)
+            .is_some_and(|running| running.waits())
+        {
+            "in the artificial delay"
+        } else {
+            "while the engine ran"
         }
     }
+
+    /// The answer is here; there is nothing to leave any more.
+    pub(crate) fn settled(mut self) {
+        self.left = true;
+    }
 }
 
-impl Drop for Waiting {
+impl Drop for Place {
     fn drop(&mut self) {
-        // A hand-over that came too late for us is in `lane`, whose drop passes it on.
-        let left = self.queue.state.lock().waiting.remove(&self.ticket);
-        if left.is_some() {
-            self.queue.depth.dec();
+        if self.left {
+            return;
         }
+        let mut state = self.queue.state.lock();
+        let waited = state.batcher.leave(self.ticket);
+        let waiter = state.waiting.remove(&self.ticket);
+        let running = state.running.remove(&self.ticket);
+        let finished = state.finished.remove(&self.ticket);
+        let steps = state.unanswered(self.ticket);
+        let waiting = state.batcher.waiting();
+        drop(state);
+        if waited {
+            self.queue.statistics.waiting(waiting);
+            self.queue.rest(waiting);
+        }
+        drop((waiter, finished));
+        if let Some(running) = running {
+            running.leave();
+        }
+        self.queue.take(steps);
     }
 }
 
@@ -227,7 +450,7 @@ impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("model", &self.model)
-            .field("waiting_max", &self.waiting_max)
+            .field("threads", &self.threads)
             .finish_non_exhaustive()
     }
 }

@@ -24,12 +24,15 @@ use crate::engine::Engine;
 use crate::ensemble;
 use crate::error::Error;
 use crate::infer;
+use crate::limit::Limits;
 use crate::loader;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::queue;
 use crate::repository;
 use crate::snapshot::{Snapshot, Version};
 use crate::stream::{self, Responses};
+use crate::timer::Timer;
 
 /// What the runtime is told.
 #[derive(Debug, Clone)]
@@ -63,6 +66,9 @@ pub struct Runtime(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) engines: Vec<Arc<dyn Engine>>,
     pub(crate) queue_max: usize,
+    /// What every model's queue works with.
+    pub(crate) queues: queue::Tools,
+    pub(crate) limits: Limits,
     pub(crate) tools: Tools,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
@@ -114,8 +120,16 @@ impl Runtime {
             }
         }
         let compute = ComputePool::start(config.cores).map_err(Error::Threads)?;
+        let timer = Timer::start(clock.clone()).map_err(Error::Threads)?;
         let inner = Arc::new(Inner {
             engines,
+            queues: queue::Tools {
+                clock: clock.clone(),
+                compute: compute.clone(),
+                buffers: buffers.clone(),
+                timer,
+            },
+            limits: Limits::default(),
             queue_max: config.queue_max,
             metrics: Metrics::register(&registry, compute.cores()),
             tools: Tools {

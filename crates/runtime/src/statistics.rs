@@ -126,11 +126,18 @@ impl Statistics {
         }
     }
 
+    /// How many calls are in line now.
+    pub(crate) fn waiting(&self, waiting: usize) {
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.metrics.pending.set(waiting);
+    }
+
     /// Books one call of the engine for `batch` items; a request may need several.
     pub(crate) fn executed(&self, batch: usize, timing: &Timing, clock: &Clock) {
         self.metrics.executions.inc();
         let batch = u64::try_from(batch).unwrap_or(u64::MAX);
         self.metrics.inferences.add(batch);
+        self.metrics.batch_rows.observe(batch as f64);
         let mut counters = self.counters.lock();
         counters.last_inference_ms = millis(clock.wall());
         counters.inferences += batch;
@@ -233,9 +240,10 @@ impl Attempt {
     pub(crate) fn fail(mut self, error: &Error) {
         self.settled = true;
         self.book_failure(match error.root() {
-            Error::QueueFull { .. } | Error::Busy { .. } | Error::Timeout { .. } => {
-                Failure::Rejected
-            }
+            Error::QueueFull { .. }
+            | Error::Busy { .. }
+            | Error::Timeout { .. }
+            | Error::Expired { .. } => Failure::Rejected,
             Error::Engine(_) | Error::Failed { .. } => Failure::Backend,
             _ => Failure::Other,
         });

@@ -107,6 +107,8 @@ impl Sidecar {
             );
         }
         self.versions.check(&mut check);
+        self.slo.check(&mut check);
+        self.batch.check(&mut check);
         self.swap.check(&mut check);
         self.memory.check(&mut check);
         self.integrity.check(&mut check);

@@ -3,11 +3,12 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use protocol::DataType;
-use protocol::TensorSpec;
+use protocol::{DataType, Tensor, TensorSpec};
+use telemetry::metrics::{Gauge, Registry};
 
 use super::*;
 use crate::engine::{EngineError, Lane, Loaded, Run};
+use crate::metrics::Metrics;
 use crate::testing::far;
 
 #[derive(Debug)]
@@ -43,11 +44,23 @@ fn queue(lanes: usize, waiting_max: usize) -> (Arc<Queue>, Gauge) {
         vec![-1],
     )]));
     let slots = (0..lanes).map(|_| Slot::new(Box::new(Still))).collect();
-    let depth = Gauge::default();
-    (
-        Queue::new("m", loaded, slots, waiting_max, depth.clone()),
-        depth,
-    )
+    let metrics = Metrics::register(&Registry::new(), 1).model("m", "1");
+    let depth = metrics.pending.clone();
+    let clock = Clock::real();
+    let tools = Tools {
+        clock: clock.clone(),
+        compute: ComputePool::start(1).expect("starts"),
+        buffers: BufferPool::default(),
+        timer: Timer::start(clock).expect("starts"),
+    };
+    let queue = Queue::new(
+        ("m", loaded),
+        slots,
+        Settings::single(lanes, waiting_max),
+        (Statistics::new(metrics), 1),
+        (tools, None),
+    );
+    (queue, depth)
 }
 
 fn poll<F: Future>(future: &mut std::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -89,7 +102,10 @@ async fn one_more_than_the_bound_is_refused() {
     assert!(poll(&mut one).is_pending());
     assert!(poll(&mut two).is_pending());
     let error = queue.acquire(far(), &clock).await.expect_err("full");
-    assert_eq!(error.to_string(), "queue of model `m` is full (2 waiting)");
+    assert_eq!(
+        error.to_string(),
+        "Exceeds maximum queue size: queue of model `m` is full (2 waiting)"
+    );
 }
 
 #[tokio::test]

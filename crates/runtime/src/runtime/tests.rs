@@ -329,7 +329,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
         (
             ErrorKind::Unavailable,
             Some("queue_full"),
-            "queue of model `m` is full (2 waiting)"
+            "Exceeds maximum queue size: queue of model `m` is full (2 waiting)"
         )
     );
     assert!(matches!(error.retry, base::Retry::After(_)));
