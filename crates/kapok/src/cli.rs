@@ -6,7 +6,7 @@ mod up;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use ask::{
-    ChatArgs, EmbedArgs, ExplainArgs, InferArgs, ModelsArgs, ModelsCommand, ServerArgs,
+    ChatArgs, CheckArgs, EmbedArgs, ExplainArgs, InferArgs, ModelsArgs, ModelsCommand, ServerArgs,
 };
 pub(crate) use up::{LogFormat, Switch, UpArgs};
 

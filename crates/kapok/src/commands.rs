@@ -1,6 +1,7 @@
 //! One file a command; `up` has its own module.
 
 mod chat;
+mod check;
 mod completions;
 mod doctor;
 mod embed;

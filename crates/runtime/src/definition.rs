@@ -143,7 +143,7 @@ impl Definition {
         usize::try_from(written).ok().filter(|rows| *rows > 0)
     }
 
-    fn fault(&self, problem: &Problem) -> Fault {
+    pub(crate) fn fault(&self, problem: &Problem) -> Fault {
         let message = problem.message.clone();
         let at = match &self.file {
             Some(file) => FileError {
@@ -164,7 +164,6 @@ impl Definition {
     }
 
     /// The configuration with all that is filled in before the model is known.
-    #[cfg(test)]
     pub(crate) fn normalized(&self) -> &ModelConfig {
         &self.normalized
     }
@@ -391,5 +390,6 @@ fn join(errors: impl Iterator<Item = impl ToString>) -> String {
     lines.join("; ")
 }
 
+mod missing;
 #[cfg(test)]
 mod tests;

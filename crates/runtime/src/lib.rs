@@ -12,6 +12,7 @@
 mod agree;
 pub mod builtin;
 mod call;
+mod check;
 mod choose;
 mod classify;
 mod compute;
@@ -41,6 +42,7 @@ mod timer;
 mod warmup;
 
 pub use builtin::Builtin;
+pub use check::{Checked, Described, Finding, Readers, check};
 pub use error::Error;
 pub use runtime::{Config, Parts, Runtime};
 pub use stream::Responses;

@@ -24,7 +24,8 @@ Examples:
 pub(super) const MODELS_EXAMPLES: &str = "\
 Examples:
   kapok models list
-  kapok models list -v          engines tried, their times, and why one was chosen";
+  kapok models list -v          engines tried, their times, and why one was chosen
+  kapok models check ./models   what is wrong in a folder of models, without a server";
 
 pub(super) const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -122,6 +123,21 @@ pub(crate) enum ModelsCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Everything that is wrong in a repository, with its place and the fix; needs no server
+    #[command(
+        after_help = "Examples:\n  kapok models check ./models\n  kapok models check ./models --model resnet50 --output json"
+    )]
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// A folder of models, or one model's folder
+    #[arg(value_name = "DIR")]
+    pub(crate) repository: std::path::PathBuf,
+    /// Only this model
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
 }
 
 #[derive(Debug, Args)]

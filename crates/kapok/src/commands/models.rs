@@ -30,6 +30,7 @@ pub(super) fn run(args: &ModelsArgs, printer: &Printer, environment: &Environmen
                 format!("{}{upstreams}", engine_table(&document["models"], style))
             })?;
         }
+        ModelsCommand::Check(args) => super::check::run(args, printer)?,
     }
     Ok(())
 }
