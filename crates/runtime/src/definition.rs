@@ -19,8 +19,8 @@ use crate::request::list;
 const CONFIG_FILE: &str = "config.pbtxt";
 const SIDECAR_FILE: &str = "kapok.toml";
 
-/// Triton's name for whatever runs ONNX files; here, any engine that does.
-const ONNX_BACKEND: &str = "onnxruntime";
+/// Backends whose model is one file: Triton's name for whatever runs ONNX, and shared libraries.
+const FILE_BACKENDS: [&str; 2] = ["onnxruntime", "node"];
 
 /// Lanes beyond this are a slip: each holds an engine's working memory.
 const LANES_MAX: usize = 1024;
@@ -175,7 +175,7 @@ impl Definition {
             "" => config.platform.clone(),
             backend => backend.to_owned(),
         };
-        let on_file = backend == ONNX_BACKEND;
+        let on_file = FILE_BACKENDS.contains(&backend.as_str());
         let file = version_folder.join(&config.default_model_filename);
         if on_file && !file.is_file() {
             // As seen from the model's folder: reasons are shown to clients.

@@ -17,6 +17,7 @@ mod keys;
 mod ledger;
 mod limits;
 mod managed;
+mod native;
 mod readme;
 mod relay;
 mod routes;

@@ -1,6 +1,6 @@
 //! What Triton asks an ONNX model for when its file does not describe both sides.
 
-use super::normalize::{ONNX_BACKEND, scheduling};
+use super::normalize::{NODE_BACKEND, ONNX_BACKEND, scheduling};
 use super::{Problem, proto_data_type};
 use crate::TensorSpec;
 use crate::oip::proto::model_config::SchedulingChoice;
@@ -18,10 +18,15 @@ pub fn complete(
     outputs: &[TensorSpec],
 ) -> Result<(), Problem> {
     let open = config.input.is_empty() && config.batch_input.is_empty() || config.output.is_empty();
-    if config.backend != ONNX_BACKEND || !open {
+    if !open {
         return Ok(());
     }
-    batching(config, inputs, outputs)?;
+    match config.backend.as_str() {
+        ONNX_BACKEND => batching(config, inputs, outputs)?,
+        // What an open dimension of a library means, only its author knows.
+        NODE_BACKEND => {}
+        _ => return Ok(()),
+    }
     tensors(config, inputs, outputs);
     scheduling(config);
     Ok(())

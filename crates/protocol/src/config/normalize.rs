@@ -11,6 +11,9 @@ use crate::oip::proto::{model_config::SchedulingChoice, model_sequence_batching:
 
 pub(super) const ONNX_BACKEND: &str = "onnxruntime";
 
+/// A shared library with kapok's own node interface; Triton has nothing like it.
+pub(super) const NODE_BACKEND: &str = "node";
+
 /// Triton's own count of instances of an ONNX model on a CPU.
 const ONNX_INSTANCES: i32 = 2;
 
@@ -24,7 +27,7 @@ pub struct Contents {
     pub folders: BTreeSet<String>,
 }
 
-/// A backend that Triton knows by the name of a model's file.
+/// A backend that is known by the name of a model's file.
 struct Known {
     backend: &'static str,
     /// The older spelling; empty where there is none.
@@ -40,7 +43,7 @@ enum Shape {
     Either,
 }
 
-/// In the order in which Triton looks.
+/// In the order in which Triton looks; ours come last.
 const KNOWN: &[Known] = &[
     known(
         "tensorflow",
@@ -64,6 +67,7 @@ const KNOWN: &[Known] = &[
     known("openvino", "", "model.xml", Shape::Either),
     known("pytorch", "pytorch_libtorch", "model.pt", Shape::File),
     known("python", "", "model.py", Shape::Either),
+    known(NODE_BACKEND, "", "model.so", Shape::File),
 ];
 
 const fn known(

@@ -133,7 +133,7 @@ fn load(repository: &Path) -> (Vec<String>, Vec<ModelConfig>) {
                 continue;
             }
         };
-        let on_file = definition.normalized().backend == ONNX_BACKEND;
+        let on_file = definition.normalized().backend == "onnxruntime";
         let config = definition.normalized();
         if ensemble::steps(config).is_none() {
             let engines = [
