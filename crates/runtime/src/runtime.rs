@@ -305,6 +305,11 @@ impl Runtime {
         self.0.snapshot.load().model(name, version).map(Arc::clone)
     }
 
+    #[cfg(test)]
+    pub(crate) fn publish(&self, name: &str, versions: BTreeMap<u64, Version>) {
+        self.0.publish(name, versions);
+    }
+
     fn place(&self, deadline: Deadline) -> Place<'_> {
         Place {
             runtime: &self.0,

@@ -13,6 +13,7 @@ mod cli;
 mod clients;
 mod doors;
 mod engines;
+mod ensembles;
 mod keys;
 mod ledger;
 mod limits;

@@ -90,3 +90,19 @@ fn mistakes_are_named_with_line_column_and_a_guess() {
     );
     check("lanes = 1\nlanes = 2\n", "kapok.toml:2:1: duplicate key");
 }
+
+#[test]
+fn a_step_per_item_has_defaults_and_bounds() {
+    let text = "[[pipeline.fan_out]]\nstep = \"read\"\nover = [\"crops\"]\n";
+    let sidecar = Sidecar::parse(text, "kapok.toml").expect("legal");
+    let [fan_out] = &sidecar.pipeline.fan_out[..] else {
+        panic!("{sidecar:?}");
+    };
+    assert_eq!((fan_out.max_items, fan_out.in_flight), (256, 64));
+    assert_eq!(fan_out.chunk, None);
+    check(
+        "[[pipeline.fan_out]]\nstep = \"read\"\nover = []\nin_flight = 0\n",
+        "kapok.toml:1:1: `pipeline.fan_out`: `over` names at least one tensor\n\
+         kapok.toml:1:1: `pipeline.fan_out`: `in_flight` is at least 1",
+    );
+}

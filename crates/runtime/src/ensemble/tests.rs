@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
@@ -9,10 +10,12 @@ use protocol::{
 use tempfile::TempDir;
 
 use crate::Runtime;
+use crate::snapshot::Version;
 use crate::testing::{Fake, builtin, config, far, floats, ints, repository, start, until};
 
 mod double;
 mod fan_out;
+mod items;
 mod random;
 
 /// `config.pbtxt` of an ensemble of INT32 [-1] tensors; a step is `model: in=tensor,… -> out=tensor,…`.
@@ -421,4 +424,33 @@ async fn plain_models_go_on_as_before() {
         .await
         .expect("answers");
     assert_eq!(values(&response, "out"), [8]);
+}
+
+#[tokio::test]
+async fn a_swapped_member_is_used_at_once_and_a_lost_one_is_missed() {
+    let over = ensemble(&["x"], &["y"], &["double: in=x -> out=y"]);
+    let outer = ensemble(&["x"], &["y"], &["e: x=x -> y=y"]);
+    let root = models(&[("e/config.pbtxt", &over), ("outer/config.pbtxt", &outer)]);
+    let (runtime, _) = start(config(&[root.path()]), double::engines()).await;
+    let answer = async || {
+        let answer = infer(&runtime, ask("outer", &[("x", &[7])], &[])).await;
+        answer.map(|(response, _)| values(&response, "y"))
+    };
+    assert_eq!(answer().await.expect("answers"), [14]);
+    let double = runtime.model("double", None).expect("ready");
+    let identity = runtime.model("identity", None).expect("ready");
+    let publish = |version| runtime.publish("double", BTreeMap::from([(1, version)]));
+    publish(Version::Ready(identity));
+    assert_eq!(answer().await.expect("answers"), [7]);
+    publish(Version::Unavailable("unloaded".to_owned()));
+    for name in ["e", "outer"] {
+        let (state, reason) = standing(&runtime, name);
+        assert_eq!(state, ModelState::Unavailable, "{name}");
+        assert!(reason.contains("unloaded"), "{name}: {reason}");
+    }
+    assert!(!runtime.ready());
+    let error = answer().await.expect_err("nobody doubles");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    publish(Version::Ready(double));
+    assert_eq!(answer().await.expect("answers"), [14]);
 }
