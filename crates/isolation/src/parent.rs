@@ -9,7 +9,7 @@ use base::Backoff;
 use parking_lot::{Condvar, Mutex};
 use protocol::sidecar::Isolation as Wanted;
 use protocol::{BufferPool, Tensor, TensorSpec};
-use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
+use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Precision, Run, Source};
 
 use crate::arena::LANES_MAX;
 use crate::process::{Process, Reports};
@@ -57,6 +57,10 @@ impl Engine for Isolated {
 
     fn accepts(&self, source: &Source) -> bool {
         self.engine.accepts(source)
+    }
+
+    fn precisions(&self) -> &[Precision] {
+        self.engine.precisions()
     }
 
     fn load(&self, source: &Source, options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {

@@ -10,7 +10,7 @@ use prost::Message as _;
 use protocol::oip::proto::ModelConfig;
 use protocol::sidecar::Sidecar;
 use protocol::{DataType, Parameter, TensorSpec};
-use runtime::engine::{EngineError, LoadOptions, Source};
+use runtime::engine::{EngineError, LoadOptions, Precision, Source};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Names, shapes and reasons; tensors' bytes go another way.
@@ -107,6 +107,8 @@ pub(crate) struct Model {
     config: Vec<u8>,
     sidecar: Sidecar,
     threads: usize,
+    lanes: usize,
+    precision: Precision,
 }
 
 impl Model {
@@ -128,6 +130,8 @@ impl Model {
             config: source.config.encode_to_vec(),
             sidecar: source.sidecar.as_ref().clone(),
             threads: options.threads,
+            lanes: options.lanes,
+            precision: options.precision,
         }
     }
 
@@ -152,6 +156,8 @@ impl Model {
         };
         let options = LoadOptions {
             threads: self.threads,
+            lanes: self.lanes,
+            precision: self.precision,
         };
         Ok((source, options))
     }

@@ -59,7 +59,7 @@ fn load(path: &Path) -> Result<Arc<dyn Loaded>, EngineError> {
         sidecar: Arc::new(sidecar),
         ..Source::default()
     };
-    engine.load(&source, LoadOptions { threads: 1 })
+    engine.load(&source, LoadOptions::default())
 }
 
 fn floats(values: Vec<f32>) -> [Tensor; 1] {
@@ -210,7 +210,7 @@ fn only_models_that_want_a_process_get_one() {
     let isolation = Isolation::new(["/nowhere".into()]);
     let engine = isolation.around(Arc::new(Named));
     let error = engine
-        .load(&Source::default(), LoadOptions { threads: 1 })
+        .load(&Source::default(), LoadOptions::default())
         .expect_err("the engine's own words");
     assert!(
         error.to_string().ends_with("loaded in this process"),

@@ -38,7 +38,7 @@ fn load(path: &Path, parameters: &[(&str, &str)]) -> Result<Arc<dyn Loaded>, Eng
         ..Source::default()
     };
     assert!(NodeEngine.accepts(&source));
-    NodeEngine.load(&source, LoadOptions { threads: 1 })
+    NodeEngine.load(&source, LoadOptions::default())
 }
 
 fn floats(values: &[f32]) -> Tensor {

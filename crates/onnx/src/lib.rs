@@ -1,27 +1,34 @@
-//! The ONNX engines: rten (always there) and ONNX Runtime (a library found and loaded at run time, never linked).
+//! The ONNX engines: rten (always there), ONNX Runtime and OpenVINO (libraries found and loaded at run time, never linked).
 //!
-//! Reading order: [`graph`] (what a file says goes in and out; both engines take it from there), [`RtenEngine`] with the
-//! conversions at its border, [`Search`] and [`OrtEngine`] (find the library, make sessions, bind tensors).
-//! OpenVINO will be a third engine beside them (`openvino.rs`: its C library found like ONNX Runtime's).
+//! Reading order: [`graph`] (what a file says goes in and out; all engines take it from there), [`RtenEngine`] with the
+//! conversions at its border, [`Search`] and [`OrtEngine`] (find the library, make a session, call it), [`OpenVinoEngine`]
+//! (its C interface, objects with owners, streams).
 //!
 //! `unsafe` is allowed in this room only, and denied unless a line asks for it: asking a library for its version before
-//! it is loaded for good, reading an output where ONNX Runtime left it, and giving memory back after a load.
+//! it is loaded for good, calling the C interfaces where the wrapper is too narrow (ONNX Runtime) or there is none
+//! (OpenVINO), reading an output where an engine left it, and giving memory back after a load.
 //! Never here: lanes' threads, batching, warm-up and the choice between engines (runtime does those), the environment
 //! (kapok reads it and passes paths in).
 
 pub mod graph;
 
 mod memory;
+mod openvino;
 mod ort;
+mod processor;
 mod proto;
 mod reason;
 mod rten;
+mod search;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::ort::{OrtEngine, Search};
+pub use self::openvino::OpenVinoEngine;
+pub use self::ort::OrtEngine;
+pub use self::processor::Processor;
 pub use self::rten::RtenEngine;
+pub use self::search::Search;
 
 use bytemuck::Pod;
 use protocol::Tensor;
@@ -61,4 +68,27 @@ fn bools(tensor: &Tensor) -> Result<&[bool], EngineError> {
             tensor.name
         ))
     })
+}
+
+/// Whether every element fits the 32 bits in which some engines compute INT64.
+fn narrow(tensor: &Tensor, engine: &str) -> Result<(), EngineError> {
+    let wide = |value: &&i64| i32::try_from(**value).is_err();
+    match elements::<i64>(tensor)?.iter().find(wide) {
+        None => Ok(()),
+        Some(value) => Err(EngineError::Input(format!(
+            "input `{}`: {value} does not fit the 32 bits in which engine `{engine}` computes INT64",
+            tensor.name
+        ))),
+    }
+}
+
+/// Only ONNX Runtime takes operators from libraries.
+fn no_operator_libraries(source: &Source) -> Result<(), String> {
+    let operations = source.config.model_operations.as_ref();
+    match operations.and_then(|all| all.op_library_filename.first()) {
+        None => Ok(()),
+        Some(library) => Err(format!(
+            "the model needs operators of the library `{library}`, which only ONNX Runtime takes"
+        )),
+    }
 }

@@ -23,12 +23,10 @@ use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Sourc
 
 use crate::graph::{self, Description, Port, PortKind};
 use crate::memory::Meter;
-use crate::reason;
+use crate::{Search, reason};
 use library::Library;
 use session::{Callable, Control};
 use settings::{Settings, Shrink};
-
-pub use library::Search;
 
 const NAME: &str = "onnxruntime";
 

@@ -26,6 +26,25 @@ pub(crate) fn public(message: &str) -> String {
         .replace("operator \"\"", "an unnamed operator")
 }
 
+/// More of an exception is a dump of what it was about.
+const LINES_MAX: usize = 4;
+
+/// Exceptions of C++ libraries come in several lines: where in their source, then what. The what is what counts.
+pub(crate) fn plain(message: &str) -> String {
+    let source = |line: &&str| {
+        let line = line.trim();
+        let frame = ["Exception from ", "Check ", "FrontEnd API failed"];
+        !line.is_empty() && !frame.iter().any(|start| line.starts_with(start))
+    };
+    let words: Vec<&str> = message
+        .lines()
+        .filter(source)
+        .take(LINES_MAX)
+        .map(str::trim)
+        .collect();
+    public(&words.join(" "))
+}
+
 fn without_folders(word: &str) -> String {
     // A path may follow an opening bracket or quote, or end a `file:/…` word.
     let Some(start) = word.find('/') else {
@@ -70,6 +89,18 @@ mod tests {
         check("operator \"add\" failed", "operator \"add\" failed");
         check("\n\n second", "second");
         check("", "no reason given");
+    }
+
+    #[test]
+    fn an_exception_keeps_what_and_loses_where() {
+        let exception = "Exception from src/core.cpp:84:\nCheck 'false' failed at src/report.cpp:151:\n\
+                         FrontEnd API failed with OpConversionFailure:\nModel wasn't fully converted.\n\
+                         -- No conversion rule found for operations: NoSuch-17\n\n";
+        assert_eq!(
+            super::plain(exception),
+            "Model wasn't fully converted. -- No conversion rule found for operations: NoSuch-17"
+        );
+        assert_eq!(super::plain("one line"), "one line");
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Engine for RtenEngine {
     }
 
     fn load(&self, source: &Source, options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
+        crate::no_operator_libraries(source).map_err(refuse)?;
         let description =
             graph::describe(&source.path).map_err(|error| refuse(error.to_string()))?;
         let (inputs, outputs) = description.specs(&source.inputs).map_err(refuse)?;

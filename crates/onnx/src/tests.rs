@@ -16,7 +16,7 @@ use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Source};
 
 use self::build::{Model, model, node, tensor};
 use crate::proto::element;
-use crate::{OrtEngine, RtenEngine, Search};
+use crate::{OpenVinoEngine, OrtEngine, Processor, RtenEngine, Search};
 
 /// The engines of this machine. `KAPOK_REQUIRE_ORT=1` (continuous integration) makes a missing library a failure.
 fn engines() -> Vec<Arc<dyn Engine>> {
@@ -39,6 +39,14 @@ fn engines() -> Vec<Arc<dyn Engine>> {
             println!("skipped: {error}");
         }
     }
+    let search = Search {
+        explicit: variable("OPENVINO_DYLIB_PATH").map(PathBuf::from),
+        ..search
+    };
+    match OpenVinoEngine::find(&search, &Processor::here()) {
+        Ok(engine) => engines.push(Arc::new(engine)),
+        Err(error) => println!("skipped: {error}"),
+    }
     for engine in &engines {
         println!("ran: {} {}", engine.name(), engine.version());
     }
@@ -60,20 +68,24 @@ struct Held {
     _folder: tempfile::TempDir,
 }
 
-fn load_with(engine: &dyn Engine, model: &Model, threads: usize) -> Result<Held, EngineError> {
+fn load_with(
+    engine: &dyn Engine,
+    model: &Model,
+    options: LoadOptions,
+) -> Result<Held, EngineError> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.onnx");
     std::fs::write(&path, model.encode_to_vec()).expect("a file");
     let source = source(&path);
     assert!(engine.accepts(&source));
     Ok(Held {
-        loaded: engine.load(&source, LoadOptions { threads })?,
+        loaded: engine.load(&source, options)?,
         _folder: folder,
     })
 }
 
 fn load(engine: &dyn Engine, model: &Model) -> Result<Arc<dyn Loaded>, EngineError> {
-    load_with(engine, model, 1).map(|held| held.loaded)
+    load_with(engine, model, LoadOptions::default()).map(|held| held.loaded)
 }
 
 fn lane(engine: &dyn Engine, model: &Model) -> Box<dyn Lane> {
@@ -266,7 +278,7 @@ fn every_type_comes_back_bit_for_bit_or_is_refused_by_name() {
     for engine in engines() {
         for (element, dtype, data) in samples() {
             let loaded = load(&*engine, &identity(element, &[2]));
-            if engine.name() == "rten" && refused.contains(&dtype) {
+            if engine.name() != "onnxruntime" && refused.contains(&dtype) {
                 let error = loaded.expect_err("refused").to_string();
                 assert!(error.contains(&format!("input `x` is {dtype}")), "{error}");
                 continue;
@@ -289,7 +301,7 @@ fn every_type_comes_back_bit_for_bit_or_is_refused_by_name() {
 fn scalars_and_empty_tensors_keep_their_shapes() {
     for engine in engines() {
         let kinds = samples().into_iter().filter(|(_, dtype, _)| {
-            engine.name() != "rten" || matches!(dtype, DataType::Fp32 | DataType::Int64)
+            engine.name() == "onnxruntime" || matches!(dtype, DataType::Fp32 | DataType::Int64)
         });
         for (element, dtype, data) in kinds {
             let one = match dtype.size() {
@@ -362,8 +374,16 @@ fn outputs_outlive_the_call_its_inputs_and_the_model() {
 
 #[test]
 fn lanes_run_at_the_same_time() {
-    for engine in engines() {
-        let held = load_with(&*engine, &addition(), 2).expect("loads");
+    let cases = [(1, 3), (2, 1), (2, 3)].map(|(threads, lanes)| LoadOptions {
+        threads,
+        lanes,
+        ..LoadOptions::default()
+    });
+    for (engine, options) in engines()
+        .into_iter()
+        .flat_map(|engine| cases.map(|options| (Arc::clone(&engine), options)))
+    {
+        let held = load_with(&*engine, &addition(), options).expect("loads");
         std::thread::scope(|scope| {
             for start in 0..3_u8 {
                 let mut lane = held.loaded.lane().expect("a lane");
@@ -435,7 +455,7 @@ fn booleans_and_strings_are_checked() {
     }
     for engine in engines()
         .into_iter()
-        .filter(|engine| engine.name() != "rten")
+        .filter(|engine| engine.name() == "onnxruntime")
     {
         let mut lane = lane(&*engine, &identity(element::STRING, &[1]));
         for bytes in [&b"a\0b"[..], b"\xff"] {

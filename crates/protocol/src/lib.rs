@@ -33,6 +33,6 @@ pub use infer::{
 };
 pub use model::{
     EngineCandidate, IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelState,
-    TensorSpec,
+    Precision, TensorSpec,
 };
 pub use tensor::{BufferPool, DataType, PooledBuffer, Tensor};

@@ -106,12 +106,44 @@ pub struct ModelDescription {
     pub text: bool,
 }
 
+/// The numbers that a model's products are computed in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As the model says.
+    #[default]
+    Fp32,
+    /// FP32 products in bfloat16: half the bits, the same range.
+    Bf16,
+}
+
+impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
 /// How one engine did on the warm-up data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EngineCandidate {
     pub engine: String,
+    #[serde(default)]
+    pub precision: Precision,
+    /// Threads of a call.
+    #[serde(default = "one")]
+    pub threads: usize,
     /// Median of a call, one lane.
     pub median_ms: Option<f64>,
+    /// Calls a second with as many lanes as the cores hold; measured where `threads = "auto"` weighs one against the other.
+    #[serde(default)]
+    pub calls_per_s: Option<f64>,
     /// Largest absolute difference from the reference engine's outputs; none for the reference itself.
     pub max_difference: Option<f64>,
     /// `fastest`, `slower`, `disagrees`, or why it could not load.

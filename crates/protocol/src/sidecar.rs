@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::file_error::FileError;
 
 mod batch;
+mod compute;
 mod integrity;
 mod isolation;
 mod memory;
@@ -20,6 +21,7 @@ mod tests;
 mod versions;
 
 pub use batch::{Batch, Slo};
+pub use compute::{PrecisionChoice, Threads};
 pub use integrity::{Integrity, is_public_key};
 pub use isolation::Isolation;
 pub use memory::Memory;
@@ -30,15 +32,16 @@ pub use swap::Swap;
 pub use versions::Versions;
 
 /// The whole file; every field has a default, so an empty file is legal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sidecar {
     pub engine: EngineChoice,
     pub isolation: Isolation,
     /// Calls that run at the same time; absent means one per core, shared out by `threads`.
     pub lanes: Option<usize>,
-    /// Compute threads of one lane.
-    pub threads: usize,
+    /// Compute threads of one lane; absent means what `intra_op_thread_count` of the configuration says, or 1.
+    pub threads: Option<Threads>,
+    pub precision: PrecisionChoice,
     pub agree: Agree,
     /// Present when the model takes text (`/v1/embeddings`).
     pub text: Option<Text>,
@@ -52,27 +55,6 @@ pub struct Sidecar {
     pub pipeline: Pipeline,
 }
 
-impl Default for Sidecar {
-    fn default() -> Self {
-        Self {
-            engine: EngineChoice::default(),
-            isolation: Isolation::default(),
-            lanes: None,
-            threads: 1,
-            agree: Agree::default(),
-            text: None,
-            warmup: Warmup::default(),
-            versions: Versions::default(),
-            slo: Slo::default(),
-            batch: Batch::default(),
-            swap: Swap::default(),
-            memory: Memory::default(),
-            integrity: Integrity::default(),
-            pipeline: Pipeline::default(),
-        }
-    }
-}
-
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineChoice {
@@ -81,6 +63,7 @@ pub enum EngineChoice {
     Auto,
     Rten,
     OnnxRuntime,
+    OpenVino,
     /// A shared library with kapok's node interface.
     Node,
     Builtin,
@@ -93,6 +76,7 @@ impl EngineChoice {
             Self::Auto => None,
             Self::Rten => Some("rten"),
             Self::OnnxRuntime => Some("onnxruntime"),
+            Self::OpenVino => Some("openvino"),
             Self::Node => Some("node"),
             Self::Builtin => Some("builtin"),
         }

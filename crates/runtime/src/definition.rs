@@ -9,7 +9,7 @@ use std::sync::Arc;
 use batch::Settings;
 use protocol::config::{self, ConfigFile, Contents, Problem, Setting};
 use protocol::oip::proto::{ModelConfig, ModelParameter};
-use protocol::sidecar::{Merged, Sidecar};
+use protocol::sidecar::{Merged, Sidecar, Threads};
 use protocol::{FileError, Parameter, TensorSpec};
 
 use crate::engine::{LoadOptions, Loaded, Source};
@@ -209,8 +209,15 @@ impl Definition {
 
     /// Lanes and threads within the core budget. An artificial delay holds a lane without computing, so such a model
     /// has Triton's one instance unless told otherwise; all others get a lane per core.
-    pub(crate) fn layout(&self, cores: usize, loaded: Option<&dyn Loaded>) -> Layout {
-        let threads = self.sidecar.threads.clamp(1, cores);
+    ///
+    /// `threads` is what a call was given when the model was loaded; none before that.
+    pub(crate) fn layout(&self, cores: usize, loaded: Option<(&dyn Loaded, usize)>) -> Layout {
+        let asked_threads = match (loaded, self.threads()) {
+            (Some((_, threads)), _) | (None, Threads::Fixed(threads)) => threads,
+            (None, Threads::Auto) => 1,
+        };
+        let threads = asked_threads.clamp(1, cores);
+        let loaded = loaded.map(|(loaded, _)| loaded);
         let asked = self
             .sidecar
             .lanes
@@ -220,11 +227,11 @@ impl Definition {
         let fitting = (cores / threads).max(1);
         let allowed = if delays || inline { LANES_MAX } else { fitting };
         let lanes = asked.unwrap_or(if delays { 1 } else { fitting });
-        if lanes > allowed || self.sidecar.threads > cores {
+        if lanes > allowed || asked_threads > cores {
             tracing::warn!(
                 model = self.model,
                 asked_lanes = lanes,
-                asked_threads = self.sidecar.threads,
+                asked_threads,
                 lanes = lanes.min(allowed),
                 threads,
                 cores,
@@ -254,9 +261,35 @@ impl Definition {
     }
 
     pub(crate) fn options(&self, cores: usize) -> LoadOptions {
+        let layout = self.layout(cores, None);
         LoadOptions {
-            threads: self.layout(cores, None).threads,
+            threads: layout.threads,
+            lanes: layout.lanes,
+            ..LoadOptions::default()
         }
+    }
+
+    /// The other way to use the cores, for who asked to have it measured: one lane on all of them.
+    pub(crate) fn alternative(&self, cores: usize) -> Option<LoadOptions> {
+        let free = self.sidecar.lanes.is_none() && self.threads() == Threads::Auto;
+        (free && cores > 1).then(|| LoadOptions {
+            threads: cores,
+            ..LoadOptions::default()
+        })
+    }
+
+    /// Ours, then Triton's name for it, of which 0 is its default.
+    fn threads(&self) -> Threads {
+        let named = || {
+            let parameters = &self.file.as_ref()?.config.parameters;
+            let count = parameters.get("intra_op_thread_count")?;
+            let count = count.string_value.trim().parse().ok()?;
+            (count > 0).then_some(Threads::Fixed(count))
+        };
+        self.sidecar
+            .threads
+            .or_else(named)
+            .unwrap_or(Threads::Fixed(1))
     }
 
     /// Warm-up shapes for inputs that do not exist are a slip, and would be ignored in silence.

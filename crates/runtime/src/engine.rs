@@ -17,6 +17,8 @@ use protocol::oip::proto::ModelConfig;
 use protocol::sidecar::Sidecar;
 use protocol::{DataType, Parameters, Tensor, TensorSpec};
 
+pub use protocol::Precision;
+
 mod stop;
 
 pub use stop::{Guard, Stop};
@@ -43,15 +45,29 @@ pub struct Source {
     pub sidecar: Arc<Sidecar>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Compute threads one call may use.
     pub threads: usize,
+    /// Lanes that are expected; a hint, more may be made.
+    pub lanes: usize,
+    /// One of [`Engine::precisions`].
+    pub precision: Precision,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            lanes: 1,
+            precision: Precision::Fp32,
+        }
+    }
 }
 
 /// A way to run models. One value per process and kind.
 pub trait Engine: Send + Sync + fmt::Debug {
-    /// The name in `engine = "…"`: `builtin`, `rten`, `onnxruntime`.
+    /// The name in `engine = "…"`: `builtin`, `rten`, `onnxruntime`, `openvino`.
     fn name(&self) -> &'static str;
 
     /// Version of the library behind it, for people.
@@ -59,6 +75,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
 
     /// Whether it makes sense to try this source here at all (by backend and file name, without reading the file).
     fn accepts(&self, source: &Source) -> bool;
+
+    /// What it can compute FP32 models in on this processor.
+    fn precisions(&self) -> &[Precision] {
+        &[Precision::Fp32]
+    }
 
     /// Reads and prepares the model. Blocking and heavy: called on a loader thread, never on an async worker.
     fn load(&self, source: &Source, options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError>;

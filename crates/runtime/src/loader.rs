@@ -154,6 +154,7 @@ fn build(
         source: &source,
         sidecar: &definition.sidecar,
         options: definition.options(cores),
+        alternative: definition.alternative(cores),
         tools: &inner.tools,
     };
     let mut chosen = choice.make()?;
@@ -173,7 +174,7 @@ fn build(
             TextPipeline::load(&definition.folder, text, loaded.as_ref(), rows_max)
         })
         .transpose()?;
-    let layout = definition.layout(cores, Some(loaded.as_ref()));
+    let layout = definition.layout(cores, Some((loaded.as_ref(), chosen.threads)));
     if let [group] = config.instance_group.as_mut_slice() {
         group.count = i32::try_from(layout.lanes).unwrap_or(i32::MAX);
     }

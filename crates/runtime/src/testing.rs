@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use protocol::{BufferPool, DataType, InferRequest, Tensor, TensorSpec};
 use telemetry::metrics::Registry;
 
-use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
+use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Precision, Run, Source};
 use crate::{Builtin, Config, Parts, Runtime};
 
 /// `x` FP32 [-1,2] to `y`: twice `x`, plus `offset`, after `work`. A model file holding `broken` does not load.
@@ -27,6 +27,10 @@ pub(crate) struct Fake {
     pub(crate) failing: Arc<AtomicBool>,
     /// Does not load anything.
     pub(crate) refuses: bool,
+    /// In bfloat16, if it computes in that: what is added to the offset, and how long a call takes.
+    pub(crate) half: Option<(f32, Duration)>,
+    /// How long a call of several threads takes; as long as one of one if absent.
+    pub(crate) shared_work: Option<Duration>,
 }
 
 /// Lets a test hold calls inside the engine, and counts them.
@@ -72,6 +76,8 @@ impl Fake {
             loads: Arc::default(),
             failing: Arc::default(),
             refuses: false,
+            half: None,
+            shared_work: None,
         }
     }
 
@@ -93,8 +99,23 @@ impl Engine for Fake {
         source.backend == "onnxruntime"
     }
 
-    fn load(&self, source: &Source, _options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
+    fn precisions(&self) -> &[Precision] {
+        match self.half {
+            Some(_) => &[Precision::Fp32, Precision::Bf16],
+            None => &[Precision::Fp32],
+        }
+    }
+
+    fn load(&self, source: &Source, options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
+        let mut fake = self.clone();
+        if let (Some((offset, work)), Precision::Bf16) = (self.half, options.precision) {
+            fake.offset += offset;
+            fake.work = work;
+        }
+        if options.threads > 1 {
+            fake.work = self.shared_work.unwrap_or(fake.work);
+        }
         match fs::read_to_string(&source.path).expect("readable").as_str() {
             content if self.refuses || content == "broken" => Err(EngineError::Unsupported {
                 engine: self.name,
@@ -102,7 +123,7 @@ impl Engine for Fake {
             }),
             "panics" => panic!("while loading"),
             content => Ok(Arc::new(FakeModel {
-                fake: self.clone(),
+                fake,
                 panics: content == "panics later",
                 inputs: vec![TensorSpec::new("x", DataType::Fp32, vec![-1, 2])],
                 outputs: vec![TensorSpec::new("y", DataType::Fp32, vec![-1, 2])],

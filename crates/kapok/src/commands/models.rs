@@ -134,14 +134,24 @@ fn engine_table(models: &Value, style: Style) -> String {
         row.push(engine.join(" ").trim().to_owned());
         row.extend([String::new(), String::new(), about(model)]);
         table.row(row);
-        for candidate in model["candidates"].as_array().into_iter().flatten() {
+        let candidates = model["candidates"].as_array();
+        let halves = candidates
+            .is_some_and(|all| all.iter().any(|candidate| candidate["precision"] == "bf16"));
+        for candidate in candidates.into_iter().flatten() {
             let mut row = vec![String::new(); 3];
-            row.push(format!("- {}", text(&candidate["engine"])));
+            row.push(format!(
+                "- {}{}",
+                text(&candidate["engine"]),
+                how(candidate, halves)
+            ));
             row.push(number(&candidate["median_ms"], |ms| format!("{ms:.3} ms")));
             row.push(number(&candidate["max_difference"], |difference| {
                 format!("{difference:.1e}")
             }));
-            row.push(text(&candidate["verdict"]));
+            let rate = number(&candidate["calls_per_s"], |rate| {
+                format!(" ({rate:.0} calls/s)")
+            });
+            row.push(format!("{}{rate}", text(&candidate["verdict"])));
             table.row(row);
         }
     }
@@ -149,6 +159,19 @@ fn engine_table(models: &Value, style: Style) -> String {
         return "no models in this process\n".to_owned();
     }
     table.render_with(style, paint)
+}
+
+/// How a candidate computes, where that needs a word.
+fn how(candidate: &Value, halves: bool) -> String {
+    let precision = if halves {
+        format!(" {}", text(&candidate["precision"]))
+    } else {
+        String::new()
+    };
+    match candidate["threads"].as_u64() {
+        Some(threads) if threads > 1 => format!("{precision} × {threads} threads"),
+        _ => precision,
+    }
 }
 
 fn upstream_table(upstreams: &Value, style: Style) -> String {
@@ -260,6 +283,28 @@ mod tests {
              \x20                       - onnxruntime       9.600 ms   1.0e-5      fastest\n\
              \x20                       - rten              12.600 ms              slower\n"
         );
+    }
+
+    #[test]
+    fn the_long_list_shows_precision_and_threads_where_they_were_weighed() {
+        let candidate = |precision: &str, threads: u32, verdict: &str| {
+            json!({
+                "engine": "openvino", "precision": precision, "threads": threads, "median_ms": 3.0,
+                "calls_per_s": 300.4, "max_difference": null, "verdict": verdict,
+            })
+        };
+        let models = json!([{
+            "name": "m", "version": "1", "state": "READY", "reason": "", "engine": "openvino",
+            "engine_version": "2026.4.1", "lanes": 1, "load_ms": 1.0,
+            "candidates": [candidate("bf16", 2, "fastest"), candidate("fp32", 1, "slower")],
+        }]);
+        let table = engine_table(&models, Style::new(false));
+        assert!(
+            table.contains("- openvino bf16 × 2 threads  3.000 ms"),
+            "{table}"
+        );
+        assert!(table.contains("fastest (300 calls/s)"), "{table}");
+        assert!(table.contains("- openvino fp32 "), "{table}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub(crate) struct Environment {
     pub(crate) log: Option<String>,
     /// ONNX Runtime's library.
     pub(crate) ort_dylib: Option<PathBuf>,
+    /// OpenVINO's C library.
+    pub(crate) openvino_dylib: Option<PathBuf>,
     /// Where downloads and libraries are kept: `KAPOK_CACHE`, or `kapok` in the user's cache folder.
     pub(crate) cache: Option<PathBuf>,
     /// Search path for programs.
@@ -52,6 +54,7 @@ impl Environment {
             admin: get("KAPOK_ADMIN"),
             log: get("KAPOK_LOG"),
             ort_dylib: get("ORT_DYLIB_PATH").map(PathBuf::from),
+            openvino_dylib: get("OPENVINO_DYLIB_PATH").map(PathBuf::from),
             cache: cache(get),
             path: paths("PATH"),
             url: get("KAPOK_URL"),

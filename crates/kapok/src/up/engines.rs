@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use isolation::Isolation;
 use native::NodeEngine;
-use onnx::{OrtEngine, RtenEngine, Search};
+use onnx::{OpenVinoEngine, OrtEngine, Processor, RtenEngine, Search};
 use runtime::Builtin;
 use runtime::engine::Engine;
 
@@ -40,6 +40,14 @@ pub(super) fn find(config: &Config, environment: &Environment) -> Vec<Arc<dyn En
 pub(crate) fn all(environment: &Environment) -> Vec<Arc<dyn Engine>> {
     let mut engines: Vec<Arc<dyn Engine>> =
         vec![Arc::new(RtenEngine::default()), Arc::new(NodeEngine)];
+    match OpenVinoEngine::find(&openvino_search(environment), &Processor::here()) {
+        Ok(engine) => {
+            let library = engine.library().display().to_string();
+            tracing::info!(version = engine.version(), library, "found OpenVINO");
+            engines.insert(0, Arc::new(engine));
+        }
+        Err(error) => tracing::info!(reason = base::chain(&error), "without OpenVINO"),
+    }
     match OrtEngine::find(&search(environment)) {
         Ok(engine) => {
             let library = engine.library().display().to_string();
@@ -62,4 +70,17 @@ pub(crate) fn search(environment: &Environment) -> Search {
         threads: base::core_budget().get(),
         ..Search::default()
     }
+}
+
+/// Where this process looks for OpenVINO.
+pub(crate) fn openvino_search(environment: &Environment) -> Search {
+    let mut search = Search {
+        explicit: environment.openvino_dylib.clone(),
+        ..search(environment)
+    };
+    // Where Intel's own packages put it.
+    search
+        .system
+        .push("/opt/intel/openvino/runtime/lib/intel64".into());
+    search
 }

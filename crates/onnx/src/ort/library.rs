@@ -2,7 +2,6 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use runtime::engine::EngineError;
 
 use super::NAME;
 use crate::reason;
+use crate::search::{Search, file_name};
 
 /// The first release whose C API is the one that this build speaks, and that is tested.
 const OLDEST: Version = Version {
@@ -20,39 +20,10 @@ const OLDEST: Version = Version {
     minor: 20,
 };
 
+const STEM: &str = "libonnxruntime";
+
 const HINT: &str = "get it with `cargo xtask fetch onnxruntime`, or set ORT_DYLIB_PATH to a `libonnxruntime` of version \
                     1.20 or newer";
-
-/// Where to look for the library, in this order.
-#[derive(Debug, Clone)]
-pub struct Search {
-    /// This file or none: what `ORT_DYLIB_PATH` says.
-    pub explicit: Option<PathBuf>,
-    /// kapok's cache folder; the library is in its `lib`.
-    pub cache: Option<PathBuf>,
-    /// Folders of the system.
-    pub system: Vec<PathBuf>,
-    /// Threads of the one pool that calls of more than one thread share, the caller's own among them.
-    pub threads: usize,
-}
-
-impl Default for Search {
-    /// The usual folders of the system only.
-    fn default() -> Self {
-        let triple = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-        let folders = ["/usr/local/lib", "/usr/local/lib64", triple.as_str()];
-        Self {
-            explicit: None,
-            cache: None,
-            system: folders
-                .into_iter()
-                .chain(["/usr/lib64", "/usr/lib", "/opt/homebrew/lib"])
-                .map(PathBuf::from)
-                .collect(),
-            threads: 1,
-        }
-    }
-}
 
 /// ONNX Runtime can be loaded and set up once in a process, and stays.
 static LOADED: Mutex<Option<Arc<Library>>> = Mutex::new(None);
@@ -82,7 +53,7 @@ pub(super) fn find(search: &Search) -> Result<Arc<Library>, EngineError> {
 /// The first library that is new enough, and its version.
 fn locate(search: &Search) -> Result<(PathBuf, String), EngineError> {
     let mut refused = Vec::new();
-    for path in candidates(search) {
+    for path in search.candidates(STEM, None) {
         match check(&path) {
             Ok(version) => return Ok((path, version)),
             Err(reason) => refused.push(format!("`{}`: {reason}", file_name(&path))),
@@ -94,55 +65,6 @@ fn locate(search: &Search) -> Result<(PathBuf, String), EngineError> {
         format!("no usable ONNX Runtime library: {}", refused.join("; "))
     };
     Err(missing(format!("{found}; {HINT}")))
-}
-
-fn candidates(search: &Search) -> Vec<PathBuf> {
-    if let Some(path) = &search.explicit {
-        return vec![path.clone()];
-    }
-    let cache = search.cache.iter().map(|cache| cache.join("lib"));
-    cache
-        .chain(search.system.iter().cloned())
-        .flat_map(|folder| libraries_in(&folder))
-        .collect()
-}
-
-/// The folder's copies of the library, newest first by the version in the name; links to one file count once.
-fn libraries_in(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return Vec::new();
-    };
-    let mut found: Vec<(Vec<u32>, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let numbers = version_in_name(entry.file_name().to_str()?)?;
-            Some((numbers, entry.path()))
-        })
-        .collect();
-    found.sort_by(|a, b| b.cmp(a));
-    let mut seen = Vec::new();
-    found.retain(|(_, path)| {
-        let Ok(real) = path.canonicalize() else {
-            return false;
-        };
-        let new = !seen.contains(&real);
-        seen.push(real);
-        new
-    });
-    found.into_iter().map(|(_, path)| path).collect()
-}
-
-/// `libonnxruntime.so.1.31.1` and `libonnxruntime.1.31.1.dylib`; providers' libraries have an underscore there.
-fn version_in_name(name: &str) -> Option<Vec<u32>> {
-    let rest = name.strip_prefix("libonnxruntime.")?;
-    let numbers = rest
-        .strip_prefix("so")
-        .or_else(|| rest.strip_suffix("dylib"))?;
-    numbers
-        .split('.')
-        .filter(|part| !part.is_empty())
-        .map(|part| part.parse().ok())
-        .collect()
 }
 
 fn check(path: &Path) -> Result<String, String> {
@@ -235,13 +157,6 @@ fn missing(reason: String) -> EngineError {
         engine: NAME,
         reason,
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy()
-        .into_owned()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

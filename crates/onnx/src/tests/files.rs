@@ -162,14 +162,14 @@ fn a_cut_file_is_an_error_that_keeps_the_folder_to_itself() {
         for length in 0..whole.len() {
             fs::write(&path, &whole[..length]).expect("a file");
             // A cut between two fields may leave a valid, smaller model.
-            let loaded = engine.load(&source(&path), LoadOptions { threads: 1 });
+            let loaded = engine.load(&source(&path), LoadOptions::default());
             if let Err(error) = loaded {
                 let folder = folder.path().to_string_lossy();
                 assert!(!error.to_string().contains(&*folder), "{error}");
             }
         }
         let gone = source(&folder.path().join("gone.onnx"));
-        let error = engine.load(&gone, LoadOptions { threads: 1 });
+        let error = engine.load(&gone, LoadOptions::default());
         let error = error.expect_err("no file").to_string();
         assert!(error.contains("cannot read the model file"), "{error}");
     }

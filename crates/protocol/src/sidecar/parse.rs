@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Sidecar;
+use super::{Sidecar, Threads};
 use crate::file_error::{FileError, did_you_mean};
 use crate::inside::stays_inside;
 
@@ -79,7 +79,8 @@ impl Sidecar {
             }
         };
         check(self.lanes != Some(0), &["lanes"], "at least 1 lane");
-        check(self.threads > 0, &["threads"], "at least 1 thread");
+        let none = self.threads == Some(Threads::Fixed(0));
+        check(!none, &["threads"], "at least 1 thread");
         let tolerance = |value: f64| value.is_finite() && value >= 0.0;
         let message = "a number from 0 up";
         check(tolerance(self.agree.atol), &["agree", "atol"], message);

@@ -14,7 +14,7 @@ fn check(text: &str, expected: &str) {
 #[test]
 fn an_empty_file_means_the_defaults() {
     assert_eq!(Sidecar::parse("", "kapok.toml"), Ok(Sidecar::default()));
-    assert_eq!(Sidecar::default().threads, 1);
+    assert_eq!(Sidecar::default().threads, None);
     assert_eq!(Sidecar::default().text, None);
 }
 
@@ -24,6 +24,7 @@ fn every_field_is_read() {
 engine = "onnxruntime"
 lanes = 2
 threads = 3
+precision = "bf16"
 [agree]
 atol = 0.5
 rtol = 0
@@ -39,11 +40,30 @@ shapes = { images = [1, 3, 640, 640], mask = [] }
 "#;
     let sidecar = Sidecar::parse(text, "kapok.toml").expect("legal");
     assert_eq!(sidecar.engine.name(), Some("onnxruntime"));
-    assert_eq!((sidecar.lanes, sidecar.threads), (Some(2), 3));
+    assert_eq!(
+        (sidecar.lanes, sidecar.threads),
+        (Some(2), Some(Threads::Fixed(3)))
+    );
+    assert_eq!(sidecar.precision, PrecisionChoice::Bf16);
     assert_eq!(sidecar.agree.rtol.to_bits(), 0.0_f64.to_bits());
     let read = sidecar.text.expect("present");
     assert_eq!((read.pooling, read.max_tokens), (Pooling::Cls, 512));
     assert_eq!(sidecar.warmup.shapes["images"], [1, 3, 640, 640]);
+}
+
+#[test]
+fn threads_are_a_number_or_measured() {
+    let auto = Sidecar::parse("threads = \"auto\"\n", "kapok.toml").expect("legal");
+    assert_eq!(auto.threads, Some(Threads::Auto));
+    check(
+        "threads = 0\n",
+        "kapok.toml:1:11: `threads`: at least 1 thread",
+    );
+    check("threads = -1\n", "kapok.toml:1:11: at least 1 thread");
+    check(
+        "threads = \"all\"\n",
+        "kapok.toml:1:11: invalid value: string \"all\", expected a number of threads or `auto`",
+    );
 }
 
 #[test]
@@ -64,11 +84,11 @@ fn mistakes_are_named_with_line_column_and_a_guess() {
     );
     check(
         "engine = \"tensorrt\"\n",
-        "kapok.toml:1:10: unknown variant `tensorrt`; known: `auto`, `rten`, `onnxruntime`, `node`, `builtin`",
+        "kapok.toml:1:10: unknown variant `tensorrt`; known: `auto`, `rten`, `onnxruntime`, `openvino`, `node`, `builtin`",
     );
     check(
         "threads = \"two\"\n",
-        "kapok.toml:1:11: invalid type: string \"two\", expected usize",
+        "kapok.toml:1:11: invalid value: string \"two\", expected a number of threads or `auto`",
     );
     check(
         "threads = 0\n",

@@ -48,7 +48,7 @@ fn decoupled(backend: &str, pairs: &[(&str, &str)]) -> Source {
 }
 
 fn load(source: &Source) -> Result<Arc<dyn Loaded>, EngineError> {
-    Builtin.load(source, LoadOptions { threads: 1 })
+    Builtin.load(source, LoadOptions::default())
 }
 
 fn ints(values: &[i32]) -> Tensor {

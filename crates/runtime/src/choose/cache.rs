@@ -1,7 +1,6 @@
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -9,8 +8,8 @@ use protocol::EngineCandidate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Choice, Chosen};
-use crate::engine::Engine;
+use super::{Choice, Chosen, Contestant};
+use crate::engine::Precision;
 
 /// Choices made earlier, one small file each, named by what they depend on.
 #[derive(Debug)]
@@ -24,6 +23,8 @@ static WRITES: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     pub(crate) engine: String,
+    pub(crate) precision: Precision,
+    pub(crate) threads: usize,
     pub(crate) candidates: Vec<EngineCandidate>,
 }
 
@@ -37,7 +38,7 @@ impl Cache {
 
     /// The model's bytes, the engines that compete, and what the owner asked for. None when the model cannot be read:
     /// loading will say so better.
-    pub(crate) fn key(&self, choice: &Choice<'_>, engines: &[Arc<dyn Engine>]) -> Option<String> {
+    pub(crate) fn key(&self, choice: &Choice<'_>, contestants: &[Contestant]) -> Option<String> {
         let mut hash = Sha256::new();
         let mut file = std::fs::File::open(&choice.source.path).ok()?;
         let mut chunk = vec![0; 1 << 18];
@@ -48,12 +49,23 @@ impl Cache {
             }
         }
         neighbours(&choice.source.path, &mut hash)?;
-        for engine in engines {
-            hash.update(format!("\0{} {}", engine.name(), engine.version()));
+        for Contestant { engine, options } in contestants {
+            hash.update(format!(
+                "\0{} {} {options:?}",
+                engine.name(),
+                engine.version()
+            ));
         }
+        // What `config.pbtxt` asks of an engine.
+        let config = &choice.source.config;
+        hash.update(format!("\0{:?}", choice.source.parameters));
+        hash.update(format!(
+            "\0{:?} {:?}",
+            config.optimization, config.model_operations
+        ));
         let asked = (
             choice.sidecar,
-            choice.options.threads,
+            choice.alternative.map(|other| other.threads),
             choice.tools.compute.cores(),
             // A debug build's figures say nothing about a release build's engines.
             cfg!(debug_assertions),
@@ -84,6 +96,8 @@ impl Cache {
     pub(crate) fn write(&self, key: &str, chosen: &Chosen) {
         let remembered = Remembered {
             engine: chosen.engine.to_owned(),
+            precision: chosen.precision,
+            threads: chosen.threads,
             candidates: chosen.candidates.clone(),
         };
         let path = self.path(key);

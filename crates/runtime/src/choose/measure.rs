@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use protocol::{EngineCandidate, Tensor};
 
-use super::{Choice, Chosen, Runner, failed, reasons};
+use super::{Choice, Chosen, Runner, chosen, layout, reasons};
 use crate::agree::compare;
 use crate::engine::{EngineError, Lane};
 use crate::warmup;
@@ -15,15 +15,15 @@ const TIME_MIN: Duration = Duration::from_millis(40);
 const TIME_MAX: Duration = Duration::from_millis(200);
 
 /// One engine's first run on the warm-up data.
-struct Ran {
-    lane: Box<dyn Lane>,
+pub(super) struct Ran {
+    pub(super) lane: Box<dyn Lane>,
     outputs: Vec<Tensor>,
 }
 
 /// An engine whose answers agree with the reference's.
-struct Contender {
-    runner: Runner,
-    lane: Box<dyn Lane>,
+pub(super) struct Contender {
+    pub(super) runner: Runner,
+    pub(super) lane: Box<dyn Lane>,
     difference: Option<f64>,
     times: Vec<Duration>,
 }
@@ -41,7 +41,7 @@ pub(super) fn fastest(
     if built_in {
         // Nothing to learn: no file, no competition, perhaps a delay of minutes.
         let runner = runners.remove(0);
-        candidates.push(failed(runner.engine.name(), "fastest".to_owned()));
+        candidates.push(runner.candidate("fastest".to_owned()));
         return Ok(chosen(runner, None, candidates));
     }
     let _alone = choice.tools.quiet.write();
@@ -53,7 +53,7 @@ pub(super) fn fastest(
     let unable = runners.drain(..reference.before.len());
     for (runner, verdict) in unable.zip(&reference.before) {
         let verdict = verdict.clone();
-        candidates.push(failed(runner.engine.name(), verdict));
+        candidates.push(runner.candidate(verdict));
     }
     let mut contenders = Vec::new();
     for (index, runner) in runners.into_iter().enumerate() {
@@ -73,7 +73,7 @@ pub(super) fn fastest(
                     candidates.push(disagrees(choice, &runner, difference));
                 }
             }
-            Err(error) => candidates.push(failed(runner.engine.name(), error.to_string())),
+            Err(error) => candidates.push(runner.candidate(error.to_string())),
         }
     }
     let contenders = race(choice, contenders, &inputs, &mut candidates);
@@ -82,7 +82,7 @@ pub(super) fn fastest(
     let Some(winner) = contenders.into_iter().next() else {
         return Err(reasons(&ranked));
     };
-    Ok(chosen(winner.runner, Some(winner.lane), ranked))
+    Ok(layout::weigh(choice, winner, &inputs, ranked))
 }
 
 /// No guess ran on any engine; the first one serves all the same, because requests may be what it can run.
@@ -92,13 +92,13 @@ fn unproved(
     (verdicts, mut candidates): (Vec<String>, Vec<EngineCandidate>),
 ) -> Chosen {
     let told = runners.iter().zip(verdicts);
-    let told = told.map(|(runner, verdict)| failed(runner.engine.name(), verdict));
+    let told = told.map(|(runner, verdict)| runner.candidate(verdict));
     candidates.splice(0..0, told);
     let mut runners = runners.into_iter();
     let runner = runners.next().expect("an engine that has loaded");
     tracing::warn!(
         model = choice.source.model,
-        engine = runner.engine.name(),
+        engine = runner.name(),
         reason = candidates[0].verdict,
         "no warm-up data suits the model, so its engines were not compared; give shapes in the sidecar's [warmup]"
     );
@@ -107,15 +107,16 @@ fn unproved(
 
 fn ranking((rank, contender): (usize, &Contender)) -> EngineCandidate {
     EngineCandidate {
-        engine: contender.runner.engine.name().to_owned(),
         median_ms: Some(millis(contender.median())),
         max_difference: contender.difference,
-        verdict: if rank == 0 { "fastest" } else { "slower" }.to_owned(),
+        ..contender
+            .runner
+            .candidate(if rank == 0 { "fastest" } else { "slower" })
     }
 }
 
 impl Contender {
-    fn median(&self) -> Duration {
+    pub(super) fn median(&self) -> Duration {
         let mut times = self.times.clone();
         times.sort();
         times.get(times.len() / 2).copied().unwrap_or_default()
@@ -155,7 +156,7 @@ fn race(
                         times,
                     });
                 }
-                Err(error) => candidates.push(failed(runner.engine.name(), error.to_string())),
+                Err(error) => candidates.push(runner.candidate(error.to_string())),
             }
         }
         contenders = left;
@@ -168,15 +169,13 @@ fn race(
 fn disagrees(choice: &Choice<'_>, runner: &Runner, difference: Option<f64>) -> EngineCandidate {
     tracing::warn!(
         model = choice.source.model,
-        engine = runner.engine.name(),
+        engine = runner.name(),
         difference,
         "the engine's answers differ from the reference's; it is not used for this model"
     );
     EngineCandidate {
-        engine: runner.engine.name().to_owned(),
-        median_ms: None,
         max_difference: difference,
-        verdict: "disagrees".to_owned(),
+        ..runner.candidate("disagrees")
     }
 }
 
@@ -221,7 +220,7 @@ fn first_run(choice: &Choice<'_>, runner: &Runner) -> Result<(Arc<Vec<Tensor>>, 
         };
         tracing::debug!(
             model = choice.source.model,
-            engine = runner.engine.name(),
+            engine = runner.name(),
             %error,
             "warm-up data does not suit"
         );
@@ -238,7 +237,7 @@ fn first_run(choice: &Choice<'_>, runner: &Runner) -> Result<(Arc<Vec<Tensor>>, 
 }
 
 /// A new lane's first call, on a compute thread, as every call will be, and with the cores that a call will have.
-fn run_once(
+pub(super) fn run_once(
     choice: &Choice<'_>,
     runner: &Runner,
     inputs: &Arc<Vec<Tensor>>,
@@ -252,7 +251,7 @@ fn run_once(
     })
 }
 
-fn timed_call(
+pub(super) fn timed_call(
     choice: &Choice<'_>,
     (runner, mut lane): (&Runner, Box<dyn Lane>),
     inputs: &Arc<Vec<Tensor>>,
@@ -273,10 +272,10 @@ fn on_compute_thread<T: Send + 'static>(
     call: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
     let compute = &choice.tools.compute;
-    let done = compute.run_blocking(choice.options.threads, call);
+    let done = compute.run_blocking(runner.contestant.options.threads, call);
     done.unwrap_or_else(|_| {
         Err(EngineError::Failed {
-            engine: runner.engine.name(),
+            engine: runner.name(),
             reason: "panicked on the warm-up data".to_owned(),
         })
     })
@@ -289,16 +288,6 @@ fn enough(rounds: usize, engines: u32, started: Instant, now: Instant) -> bool {
         || (rounds >= ROUNDS_MIN && spent >= TIME_MIN * engines)
 }
 
-fn chosen(runner: Runner, lane: Option<Box<dyn Lane>>, candidates: Vec<EngineCandidate>) -> Chosen {
-    Chosen {
-        loaded: runner.loaded,
-        lane,
-        engine: runner.engine.name(),
-        version: runner.engine.version(),
-        candidates,
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
+pub(super) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }

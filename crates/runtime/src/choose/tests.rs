@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use protocol::sidecar::EngineChoice;
+use protocol::sidecar::{EngineChoice, PrecisionChoice};
 
 use super::*;
 use crate::testing::{Fake, repository};
@@ -11,6 +11,8 @@ struct Bench {
     root: tempfile::TempDir,
     tools: Tools,
     sidecar: Sidecar,
+    /// Whether lanes are weighed against threads.
+    weighs: bool,
 }
 
 impl Bench {
@@ -26,6 +28,7 @@ impl Bench {
             root,
             tools,
             sidecar: Sidecar::default(),
+            weighs: false,
         }
     }
 
@@ -41,7 +44,14 @@ impl Bench {
             engines: &engines,
             source: &source,
             sidecar: &self.sidecar,
-            options: LoadOptions { threads: 1 },
+            options: LoadOptions {
+                lanes: 2,
+                ..LoadOptions::default()
+            },
+            alternative: self.weighs.then(|| LoadOptions {
+                threads: 2,
+                ..LoadOptions::default()
+            }),
             tools: &self.tools,
         };
         choice.make()
@@ -239,4 +249,90 @@ fn engines_that_fail_on_every_guess_serve_and_say_so() {
     assert_eq!(chosen.engine, "one");
     assert_eq!(chosen.candidates.len(), 2);
     assert_eq!(bench.cache_files().len(), 0, "nothing was proved");
+}
+
+/// What a processor with bfloat16 makes of a model: so much added to the answers, in so many milliseconds.
+fn halving(name: &'static str, clock: &Clock, offset: f32, work_ms: u64) -> Fake {
+    Fake {
+        half: Some((offset, Duration::from_millis(work_ms))),
+        ..engine(name, clock, 9)
+    }
+}
+
+#[test]
+fn bfloat16_serves_where_it_agrees_and_is_faster() {
+    let clock = Clock::manual();
+    let whole = |chosen: &Chosen| {
+        let candidates = chosen.candidates.iter();
+        candidates
+            .map(|it| (it.precision, it.verdict.clone()))
+            .collect::<Vec<_>>()
+    };
+    let check = |offset, work_ms, choice, expected: &[(Precision, &str)]| {
+        let mut bench = Bench::new("ok", &clock);
+        bench.sidecar.precision = choice;
+        let fake = halving("openvino", &clock, offset, work_ms);
+        let chosen = bench.make(&[&fake]).expect("loads");
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(precision, verdict)| (*precision, (*verdict).to_owned()))
+            .collect();
+        assert_eq!(whole(&chosen), expected);
+        assert_eq!(chosen.precision, expected[0].0);
+        // The next start knows it.
+        let again = bench.make(&[&fake]).expect("loads");
+        assert_eq!(again.precision, chosen.precision);
+    };
+    use Precision::{Bf16, Fp32};
+    let auto = PrecisionChoice::Auto;
+    check(1e-4, 3, auto, &[(Bf16, "fastest"), (Fp32, "slower")]);
+    check(1e-4, 20, auto, &[(Fp32, "fastest"), (Bf16, "slower")]);
+    check(-40.0, 3, auto, &[(Fp32, "fastest"), (Bf16, "disagrees")]);
+    check(1e-4, 3, PrecisionChoice::Fp32, &[(Fp32, "fastest")]);
+    check(1e-4, 20, PrecisionChoice::Bf16, &[(Bf16, "fastest")]);
+}
+
+#[test]
+fn bfloat16_that_no_engine_has_is_refused_with_what_is_missing() {
+    let clock = Clock::manual();
+    let mut bench = Bench::new("ok", &clock);
+    bench.sidecar.precision = PrecisionChoice::Bf16;
+    let error = bench
+        .make(&[&engine("onnxruntime", &clock, 9)])
+        .expect_err("no bf16");
+    assert!(error.contains("precision `bf16`"), "{error}");
+    assert!(error.contains("avx512_bf16"), "{error}");
+}
+
+#[test]
+fn lanes_are_weighed_against_threads_by_calls_a_second() {
+    let clock = Clock::manual();
+    let check = |work_ms, shared_ms, threads, words: &[&str]| {
+        let mut bench = Bench::new("ok", &clock);
+        bench.weighs = true;
+        let fake = Fake {
+            shared_work: Some(Duration::from_millis(shared_ms)),
+            ..engine("onnxruntime", &clock, work_ms)
+        };
+        for _ in 0..2 {
+            let chosen = bench.make(&[&fake]).expect("loads");
+            assert_eq!(chosen.threads, threads);
+            let found: Vec<_> = chosen
+                .candidates
+                .iter()
+                .map(|it| it.verdict.as_str())
+                .collect();
+            assert_eq!(found, words);
+            assert!(chosen.lane.is_some());
+        }
+    };
+    check(
+        10,
+        6,
+        2,
+        &["fastest", "no more calls a second, each takes longer"],
+    );
+    check(10, 15, 1, &["fastest", "fewer calls a second"]);
+    // Not worth sharing out.
+    check(1, 0, 1, &["fastest"]);
 }

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 
 use runtime::engine::EngineError;
 
-use super::{OLDEST, Search, Version, libraries_in, locate, version_in_name};
+use super::{OLDEST, Version, locate};
+use crate::search::Search;
 
 fn search(explicit: Option<PathBuf>, cache: Option<&Path>) -> Search {
     Search {
@@ -62,43 +63,8 @@ fn a_named_file_is_the_only_one_tried() {
     assert!(reason.contains("`gone.so`: "), "{reason}");
 }
 
-#[cfg(unix)]
 #[test]
-fn the_newest_version_comes_first_and_links_count_once() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let at = |name: &str| folder.path().join(name);
-    for name in [
-        "libonnxruntime.so.1.9.0",
-        "libonnxruntime.so.1.31.1",
-        "libonnxruntime_providers_shared.so",
-        "libonnx.so",
-    ] {
-        fs::write(at(name), "").expect("a file");
-    }
-    std::os::unix::fs::symlink(at("libonnxruntime.so.1.31.1"), at("libonnxruntime.so"))
-        .expect("a link");
-    assert_eq!(
-        libraries_in(folder.path()),
-        [
-            at("libonnxruntime.so.1.31.1"),
-            at("libonnxruntime.so.1.9.0")
-        ]
-    );
-}
-
-#[test]
-fn versions_are_read_from_names_and_answers() {
-    assert_eq!(
-        version_in_name("libonnxruntime.so.1.31.1"),
-        Some(vec![1, 31, 1])
-    );
-    assert_eq!(version_in_name("libonnxruntime.so"), Some(vec![]));
-    assert_eq!(
-        version_in_name("libonnxruntime.1.20.0.dylib"),
-        Some(vec![1, 20, 0])
-    );
-    assert_eq!(version_in_name("libonnxruntime.so.part"), None);
-    assert_eq!(version_in_name("libonnxruntime_providers_cuda.so"), None);
+fn versions_are_compared_by_number() {
     let new_enough = |text| Version::parse(text).is_some_and(|version| version >= OLDEST);
     assert!(new_enough("1.20.0") && new_enough("1.31.1") && new_enough("2.0.0-dev"));
     assert!(!new_enough("1.19.2") && !new_enough("0.99.0") && !new_enough("x"));
