@@ -222,6 +222,13 @@ impl Sequences {
         Next::Run(turns)
     }
 
+    /// Whether a request waits for this lane.
+    pub fn waits(&self, lane: usize) -> bool {
+        let slots = self.slots.chunks(self.settings.slots.max(1)).nth(lane);
+        let mut sequences = slots.into_iter().flatten().flatten();
+        sequences.any(|sequence| !sequence.queue.is_empty())
+    }
+
     fn wait(&self, ready: usize, since: Instant) -> Option<Instant> {
         let SequenceSettings {
             delay,

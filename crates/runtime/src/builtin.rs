@@ -1,10 +1,12 @@
 //! The built-in engine: backends that need no file. They are the test-beds of queues, deadlines, sequences and wires, and
 //! do what Triton's own example backends of the same names do.
 //!
-//! `identity` gives its inputs back. `repeat` and `square` are decoupled: any number of answers to one call.
+//! `identity` gives its inputs back. `repeat` and `square` are decoupled: any number of answers to one call. `sequence` and
+//! `dyna_sequence` keep a running sum per sequence.
 
 mod identity;
 mod repeat;
+mod sequence;
 mod square;
 
 use std::sync::Arc;
@@ -33,7 +35,10 @@ impl Engine for Builtin {
     }
 
     fn accepts(&self, source: &Source) -> bool {
-        matches!(source.backend.as_str(), "identity" | "repeat" | "square")
+        matches!(
+            source.backend.as_str(),
+            "identity" | "repeat" | "square" | "sequence" | "dyna_sequence"
+        )
     }
 
     fn load(&self, source: &Source, _options: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
@@ -41,6 +46,8 @@ impl Engine for Builtin {
             "identity" => Arc::new(identity::Identity::load(source)?),
             "repeat" => Arc::new(repeat::Repeat::load(source)?),
             "square" => Arc::new(square::Square::load(source)?),
+            "sequence" => Arc::new(sequence::Sequence::load(source)?),
+            "dyna_sequence" => Arc::new(sequence::Sequence::load_dynamic(source)?),
             other => return Err(unsupported(format!("no built-in backend `{other}`"))),
         })
     }

@@ -29,6 +29,11 @@ pub enum Error {
     /// A parameter that asks something of the server has the wrong type; the error names it.
     #[error(transparent)]
     Parameter(ApiError),
+    /// A request that waited before this one in its sequence was given up.
+    #[error(
+        "sequence {sequence} of model '{model}' was ended: a request before this one was cancelled"
+    )]
+    SequenceEnded { model: String, sequence: String },
     /// Triton's words, up to the colon.
     #[error("Exceeds maximum queue size: queue of model `{model}` is full ({waiting} waiting)")]
     QueueFull { model: String, waiting: usize },
@@ -82,6 +87,7 @@ impl Error {
             | Self::Expired { .. } => ErrorKind::Unavailable,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Decoupled => ErrorKind::Unsupported,
+            Self::SequenceEnded { .. } => ErrorKind::Cancelled,
             Self::Parameter(error) => error.kind,
             Self::Threads(_) | Self::Failed { .. } => ErrorKind::Internal,
             // The model that the client asked for is there.

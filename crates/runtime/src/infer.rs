@@ -80,7 +80,6 @@ async fn fitted(
         own.interface.classified(outputs, wanted, &own.labels)
     };
     let (outputs, mut timing) = match &model.serving {
-        Serving::Engine(engine) => call::run(engine, place, call, finish).await?,
         Serving::Ensemble(ensemble) => {
             let (id, parameters) = passed_on.unwrap_or_default();
             let order = Order {
@@ -93,6 +92,13 @@ async fn fitted(
             model.statistics.executed(batch, &timing, place.clock);
             (finish(outputs)?, timing)
         }
+        Serving::Engine(engine) => match &engine.sequencer {
+            Some(sequencer) => {
+                let (outputs, timing) = sequencer.run(place, call, &controls).await?;
+                (finish(outputs)?, timing)
+            }
+            None => call::run(engine, place, call, finish).await?,
+        },
     };
     timing.input += checked;
     let response = InferResponse {

@@ -17,6 +17,11 @@ impl Slot {
         Self(Some(lane))
     }
 
+    /// Its lane is built at its first call.
+    pub(crate) fn empty() -> Self {
+        Self(None)
+    }
+
     /// Runs one call.
     pub(crate) fn run(
         &mut self,

@@ -33,6 +33,7 @@ mod queue;
 mod repository;
 mod request;
 mod runtime;
+mod sequence;
 mod snapshot;
 mod statistics;
 mod stream;

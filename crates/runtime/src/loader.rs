@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
+use batch::Sequences;
 use parking_lot::Mutex;
 use protocol::TensorSpec;
 use protocol::config;
@@ -22,6 +23,7 @@ use crate::queue::Queue;
 use crate::repository::{Found, select};
 use crate::request::{Interface, Port, Reshape};
 use crate::runtime::Inner;
+use crate::sequence::{self, Plan, Sequencer};
 use crate::snapshot::{Snapshot, Version};
 use crate::statistics::Statistics;
 
@@ -183,8 +185,26 @@ fn build(
     metrics
         .lanes
         .set(i64::try_from(layout.lanes).unwrap_or(i64::MAX));
-    let slots = slots(&mut chosen, layout.lanes)?;
+    let mut slots = slots(&mut chosen, layout.lanes)?;
     let statistics = Statistics::new(metrics);
+    let clients: Vec<usize> = interface.inputs.iter().map(|port| port.index).collect();
+    let plan = Plan::of(&config, loaded.as_ref(), &clients, &definition.folder)?;
+    let settings = sequence::settings(&config, layout.lanes, inner.queue_max);
+    let sequencer = plan.zip(settings).map(|(plan, settings)| {
+        Sequencer::new(sequence::Parts {
+            model: name.clone(),
+            loaded: Arc::clone(&loaded),
+            plan,
+            sequences: Sequences::new(settings),
+            lanes: std::mem::take(&mut slots),
+            threads: layout.threads,
+            statistics: Arc::clone(&statistics),
+            clock: inner.tools.clock.clone(),
+            compute: inner.tools.compute.clone(),
+            buffers: inner.buffers.clone(),
+            tasks: inner.tasks.clone(),
+        })
+    });
     let embeds_max = layout
         .lanes
         .saturating_add(inner.queue_max)
@@ -192,6 +212,7 @@ fn build(
     let elapsed = inner.tools.clock.now().saturating_duration_since(started);
     let engine = ByEngine {
         name: name.clone(),
+        sequencer,
         queue: Queue::new(
             (&name, loaded),
             slots,
@@ -297,17 +318,18 @@ pub(crate) fn interface(
             .push(port.ok_or_else(|| format!("the model has no output `{}`", spec.name))?);
     }
     interface.inputs.sort_by_key(|port| port.index);
-    let known = |(place, port): (usize, &Port)| place == port.index;
-    let complete = interface.inputs.len() == inputs.len();
-    if complete && interface.inputs.iter().enumerate().all(known) {
+    let own = Plan::own_inputs(config);
+    let once = interface
+        .inputs
+        .is_sorted_by(|one, other| one.index < other.index);
+    let unnamed = inputs.iter().find(|spec| {
+        let own = own.contains(&spec.name.as_str());
+        let mut given = interface.inputs.iter();
+        !own && given.all(|port| port.spec.name != spec.name)
+    });
+    if once && unnamed.is_none() {
         return Ok(interface);
     }
-    let unnamed = inputs.iter().find(|spec| {
-        interface
-            .inputs
-            .iter()
-            .all(|port| port.spec.name != spec.name)
-    });
     Err(match unnamed {
         Some(spec) => format!("the configuration lacks the model's input `{}`", spec.name),
         None => "the configuration names an input twice".to_owned(),

@@ -12,6 +12,7 @@ use crate::embed::TextPipeline;
 use crate::ensemble::Ensemble;
 use crate::queue::Queue;
 use crate::request::Interface;
+use crate::sequence::Sequencer;
 use crate::statistics::Statistics;
 
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct ByEngine {
     /// The model's.
     pub(crate) name: String,
     pub(crate) queue: Arc<Queue>,
+    /// For a model with sequences: then the lanes are here.
+    pub(crate) sequencer: Option<Arc<Sequencer>>,
     pub(crate) text: Option<TextPipeline>,
     /// Places for embedding requests: each may tokenise and hold its texts, so they are counted before they do.
     pub(crate) embeds: Semaphore,

@@ -74,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     /// Loader threads at work.
     pub(crate) loading: watch::Sender<usize>,
-    buffers: BufferPool,
+    pub(crate) buffers: BufferPool,
     snapshot: ArcSwap<Snapshot>,
 }
 

@@ -1,0 +1,526 @@
+//! Sequence batching: requests that belong together, in order, on the lane and slot where the model keeps their state.
+//!
+//! ```text
+//! request ─► batch::Sequences (slot, backlog) ─► a lane's driver ─► plan (inputs, signals, states) ─► lane ─► answers
+//! ```
+//! A model with sequences has its lanes here and not in the queue, for a lane's state is its sequences'. One driver per
+//! lane runs while something waits there; it outlives the callers, because a call that has begun moves the state on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base::{Clock, TaskKind, Tasks};
+use batch::{Next, SequenceRefused, Sequences, Turn};
+use parking_lot::Mutex;
+use protocol::{BufferPool, Controls, CorrelationId, Tensor, Timing};
+use tokio::sync::{Notify, oneshot};
+
+use crate::call::{Call, Place};
+use crate::compute::{ComputePool, Refused};
+use crate::engine::{EngineError, Loaded, Run, Stop};
+use crate::error::Error;
+use crate::lane::Slot;
+use crate::statistics::Statistics;
+
+mod plan;
+mod rows;
+
+pub(crate) use plan::{Plan, settings};
+
+use plan::Member;
+
+/// What a sequencer is built from.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) model: String,
+    pub(crate) loaded: Arc<dyn Loaded>,
+    pub(crate) plan: Plan,
+    pub(crate) sequences: Sequences,
+    pub(crate) lanes: Vec<Slot>,
+    /// Cores of one call.
+    pub(crate) threads: usize,
+    pub(crate) statistics: Arc<Statistics>,
+    pub(crate) clock: Clock,
+    pub(crate) compute: ComputePool,
+    pub(crate) buffers: BufferPool,
+    pub(crate) tasks: Tasks,
+}
+
+/// One model's sequences.
+#[derive(Debug)]
+pub(crate) struct Sequencer {
+    fixed: Fixed,
+    /// One per lane: something has entered.
+    wake: Vec<Notify>,
+    state: Mutex<State>,
+}
+
+/// What does not change; a lane's run borrows it on a compute thread.
+#[derive(Debug)]
+struct Fixed {
+    model: String,
+    loaded: Arc<dyn Loaded>,
+    plan: Plan,
+    threads: usize,
+    statistics: Arc<Statistics>,
+    clock: Clock,
+    compute: ComputePool,
+    buffers: BufferPool,
+    tasks: Tasks,
+}
+
+#[derive(Debug)]
+struct State {
+    sequences: Sequences,
+    waiters: HashMap<u64, Waiter>,
+    lanes: Vec<Lane>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    /// None while it runs.
+    idle: Option<Box<Own>>,
+    driven: bool,
+}
+
+/// A lane and what the server keeps for its sequences.
+#[derive(Debug)]
+struct Own {
+    lane: Slot,
+    /// Of each slot, each implicit state's last value.
+    states: HashMap<usize, Vec<Tensor>>,
+}
+
+type Answer = Result<(Vec<Tensor>, Timing), Error>;
+
+#[derive(Debug)]
+struct Waiter {
+    call: Call,
+    id: CorrelationId,
+    arrived: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// One lane's batch on its way.
+struct Work {
+    own: Box<Own>,
+    turns: Vec<(Turn, Waiter)>,
+}
+
+impl Sequencer {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let lane = |lane| Lane {
+            idle: Some(Box::new(Own {
+                lane,
+                states: HashMap::new(),
+            })),
+            driven: false,
+        };
+        Arc::new(Self {
+            wake: parts.lanes.iter().map(|_| Notify::new()).collect(),
+            state: Mutex::new(State {
+                sequences: parts.sequences,
+                waiters: HashMap::new(),
+                lanes: parts.lanes.into_iter().map(lane).collect(),
+            }),
+            fixed: Fixed {
+                model: parts.model,
+                loaded: parts.loaded,
+                plan: parts.plan,
+                threads: parts.threads,
+                statistics: parts.statistics,
+                clock: parts.clock,
+                compute: parts.compute,
+                buffers: parts.buffers,
+                tasks: parts.tasks,
+            },
+        })
+    }
+
+    /// Runs one request of a sequence; the outputs are as the call wants them. A request takes its place in its sequence at
+    /// the first poll. Dropped while it waits, it ends its sequence; dropped while it runs, it changes nothing.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        place: Place<'_>,
+        call: Call,
+        controls: &Controls,
+    ) -> Answer {
+        let clock = &self.fixed.clock;
+        let id = self.admissible(&call, controls)?;
+        let (answer, mut result) = oneshot::channel();
+        let waiter = Waiter {
+            call,
+            id: id.clone(),
+            arrived: clock.now(),
+            answer,
+        };
+        let request = self.enter(waiter, controls)?;
+        let mut place_held = Held {
+            sequencer: self,
+            request: Some(request),
+        };
+        loop {
+            let now = clock.now();
+            let left = place.deadline.left(now);
+            let idle = self.state.lock().sequences.expires();
+            let nap = idle.map_or(left, |at| left.min(at.saturating_duration_since(now)));
+            match tokio::time::timeout(nap, &mut result).await {
+                Ok(answer) => {
+                    place_held.request = None;
+                    return answer.unwrap_or_else(|_| Err(self.lost()));
+                }
+                Err(_) if place.deadline.passed(clock.now()) => {
+                    return Err(Error::Timeout {
+                        model: self.fixed.model.clone(),
+                        place: "in the sequence",
+                    });
+                }
+                Err(_) => self.expire(),
+            }
+        }
+    }
+
+    /// Triton's own words.
+    fn admissible<'a>(
+        &self,
+        call: &Call,
+        controls: &'a Controls,
+    ) -> Result<&'a CorrelationId, Error> {
+        let model = &self.fixed.model;
+        let Some(id) = &controls.sequence else {
+            let message = format!(
+                "inference request to model '{model}' must specify a non-zero or non-empty correlation ID"
+            );
+            return Err(Error::request("sequence_id", message));
+        };
+        if call.rows > 1 {
+            let message = format!(
+                "inference request to model '{model}' must specify batch-size 1 due to requirements of sequence batcher"
+            );
+            return Err(Error::request("inputs", message));
+        }
+        self.fixed.plan.accepts(id)?;
+        Ok(id)
+    }
+
+    fn enter(self: &Arc<Self>, waiter: Waiter, controls: &Controls) -> Result<u64, Error> {
+        let now = waiter.arrived;
+        let mut state = self.state.lock();
+        state.sequences.expire(now);
+        let flags = (controls.start, controls.end);
+        let request = state
+            .sequences
+            .enter(&waiter.id, flags, now)
+            .map_err(|refused| self.refused(refused, &waiter.id))?;
+        state.waiters.insert(request, waiter);
+        self.kick(&mut state);
+        Ok(request)
+    }
+
+    fn refused(&self, refused: SequenceRefused, id: &CorrelationId) -> Error {
+        let model = self.fixed.model.clone();
+        match refused {
+            SequenceRefused::NotStarted => Error::request(
+                "sequence_start",
+                format!(
+                    "inference request for sequence {id} to model '{model}' must specify the START flag on the first request of the sequence"
+                ),
+            ),
+            SequenceRefused::Full(waiting) => Error::QueueFull { model, waiting },
+        }
+    }
+
+    fn expire(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.sequences.expire(self.fixed.clock.now()) {
+            self.kick(&mut state);
+        }
+    }
+
+    /// Has every lane look for work; one that is driven already looks anyway.
+    fn kick(self: &Arc<Self>, state: &mut State) {
+        for (index, lane) in state.lanes.iter_mut().enumerate() {
+            if lane.driven {
+                self.wake[index].notify_one();
+                continue;
+            }
+            if !state.sequences.waits(index) {
+                continue;
+            }
+            lane.driven = true;
+            let (own, name) = (Arc::clone(self), self.fixed.model.clone());
+            let work = async move {
+                own.drive(index).await;
+                Ok(())
+            };
+            self.fixed.tasks.spawn(TaskKind::Sequences, name, work);
+        }
+    }
+
+    async fn drive(self: &Arc<Self>, lane: usize) {
+        let mut driven = Driven {
+            sequencer: self,
+            lane: Some(lane),
+        };
+        loop {
+            let next = self.next(lane);
+            let (turns, own) = match next {
+                Taken::Work(Work { turns, own }) => (turns, own),
+                Taken::Wait(until) => {
+                    let nap = until.saturating_duration_since(self.fixed.clock.now());
+                    let _entered = tokio::time::timeout(nap, self.wake[lane].notified()).await;
+                    continue;
+                }
+                Taken::Nothing => {
+                    driven.lane = None;
+                    return;
+                }
+            };
+            let delay = own.lane.delay(self.fixed.loaded.as_ref());
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            let own = self.execute(Work { own, turns }, delay).await;
+            let mut state = self.state.lock();
+            state.lanes[lane].idle = Some(own);
+            state.sequences.done(lane, self.fixed.clock.now());
+            self.kick(&mut state);
+        }
+    }
+
+    fn next(&self, lane: usize) -> Taken {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let turns = match state.sequences.next(lane, self.fixed.clock.now()) {
+            Next::Run(turns) => turns,
+            Next::Wait(until) => return Taken::Wait(until),
+            Next::Nothing => {
+                state.lanes[lane].driven = false;
+                return Taken::Nothing;
+            }
+        };
+        let waiters = &mut state.waiters;
+        let with_waiter = |turn: Turn| {
+            let waiter = waiters.remove(&turn.request)?;
+            Some((turn, waiter))
+        };
+        let turns = turns.into_iter().filter_map(with_waiter).collect();
+        let own = state.lanes[lane].idle.take();
+        Taken::Work(Work {
+            turns,
+            own: own.unwrap_or_else(|| Box::new(Own::empty())),
+        })
+    }
+
+    /// Runs a batch here when it is small, else on a compute thread; gives the lane back.
+    async fn execute(self: &Arc<Self>, work: Work, delay: Duration) -> Box<Own> {
+        let bytes = work.turns.iter().map(|(_, waiter)| waiter.call.bytes());
+        if bytes.sum::<usize>() <= self.fixed.loaded.inline_bytes_max() {
+            return self.fixed.run(work, delay);
+        }
+        let sequencer = Arc::clone(self);
+        let (back, result) = oneshot::channel();
+        let submitted = self.fixed.compute.submit(self.fixed.threads, move || {
+            let _gone = back.send(sequencer.fixed.run(work, delay));
+        });
+        match submitted {
+            Ok(()) => match result.await {
+                Ok(own) => own,
+                Err(_) => Box::new(Own::empty()),
+            },
+            Err(Refused::Full | Refused::Panicked) => Box::new(Own::empty()),
+        }
+    }
+
+    fn leave(self: &Arc<Self>, request: u64) {
+        let mut state = self.state.lock();
+        let others = state.sequences.leave(request, self.fixed.clock.now());
+        state.waiters.remove(&request);
+        for other in others {
+            if let Some(waiter) = state.waiters.remove(&other) {
+                let _gone = waiter.answer.send(Err(Error::SequenceEnded {
+                    model: self.fixed.model.clone(),
+                    sequence: waiter.id.to_string(),
+                }));
+            }
+        }
+        self.kick(&mut state);
+    }
+
+    fn lost(&self) -> Error {
+        Error::Failed {
+            model: self.fixed.model.clone(),
+            reason: "the call was dropped by its thread".to_owned(),
+        }
+    }
+
+    /// Slots held, and sequences that wait for one.
+    #[cfg(test)]
+    fn held(&self) -> (usize, usize) {
+        self.state.lock().sequences.held()
+    }
+}
+
+enum Taken {
+    Work(Work),
+    Wait(Instant),
+    Nothing,
+}
+
+impl Own {
+    /// Its lane is built when it is next needed; its sequences' states are lost.
+    fn empty() -> Self {
+        Self {
+            lane: Slot::empty(),
+            states: HashMap::new(),
+        }
+    }
+}
+
+/// A caller's place.
+struct Held<'a> {
+    sequencer: &'a Arc<Sequencer>,
+    request: Option<u64>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            self.sequencer.leave(request);
+        }
+    }
+}
+
+/// Should a driver end in the middle of a batch, its lane is free for the next one.
+struct Driven<'a> {
+    sequencer: &'a Arc<Sequencer>,
+    lane: Option<usize>,
+}
+
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        let Some(lane) = self.lane else {
+            return;
+        };
+        let mut state = self.sequencer.state.lock();
+        state.lanes[lane].driven = false;
+        let now = self.sequencer.fixed.clock.now();
+        state.sequences.done(lane, now);
+    }
+}
+
+impl Fixed {
+    fn run(&self, work: Work, delay: Duration) -> Box<Own> {
+        let Work { mut own, turns } = work;
+        let began = self.clock.now();
+        for group in rows::alike(turns) {
+            self.run_group(&mut own, group, (began, delay));
+        }
+        own
+    }
+
+    /// Requests with inputs of the same shapes run together.
+    fn run_group(
+        &self,
+        own: &mut Own,
+        group: Vec<(Turn, Waiter)>,
+        (began, delay): (Instant, Duration),
+    ) {
+        let started = self.clock.now();
+        let members: Vec<Member<'_>> = group
+            .iter()
+            .map(|(turn, waiter)| Member {
+                turn,
+                id: &waiter.id,
+                inputs: &waiter.call.inputs,
+                states: own.states.get(&turn.slot).filter(|_| !turn.start),
+            })
+            .collect();
+        let mut inputs = self.plan.inputs(&members);
+        if self.loaded.needs_alignment() {
+            let aligned = inputs.into_iter().map(|input| input.aligned(&self.buffers));
+            inputs = aligned.collect();
+        }
+        let wanted = self
+            .plan
+            .wanted(group.iter().map(|(_, waiter)| &waiter.call.wanted[..]));
+        let prepared = self.clock.now();
+        let ran = own.lane.run(
+            &self.model,
+            self.loaded.as_ref(),
+            &Run {
+                inputs: &inputs,
+                wanted: &wanted,
+                stop: &Stop::default(),
+            },
+        );
+        let done = self.clock.now();
+        let slots: Vec<usize> = group.iter().map(|(turn, _)| turn.slot).collect();
+        let answers = ran.and_then(|outputs| self.plan.split(&outputs, &slots));
+        let mut timing = Timing {
+            queue: Duration::ZERO,
+            input: prepared.saturating_duration_since(started),
+            infer: done.saturating_duration_since(prepared) + delay,
+            output: self.clock.now().saturating_duration_since(done),
+        };
+        if answers.is_ok() {
+            self.statistics.executed(group.len(), &timing, &self.clock);
+        }
+        let mut answers = answers.map(Vec::into_iter);
+        for (turn, waiter) in group {
+            timing.queue = began
+                .saturating_duration_since(waiter.arrived)
+                .saturating_sub(delay);
+            let answer = match &mut answers {
+                Ok(answers) => {
+                    let outputs = answers.next().unwrap_or_default();
+                    Ok(self.settle(own, (&turn, &waiter), (&wanted, outputs), timing))
+                }
+                Err(error) => Err(again(error, &self.model)),
+            };
+            // The caller may have left: the state has moved on all the same.
+            let _gone = waiter.answer.send(answer);
+        }
+    }
+
+    /// Keeps the states and gives the outputs that the caller wants.
+    fn settle(
+        &self,
+        own: &mut Own,
+        (turn, waiter): (&Turn, &Waiter),
+        (wanted, outputs): (&[usize], Vec<Tensor>),
+        timing: Timing,
+    ) -> (Vec<Tensor>, Timing) {
+        let of = |index: &usize| {
+            let place = wanted.iter().position(|wanted| wanted == index)?;
+            outputs.get(place).cloned()
+        };
+        if turn.end {
+            own.states.remove(&turn.slot);
+        } else if !self.plan.state_outputs().is_empty() {
+            let states = self.plan.state_outputs().iter().filter_map(of);
+            own.states.insert(turn.slot, states.collect());
+        }
+        (waiter.call.wanted.iter().filter_map(of).collect(), timing)
+    }
+}
+
+/// The same error for another request of the batch.
+fn again(error: &Error, model: &str) -> Error {
+    match error {
+        Error::Engine(EngineError::Input(message)) => {
+            Error::Engine(EngineError::Input(message.clone()))
+        }
+        error => Error::Failed {
+            model: model.to_owned(),
+            reason: match error {
+                Error::Failed { reason, .. } => reason.clone(),
+                error => error.to_string(),
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

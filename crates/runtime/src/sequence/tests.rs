@@ -1,0 +1,291 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use base::{Clock, Deadline, ErrorKind};
+use protocol::{DataType, InferRequest, Parameter, Tensor, TensorSpec};
+
+use super::Sequencer;
+use crate::Runtime;
+use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
+use crate::testing::{config, far, repository, start, until};
+
+fn configured(backend: &str, batch: usize, batching: &str, more: &str) -> String {
+    let ends = if backend == "dyna_sequence" {
+        r#", { name: "END" control { kind: CONTROL_SEQUENCE_END int32_false_true: [0, 1] } },
+            { name: "CORRID" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } }"#
+    } else {
+        ""
+    };
+    format!(
+        r#"backend: "{backend}" max_batch_size: {batch}
+        input {{ name: "INPUT" data_type: TYPE_INT32 dims: -1 }}
+        output {{ name: "OUTPUT" data_type: TYPE_INT32 dims: -1 }}
+        instance_group {{ count: 1 kind: KIND_CPU }}
+        sequence_batching {{ {batching}
+            control_input [{{ name: "START" control {{ kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] }} }},
+                {{ name: "READY" control {{ kind: CONTROL_SEQUENCE_READY int32_false_true: [0, 1] }} }}{ends}] }}
+        {more}"#
+    )
+}
+
+async fn runtime(config_text: &str) -> (Runtime, tempfile::TempDir) {
+    let root = repository(&[("m/config.pbtxt", config_text)]);
+    let mut config = config(&[root.path()]);
+    config.queue_max = 64;
+    let (runtime, _) = start(config, []).await;
+    assert!(runtime.ready(), "{:?}", runtime.index());
+    (runtime, root)
+}
+
+/// What a client says about its sequence: start, end.
+const START: (bool, bool) = (true, false);
+const MORE: (bool, bool) = (false, false);
+const END: (bool, bool) = (false, true);
+
+fn request(shape: &[usize], values: &[i32], id: u64, (start, end): (bool, bool)) -> InferRequest {
+    let input = Tensor::from_elements("INPUT", DataType::Int32, shape.to_vec(), values.to_vec());
+    let flag = |name: &str, set| (name.to_owned(), Parameter::Bool(set));
+    InferRequest {
+        model: "m".to_owned(),
+        inputs: vec![input.expect("as many elements")],
+        parameters: BTreeMap::from([
+            ("sequence_id".to_owned(), Parameter::Uint(id)),
+            flag("sequence_start", start),
+            flag("sequence_end", end),
+        ]),
+        ..InferRequest::default()
+    }
+}
+
+fn one(value: i32, id: u64, flags: (bool, bool)) -> InferRequest {
+    request(&[1, 1], &[value], id, flags)
+}
+
+async fn sum(runtime: &Runtime, request: InferRequest) -> Result<Vec<i32>, String> {
+    let answer = runtime.infer(request, far()).await;
+    let (response, _) = answer.map_err(|error| error.message)?;
+    let output = response.outputs[0].elements::<i32>();
+    Ok(output.expect("aligned").to_vec())
+}
+
+fn sequencer(runtime: &Runtime) -> Arc<Sequencer> {
+    let model = runtime.model("m", None).expect("ready");
+    let engine = model.by_engine().expect("an engine");
+    Arc::clone(engine.sequencer.as_ref().expect("sequences"))
+}
+
+fn begin<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
+    let mut future = Box::pin(future);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(future.as_mut().poll(&mut context).is_pending());
+    future
+}
+
+#[tokio::test]
+async fn each_sequence_has_its_own_sum_however_they_are_mixed() {
+    let direct = "direct { } max_sequence_idle_microseconds: 60000000";
+    let oldest = "oldest { max_candidate_sequences: 4 max_queue_delay_microseconds: 100 }";
+    for text in [
+        configured("sequence", 4, direct, ""),
+        configured("dyna_sequence", 4, oldest, ""),
+        configured(
+            "sequence",
+            4,
+            direct,
+            r#"parameters { key: "execute_delay_ms" value { string_value: "1" } }"#,
+        ),
+    ] {
+        let dynamic = text.contains("dyna");
+        let (runtime, _root) = runtime(&text).await;
+        let sequences = (1..=9_u64).map(|id| {
+            let runtime = runtime.clone();
+            async move {
+                let mut total = 0;
+                for step in 0..6 {
+                    let value = i32::try_from(id).expect("small") * 10 + step;
+                    total += value;
+                    let request = one(value, id, (step == 0, step == 5));
+                    let last = if dynamic && step == 5 {
+                        i32::try_from(id).expect("small")
+                    } else {
+                        0
+                    };
+                    assert_eq!(
+                        sum(&runtime, request).await,
+                        Ok(vec![total + last]),
+                        "{id}: {step}"
+                    );
+                }
+                Ok::<(), ()>(())
+            }
+        });
+        crate::join::join_all(sequences)
+            .await
+            .expect("all answered");
+        let sequencer = sequencer(&runtime);
+        until("every slot is free", || sequencer.held() == (0, 0)).await;
+        let statistics = &runtime.statistics(Some("m"), None).expect("known")[0];
+        assert_eq!(statistics.inference_count, 54);
+        assert!(statistics.execution_count <= 54);
+    }
+}
+
+#[tokio::test]
+async fn a_model_without_batches_runs_one_sequence_at_a_time() {
+    let (runtime, _root) = runtime(&configured("sequence", 0, "direct { }", "")).await;
+    let ask = |values: &'static [i32], id, flags| request(&[values.len()], values, id, flags);
+    assert_eq!(sum(&runtime, ask(&[1, 2], 1, START)).await, Ok(vec![3, 3]));
+    let waiting = begin(runtime.infer(ask(&[7], 2, (true, true)), far()));
+    assert_eq!(sum(&runtime, ask(&[4], 1, END)).await, Ok(vec![7]));
+    let (response, _) = waiting.await.expect("its turn came");
+    assert_eq!(response.outputs[0].elements::<i32>(), Some(&[7][..]));
+}
+
+#[tokio::test]
+async fn requests_outside_a_sequence_are_refused_in_triton_s_words() {
+    let (runtime, _root) = runtime(&configured("sequence", 4, "direct { }", "")).await;
+    for (request, words) in [
+        (
+            one(1, 0, START),
+            "inference request to model 'm' must specify a non-zero or non-empty correlation ID",
+        ),
+        (
+            one(1, 5, MORE),
+            "inference request for sequence 5 to model 'm' must specify the START flag on the first request of the sequence",
+        ),
+        (
+            request(&[2, 1], &[1, 2], 5, START),
+            "inference request to model 'm' must specify batch-size 1 due to requirements of sequence batcher",
+        ),
+    ] {
+        assert_eq!(sum(&runtime, request).await, Err(words.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn an_idle_sequence_loses_its_slot_to_one_that_waits() {
+    let idle = "direct { } max_sequence_idle_microseconds: 30000";
+    let (runtime, _root) = runtime(&configured("sequence", 1, idle, "")).await;
+    assert_eq!(sum(&runtime, one(1, 1, START)).await, Ok(vec![1]));
+    assert_eq!(sum(&runtime, one(2, 2, (true, true))).await, Ok(vec![2]));
+    let error = sum(&runtime, one(3, 1, MORE)).await.expect_err("ended");
+    assert!(error.contains("START flag"), "{error}");
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_ends_its_sequence_and_frees_the_slot() {
+    let (runtime, _root) = runtime(&configured("sequence", 1, "direct { }", "")).await;
+    assert_eq!(sum(&runtime, one(1, 1, START)).await, Ok(vec![1]));
+    let left = begin(runtime.infer(one(1, 2, START), far()));
+    let behind = begin(runtime.infer(one(1, 2, MORE), far()));
+    drop(left);
+    let error = behind.await.expect_err("ended");
+    assert_eq!(error.kind, ErrorKind::Cancelled);
+    let soon = Deadline::after(Clock::real().now(), Duration::from_millis(20));
+    let error = runtime
+        .infer(one(1, 3, START), soon)
+        .await
+        .expect_err("late");
+    assert_eq!(error.kind, ErrorKind::Timeout);
+    assert_eq!(sequencer(&runtime).held(), (1, 0));
+    assert_eq!(sum(&runtime, one(4, 1, END)).await, Ok(vec![5]));
+    assert_eq!(sequencer(&runtime).held(), (0, 0));
+}
+
+/// y = x + s, and s becomes y: the sum that `sequence` keeps itself, kept by the server.
+#[derive(Debug)]
+struct Adder([TensorSpec; 2], [TensorSpec; 2]);
+
+impl Adder {
+    fn new() -> Self {
+        let spec = |name: &str| TensorSpec::new(name, DataType::Int32, vec![-1, 1]);
+        Self([spec("INPUT"), spec("S")], [spec("OUTPUT"), spec("S_OUT")])
+    }
+}
+
+impl Engine for Adder {
+    fn name(&self) -> &'static str {
+        "adder"
+    }
+
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    fn accepts(&self, source: &Source) -> bool {
+        source.backend == "onnxruntime"
+    }
+
+    fn load(&self, _: &Source, _: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
+        Ok(Arc::new(Self::new()))
+    }
+}
+
+impl Loaded for Adder {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.0
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.1
+    }
+
+    fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
+        Ok(Box::new(Self::new()))
+    }
+}
+
+impl Lane for Adder {
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        let (x, s) = (
+            call.inputs[0].elements::<i32>(),
+            call.inputs[1].elements::<i32>(),
+        );
+        let (x, s) = (x.expect("aligned"), s.expect("aligned"));
+        let y: Vec<i32> = x.iter().zip(s).map(|(x, s)| x + s).collect();
+        let output = |index: &usize| {
+            let name = self.1[*index].name.clone();
+            let y = y.clone();
+            Tensor::from_elements(name, DataType::Int32, vec![y.len(), 1], y).expect("as many")
+        };
+        Ok(call.wanted.iter().map(output).collect())
+    }
+}
+
+#[tokio::test]
+async fn the_server_keeps_the_states_that_a_model_gives_back() {
+    let text = |initial: &str| {
+        format!(
+            r#"backend: "onnxruntime" max_batch_size: 4
+            input {{ name: "INPUT" data_type: TYPE_INT32 dims: 1 }}
+            output {{ name: "OUTPUT" data_type: TYPE_INT32 dims: 1 }}
+            sequence_batching {{ direct {{ }} state {{ input_name: "S" output_name: "S_OUT" data_type: TYPE_INT32 dims: 1
+                {initial} }} }}"#
+        )
+    };
+    let from_file = r#"initial_state { name: "s" data_type: TYPE_INT32 dims: 1 data_file: "ten" }"#;
+    for (text, first) in [(text(""), 0), (text(from_file), 10)] {
+        let root = repository(&[
+            ("m/config.pbtxt", &text),
+            ("m/1/model.onnx", "adder"),
+            ("m/initial_state/ten", "\n\0\0\0"),
+        ]);
+        let adder: Arc<dyn Engine> = Arc::new(Adder::new());
+        let (runtime, _) = start(config(&[root.path()]), [adder]).await;
+        assert!(runtime.ready(), "{:?}", runtime.index());
+        for (value, id, flags, expected) in [
+            (1, 1, START, 1),
+            (5, 2, START, 5),
+            (2, 1, MORE, 3),
+            (6, 2, END, 11),
+            (3, 1, START, 3),
+            (4, 1, END, 7),
+            (8, 1, START, 8),
+        ] {
+            let answer = sum(&runtime, one(value, id, flags)).await;
+            assert_eq!(answer, Ok(vec![expected + first]), "{value} of {id}");
+        }
+    }
+}
