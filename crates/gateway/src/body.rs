@@ -1,3 +1,5 @@
+mod streamed;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,6 +11,8 @@ use http_body::{Frame, SizeHint};
 use crate::coding::{Coding, Packer};
 use crate::exchange::Exchange;
 use crate::relay::{Cut, Relayed};
+
+pub(crate) use streamed::{Part, Streamed};
 
 /// Handed to hyper at a time: enough to fill its write buffer, small enough that the time a slow client takes shows in
 /// the ledger and that a gone client is noticed. Slices, not copies.
@@ -26,6 +30,8 @@ pub(crate) enum Payload {
     Pieces(VecDeque<Bytes>),
     /// Packed as it is sent.
     Packed(Box<Packer>),
+    /// Made as it is sent.
+    Streamed(Box<Streamed>),
     /// An upstream's answer, as it comes.
     Relayed(Box<Relayed>),
 }
@@ -58,7 +64,7 @@ impl Payload {
     /// The next part of what is in memory; becomes [`Payload::Empty`] with the last.
     fn next_part(&mut self) -> Option<Bytes> {
         match self {
-            Self::Empty | Self::Relayed(_) => None,
+            Self::Empty | Self::Streamed(_) | Self::Relayed(_) => None,
             Self::Packed(packer) => {
                 let part = packer.next_part();
                 if packer.ended() {
@@ -116,7 +122,10 @@ impl Body {
             && match &self.payload {
                 Payload::Empty => true,
                 Payload::Pieces(pieces) => pieces.is_empty(),
-                Payload::Full(_) | Payload::Packed(_) | Payload::Relayed(_) => false,
+                Payload::Full(_)
+                | Payload::Packed(_)
+                | Payload::Streamed(_)
+                | Payload::Relayed(_) => false,
             }
     }
 }
@@ -133,6 +142,13 @@ impl http_body::Body for Body {
         if let Payload::Relayed(relayed) = &mut this.payload {
             let polled = relayed.poll_frame(cx, &mut this.exchange);
             if relayed.ended() {
+                this.payload = Payload::Empty;
+            }
+            return polled;
+        }
+        if let Payload::Streamed(streamed) = &mut this.payload {
+            let polled = streamed.poll_frame(cx, &mut this.exchange);
+            if streamed.ended() {
                 this.payload = Payload::Empty;
             }
             return polled;
@@ -158,7 +174,7 @@ impl http_body::Body for Body {
             Payload::Pieces(pieces) => {
                 SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum())
             }
-            Payload::Packed(_) => SizeHint::default(),
+            Payload::Packed(_) | Payload::Streamed(_) => SizeHint::default(),
             Payload::Relayed(relayed) => relayed.size_hint(),
         }
     }

@@ -13,12 +13,14 @@ use protocol::ApiError;
 use protocol::status;
 
 use crate::body::Payload;
+use crate::coding::{Coding, Unpacker};
 use crate::headers::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GRPC_MESSAGE, GRPC_STATUS};
 use crate::read::{Pieces, Reader};
 use crate::reply::{Failure, Reply, Shape};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const ACCEPTED: HeaderValue = HeaderValue::from_static("identity, deflate, gzip");
 const OK: HeaderValue = HeaderValue::from_static("0");
 
 /// A compression flag, then the length in big-endian.
@@ -42,6 +44,7 @@ pub(crate) fn asked(headers: &HeaderMap) -> bool {
 pub(crate) async fn next_message<B>(
     body: &mut Reader<B>,
     bytes_max: usize,
+    coding: Option<Coding>,
 ) -> Result<Option<Pieces>, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -57,11 +60,6 @@ where
     }
     let compressed = envelope.get_u8();
     let bytes = envelope.get_u32() as usize;
-    if compressed != 0 {
-        let message =
-            "compressed messages are not supported; send them with grpc-encoding identity";
-        return Err(ApiError::new(ErrorKind::Unsupported, message).into());
-    }
     if bytes > bytes_max {
         let message = format!("a message of {bytes} bytes is larger than {bytes_max}");
         return Err(ApiError::new(ErrorKind::Exhausted, message).into());
@@ -70,19 +68,73 @@ where
     if pieces.remaining() < bytes {
         return Err(truncated().into());
     }
-    Ok(Some(pieces))
+    if compressed == 0 {
+        return Ok(Some(pieces));
+    }
+    let Some(coding) = coding else {
+        let message = "the message says that it is compressed, and grpc-encoding does not say how";
+        return Err(ApiError::invalid(message).into());
+    };
+    unpack(pieces, coding, bytes_max, body).await.map(Some)
+}
+
+/// Unpacks one message, as far as a message may be long and as there is memory for it.
+async fn unpack<B>(
+    mut packed: Pieces,
+    coding: Coding,
+    bytes_max: usize,
+    body: &Reader<B>,
+) -> Result<Pieces, Failure> {
+    let broken = |error: crate::coding::Unpackable| {
+        ApiError::invalid(format!("the message could not be unpacked: {error}"))
+    };
+    let mut unpacker = Unpacker::new(coding);
+    let mut found = Pieces::default();
+    while packed.has_remaining() {
+        let mut part = packed.copy_to_bytes(packed.chunk().len());
+        while let Some(unpacked) = unpacker.next(&mut part).map_err(broken)? {
+            if found.remaining() + unpacked.len() > bytes_max {
+                let message = format!("an unpacked message is larger than {bytes_max} bytes");
+                return Err(ApiError::new(ErrorKind::Exhausted, message).into());
+            }
+            body.hold(unpacked.len())
+                .map_err(|error| error.into_failure(Shape::Grpc))?;
+            found.push(unpacked);
+            tokio::task::yield_now().await;
+        }
+    }
+    unpacker.finish().map_err(broken)?;
+    Ok(found)
+}
+
+/// How the client's messages are packed, if they say so.
+pub(crate) fn coding(headers: &HeaderMap) -> Result<Option<Coding>, ApiError> {
+    let Some(value) = headers.get(GRPC_ENCODING) else {
+        return Ok(None);
+    };
+    let name = String::from_utf8_lossy(value.as_bytes());
+    if name.eq_ignore_ascii_case("identity") {
+        return Ok(None);
+    }
+    Coding::of_name(&name).map(Some).ok_or_else(|| {
+        let name = protocol::shown::name(&name).into_owned();
+        let message =
+            format!("grpc-encoding `{name}` is not supported; use gzip, deflate or identity");
+        ApiError::new(ErrorKind::Unsupported, message)
+    })
 }
 
 /// The message of a unary call: exactly one.
 pub(crate) async fn only_message<B>(
     body: &mut Reader<B>,
     bytes_max: usize,
+    coding: Option<Coding>,
 ) -> Result<Pieces, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + 'static,
 {
-    let Some(message) = next_message(body, bytes_max).await? else {
+    let Some(message) = next_message(body, bytes_max, coding).await? else {
         return Err(ApiError::invalid("the call has no message").into());
     };
     // Reading to the end also lets h2 close the stream without a reset.
@@ -107,15 +159,53 @@ pub(crate) fn answer(message: &impl prost::Message) -> Reply {
 
 /// One message that is already encoded, in parts.
 pub(crate) fn answer_pieces(parts: Vec<Bytes>) -> Reply {
-    let mut pieces = VecDeque::with_capacity(parts.len() + 1);
-    pieces.push_back(envelope(parts.iter().map(Bytes::len).sum()));
-    pieces.extend(parts.into_iter().filter(|part| !part.is_empty()));
+    let pieces = VecDeque::from(enveloped(parts));
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(GRPC_STATUS, OK);
     Reply {
         response: head(Payload::Pieces(pieces)),
         trailers: Some(trailers),
         counted_as: None,
+    }
+}
+
+/// An encoded message in its envelope.
+pub(crate) fn enveloped(parts: Vec<Bytes>) -> Vec<Bytes> {
+    let mut pieces = Vec::with_capacity(parts.len() + 1);
+    pieces.push(envelope(parts.iter().map(Bytes::len).sum()));
+    pieces.extend(parts.into_iter().filter(|part| !part.is_empty()));
+    pieces
+}
+
+/// A head; messages and status follow.
+pub(crate) fn streamed(payload: Payload) -> Reply {
+    Reply {
+        response: head(payload),
+        trailers: None,
+        counted_as: None,
+    }
+}
+
+/// How a stream ends: its trailers, and the public message if it failed.
+pub(crate) fn end(outcome: Result<(), ApiError>) -> (HeaderMap, Option<String>) {
+    let mut trailers = HeaderMap::with_capacity(2);
+    match outcome {
+        Ok(()) => {
+            trailers.insert(GRPC_STATUS, OK);
+            (trailers, None)
+        }
+        Err(error) => {
+            set_status(&mut trailers, &error);
+            (trailers, Some(error.message))
+        }
+    }
+}
+
+fn set_status(headers: &mut HeaderMap, error: &ApiError) {
+    let code = status::of(error.kind).grpc as u8;
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code)));
+    if let Ok(message) = HeaderValue::try_from(percent_encode(&error.message)) {
+        headers.insert(GRPC_MESSAGE, message);
     }
 }
 
@@ -131,11 +221,7 @@ fn envelope(bytes: usize) -> Bytes {
 pub(crate) fn refusal(error: &ApiError) -> Reply {
     let status = status::of(error.kind);
     let mut response = head(Payload::Empty);
-    let headers = response.headers_mut();
-    headers.insert(GRPC_STATUS, HeaderValue::from(status.grpc as u8 as u16));
-    if let Ok(message) = HeaderValue::try_from(percent_encode(&error.message)) {
-        headers.insert(GRPC_MESSAGE, message);
-    }
+    set_status(response.headers_mut(), error);
     Reply {
         response,
         trailers: None,
@@ -149,7 +235,7 @@ fn head(payload: Payload) -> Response<Payload> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
     headers.insert(GRPC_ENCODING, IDENTITY);
-    headers.insert(GRPC_ACCEPT_ENCODING, IDENTITY);
+    headers.insert(GRPC_ACCEPT_ENCODING, ACCEPTED);
     response
 }
 

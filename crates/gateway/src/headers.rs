@@ -15,6 +15,8 @@ pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(crate) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 pub(crate) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+/// Whether a stream's first error is to be its status.
+pub(crate) const TRITON_GRPC_ERROR: HeaderName = HeaderName::from_static("triton_grpc_error");
 pub(crate) const INFER_HEADER_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("api-key");

@@ -15,6 +15,7 @@ mod deadline;
 mod doors;
 mod error;
 mod exchange;
+mod flow;
 mod gate;
 mod gateway;
 mod grpc;

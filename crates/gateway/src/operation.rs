@@ -26,6 +26,8 @@ pub(crate) enum Operation {
     LogSettings,
     SharedMemory,
     Infer,
+    Generate,
+    GenerateStream,
     GrpcUnknown,
     GrpcHealth,
     GrpcServerMetadata,
@@ -40,10 +42,11 @@ pub(crate) enum Operation {
     GrpcLogSettings,
     GrpcSharedMemory,
     GrpcInfer,
+    GrpcStreamInfer,
 }
 
 impl Operation {
-    pub(crate) const COUNT: usize = Self::GrpcInfer as usize + 1;
+    pub(crate) const COUNT: usize = Self::GrpcStreamInfer as usize + 1;
 
     /// The door and the call.
     pub(crate) fn name(self) -> &'static str {
@@ -69,6 +72,8 @@ impl Operation {
             Self::LogSettings => "oip log.settings",
             Self::SharedMemory => "oip shared memory",
             Self::Infer => "oip infer",
+            Self::Generate => "oip generate",
+            Self::GenerateStream => "oip generate_stream",
             Self::GrpcUnknown => "grpc unknown",
             Self::GrpcHealth => "grpc health",
             Self::GrpcServerMetadata => "grpc server.metadata",
@@ -83,6 +88,7 @@ impl Operation {
             Self::GrpcLogSettings => "grpc log.settings",
             Self::GrpcSharedMemory => "grpc shared memory",
             Self::GrpcInfer => "grpc infer",
+            Self::GrpcStreamInfer => "grpc stream.infer",
         }
     }
 

@@ -207,6 +207,14 @@ where
         Ok(pieces)
     }
 
+    /// Counts anew, for the next message of a stream. `held` is dropped when that message is in memory no more.
+    pub(crate) fn begin_message(&mut self, held: Arc<Held>) -> Result<(), ReadError> {
+        self.arrived = self.ahead.len();
+        held.add(self.ahead.len())?;
+        self.held = held;
+        Ok(())
+    }
+
     /// Whether the body has ended.
     pub(crate) async fn at_end(&mut self) -> Result<bool, ReadError> {
         Ok(!self.more().await?)
@@ -218,6 +226,13 @@ where
     }
 }
 
+impl<B> Reader<B> {
+    /// Counts bytes that what was read has become.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<(), ReadError> {
+        self.held.add(bytes)
+    }
+}
+
 /// Parts of a body, read one after another as if they were one.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
@@ -226,7 +241,7 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    fn push(&mut self, part: Bytes) {
+    pub(crate) fn push(&mut self, part: Bytes) {
         self.bytes += part.len();
         self.parts.push_back(part);
     }

@@ -10,6 +10,7 @@ mod openai;
 mod packed;
 mod relay;
 mod shared;
+mod stream;
 mod upstream;
 
 use std::net::SocketAddr;

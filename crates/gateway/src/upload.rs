@@ -78,6 +78,16 @@ impl<B> Upload<B> {
         });
         Ok(())
     }
+
+    /// The body, for whoever outlives this; what is left here is empty.
+    pub(crate) fn take(&mut self) -> Self {
+        let empty = Self {
+            body: None,
+            unpacking: None,
+            chunks: None,
+        };
+        std::mem::replace(self, empty)
+    }
 }
 
 impl Unpacking {

@@ -1,5 +1,6 @@
 mod infer;
 mod region;
+mod stream;
 
 use base::ErrorKind;
 use http::Version;
@@ -15,8 +16,9 @@ use super::oip::index;
 use super::path::{Device, RegionVerb};
 use super::visit::Visit;
 use super::{control, settings};
+use crate::coding::Coding;
 use crate::exchange::Exchange;
-use crate::grpc::{answer as answer_message, only_message};
+use crate::grpc::{answer as answer_message, coding, only_message};
 use crate::operation::Operation;
 use crate::read::Pieces;
 use crate::reply::{Failure, Reply, Shape};
@@ -63,7 +65,11 @@ pub(super) async fn answer(
     } else {
         Visit::enter(exchange, &snapshot, &head.headers)?
     };
-    let message = read(&mut visit, body).await?;
+    if method == Method::Of(Operation::GrpcStreamInfer) {
+        return stream::answer(visit, &head.headers, body);
+    }
+    let coding = coding(&head.headers)?;
+    let message = read(&mut visit, body, coding).await?;
     match method {
         Method::ServerLive => Ok(answer_message(&proto::ServerLiveResponse { live: true })),
         Method::ServerReady => {
@@ -123,6 +129,7 @@ fn method(path: &str) -> Result<Method, ApiError> {
         (INFERENCE, "CudaSharedMemoryUnregister") => {
             Method::Region(Device::Cuda, RegionVerb::Unregister)
         }
+        (INFERENCE, "ModelStreamInfer") => Method::Of(Operation::GrpcStreamInfer),
         (INFERENCE, "ModelInfer") => Method::Of(Operation::GrpcInfer),
         _ => {
             let message = format!("`{service}/{name}` is not supported by this server");
@@ -131,10 +138,14 @@ fn method(path: &str) -> Result<Method, ApiError> {
     })
 }
 
-async fn read(visit: &mut Visit<'_>, body: &mut Upload) -> Result<Pieces, Failure> {
+async fn read(
+    visit: &mut Visit<'_>,
+    body: &mut Upload,
+    coding: Option<Coding>,
+) -> Result<Pieces, Failure> {
     let bytes_max = visit.exchange.gateway.shared().config.body_bytes_max;
     let mut reader = visit.reader(body, Shape::Grpc)?;
-    let reading = only_message(&mut reader, bytes_max);
+    let reading = only_message(&mut reader, bytes_max, coding);
     let read = tokio::time::timeout(visit.exchange.time_left(), reading).await;
     let message = read.unwrap_or_else(|_elapsed| {
         let message = "the deadline passed before the request had arrived";

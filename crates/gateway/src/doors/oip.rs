@@ -1,3 +1,4 @@
+mod generate;
 mod infer;
 mod region;
 
@@ -45,6 +46,14 @@ pub(super) async fn answer(
         Oip::Model(model) => match visit.choose(&model.name)? {
             Target::Local if model.operation == Operation::Infer => {
                 infer::answer(visit, &model, &head.headers, body).await
+            }
+            Target::Local
+                if matches!(
+                    model.operation,
+                    Operation::Generate | Operation::GenerateStream
+                ) =>
+            {
+                generate::answer(visit, &model, &head.headers, body).await
             }
             Target::Local => about(&visit, &model),
             Target::Upstream(upstream) => {

@@ -251,6 +251,8 @@ fn model_operation(segments: &[&str]) -> Option<(Operation, &'static str)> {
         ["config"] => (Operation::ModelConfig, GET),
         ["stats"] => (Operation::ModelStatistics, GET),
         ["infer"] => (Operation::Infer, POST),
+        ["generate"] => (Operation::Generate, POST),
+        ["generate_stream"] => (Operation::GenerateStream, POST),
         _ => return None,
     })
 }

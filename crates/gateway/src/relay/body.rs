@@ -23,6 +23,12 @@ use crate::upstream::{Connection, Upstream};
 #[error("{0}")]
 pub(crate) struct Cut(String);
 
+impl Cut {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 /// Where a relayed answer comes from.
 #[derive(Debug)]
 pub(super) struct Source {

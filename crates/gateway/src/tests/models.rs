@@ -1,10 +1,11 @@
-//! Models that answer as a test needs it: `echo` gives its inputs back, `vectors` embeds, `slow` never answers.
+//! Models that answer as a test needs it: `echo` gives its inputs back, `vectors` embeds, `slow` never answers, `repeat`
+//! answers once for each element and then fails if the last one is negative.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{Deadline, ErrorKind};
-use protocol::oip::proto::{ModelConfig, ModelStatistics};
+use protocol::oip::proto::{ModelConfig, ModelStatistics, ModelTransactionPolicy};
 use protocol::{
     ApiError, EmbedInputs, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
     LoadRequest, ModelDescription, ModelMetadata, ModelState, StreamedResponse, TensorSpec, Timing,
@@ -20,7 +21,7 @@ pub(super) struct FakeModels {
     pub(super) asked: AtomicUsize,
 }
 
-const NAMES: [&str; 5] = ["echo", "vectors", "slow", "broken", "loading"];
+const NAMES: [&str; 6] = ["echo", "vectors", "slow", "broken", "loading", "repeat"];
 
 struct Dropped<'a>(&'a AtomicUsize);
 
@@ -60,6 +61,39 @@ impl ModelStream for Once {
     }
 }
 
+/// One answer for each element of the one input.
+struct Repeat {
+    request: InferRequest,
+    at: usize,
+}
+
+impl ModelStream for Repeat {
+    fn next(&mut self) -> Answer<'_, Option<StreamedResponse>> {
+        let input = &self.request.inputs[0];
+        let elements = input.elements::<f32>().expect("aligned");
+        let element = elements.get(self.at).copied();
+        self.at += 1;
+        let answer = element.map(|element| {
+            if element < 0.0 {
+                return Err(ApiError::invalid("a negative element"));
+            }
+            let (name, dtype) = (input.name.clone(), input.dtype);
+            let tensor = protocol::Tensor::from_elements(name, dtype, vec![1], vec![element]);
+            Ok(StreamedResponse {
+                response: InferResponse {
+                    model: self.request.model.clone(),
+                    version: "1".to_owned(),
+                    id: self.request.id.clone(),
+                    outputs: vec![tensor.expect("one element")],
+                    ..InferResponse::default()
+                },
+                last: false,
+            })
+        });
+        Box::pin(async move { answer.transpose() })
+    }
+}
+
 impl ModelServer for FakeModels {
     fn has(&self, model: &str) -> bool {
         known(model).is_ok()
@@ -88,6 +122,9 @@ impl ModelServer for FakeModels {
         known(model)?;
         Ok(ModelConfig {
             name: model.to_owned(),
+            model_transaction_policy: Some(ModelTransactionPolicy {
+                decoupled: model == "repeat",
+            }),
             ..ModelConfig::default()
         })
     }
@@ -154,6 +191,9 @@ impl ModelServer for FakeModels {
         deadline: Deadline,
     ) -> Answer<'_, Box<dyn ModelStream>> {
         Box::pin(async move {
+            if request.model == "repeat" {
+                return Ok(Box::new(Repeat { request, at: 0 }) as Box<dyn ModelStream>);
+            }
             let (response, _timing) = self.infer(request, deadline).await?;
             Ok(Box::new(Once(Some(response))) as Box<dyn ModelStream>)
         })

@@ -169,11 +169,11 @@ async fn each_question_about_models_has_its_answer() {
         assert!(got.header("x-request-id").is_some() && got.header("server-timing").is_some());
     }
     let all = served.post("/v2/repository/index", "").await;
-    assert_eq!(all.json().as_array().map(Vec::len), Some(5));
+    assert_eq!(all.json().as_array().map(Vec::len), Some(6));
     let ready = served
         .post("/v2/repository/index", "{\"ready\":true}")
         .await;
-    assert_eq!(ready.json().as_array().map(Vec::len), Some(4));
+    assert_eq!(ready.json().as_array().map(Vec::len), Some(5));
 }
 
 #[tokio::test]

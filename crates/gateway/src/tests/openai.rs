@@ -43,6 +43,7 @@ async fn models_here_and_upstream_are_one_list() {
             here("echo"),
             here("loading"),
             ("org/chat", "gpu"),
+            here("repeat"),
             here("slow"),
             here("vectors"),
         ]

@@ -16,7 +16,7 @@ mod tests;
 
 pub use admin::{model_metadata, repository_index, server_metadata};
 pub use decode::decode_infer;
-pub use encode::encode_infer;
+pub use encode::{encode_infer, encode_stream_error, encode_streamed};
 pub use request::{infer_request, shared_inputs};
 
 use crate::oip::proto::ModelInferRequest;

@@ -9,6 +9,7 @@ mod bodies;
 mod data;
 mod error;
 mod fuzz;
+mod generate;
 mod header;
 mod number;
 mod raw;
@@ -21,6 +22,7 @@ pub use bodies::{
     EXTENSIONS, index, live, metadata, model_ready, ready, server_metadata, statistics,
 };
 pub use fuzz::fuzz_rest_infer;
+pub use generate::{encode_generate, fuzz_rest_generate, read_generate};
 pub use header::{Header, Input, InputData, ResponseForm, parse_header};
 pub use raw::raw_request;
 pub use region::{RegionStatus, RegisterRegion, fuzz_rest_region, read_region, regions};

@@ -3,12 +3,18 @@ use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::parameters;
-use crate::oip::proto::ModelInferResponse;
 use crate::oip::proto::model_infer_response::InferOutputTensor;
+use crate::oip::proto::{ModelInferResponse, ModelStreamInferResponse};
 use crate::oip::shared::{Placement, Shared};
-use crate::{InferResponse, Tensor};
+use crate::{InferResponse, Parameter, Tensor};
 
 const RAW_OUTPUT_CONTENTS: u32 = 6;
+
+/// Of `ModelStreamInferResponse`.
+const INFER_RESPONSE: u32 = 2;
+
+/// By this a client knows that nothing follows.
+const FINAL_RESPONSE: &str = "triton_final_response";
 
 /// Below this a copy is cheaper than another frame.
 const COPY_BYTES_MAX: usize = 4096;
@@ -20,6 +26,38 @@ pub fn encode_infer(response: InferResponse, placement: &Placement) -> Vec<Bytes
     let mut pieces = Pieces::default();
     write_parts(&message, raw, &mut pieces);
     pieces.finish()
+}
+
+/// The encoded `ModelStreamInferResponse` around one answer, in pieces. `last` is whether nothing follows for its
+/// request.
+pub fn encode_streamed(
+    mut response: InferResponse,
+    placement: &Placement,
+    last: bool,
+) -> Vec<Bytes> {
+    let parameters = &mut response.parameters;
+    parameters.insert(FINAL_RESPONSE.to_owned(), Parameter::Bool(last));
+    let inner = encode_infer(response, placement);
+    let mut head = BytesMut::with_capacity(12);
+    encode_key(INFER_RESPONSE, WireType::LengthDelimited, &mut head);
+    let bytes: usize = inner.iter().map(Bytes::len).sum();
+    encode_varint(bytes as u64, &mut head);
+    let mut pieces = Vec::with_capacity(inner.len() + 1);
+    pieces.push(head.freeze());
+    pieces.extend(inner);
+    pieces
+}
+
+/// The same around what went wrong with one request of a stream; its id says with which.
+pub fn encode_stream_error(id: &str, message: &str) -> Bytes {
+    let response = ModelStreamInferResponse {
+        error_message: message.to_owned(),
+        infer_response: Some(ModelInferResponse {
+            id: id.to_owned(),
+            ..ModelInferResponse::default()
+        }),
+    };
+    response.encode_to_vec().into()
 }
 
 fn write_parts(message: &ModelInferResponse, raw: Vec<Bytes>, pieces: &mut Pieces) {

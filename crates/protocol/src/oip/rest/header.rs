@@ -14,6 +14,8 @@ use crate::{
 };
 
 mod parameters;
+
+pub(super) use parameters::parameter_of;
 mod shape;
 
 /// A request's JSON, with the tensors' data still as text.

@@ -68,7 +68,7 @@ pub fn encode(response: &InferResponse, form: &ResponseForm) -> Result<EncodedRe
 }
 
 /// Strings and finite numbers only, which cannot fail to be written to memory.
-fn write<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
+pub(super) fn write<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(json, value).expect("scalars always serialise");
 }
 
@@ -80,15 +80,19 @@ fn write_parameters(json: &mut Vec<u8>, parameters: &Parameters) {
         }
         write(json, key);
         json.push(b':');
-        match value {
-            Parameter::Bool(value) => write(json, value),
-            Parameter::Int(value) => write(json, value),
-            Parameter::Uint(value) => write(json, value),
-            Parameter::Double(value) => write_float(json, *value),
-            Parameter::Text(value) => write(json, value),
-        }
+        write_value(json, value);
     }
     json.push(b'}');
+}
+
+pub(super) fn write_value(json: &mut Vec<u8>, value: &Parameter) {
+    match value {
+        Parameter::Bool(value) => write(json, value),
+        Parameter::Int(value) => write(json, value),
+        Parameter::Uint(value) => write(json, value),
+        Parameter::Double(value) => write_float(json, *value),
+        Parameter::Text(value) => write(json, value),
+    }
 }
 
 fn write_tensor(
@@ -130,7 +134,7 @@ fn write_tensor(
 }
 
 /// Triton writes `data` flat whatever the shape, and so do we.
-fn write_data(json: &mut Vec<u8>, tensor: &Tensor) -> Result<(), String> {
+pub(super) fn write_data(json: &mut Vec<u8>, tensor: &Tensor) -> Result<(), String> {
     let data = &tensor.data;
     json.push(b'[');
     match tensor.dtype {

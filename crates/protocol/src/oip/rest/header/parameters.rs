@@ -52,6 +52,11 @@ fn scalar(reader: &mut Reader<'_>, key: &str) -> Result<Parameter, Why> {
     }
 }
 
+/// A scalar that a parameter can be; none for anything else.
+pub(in crate::oip::rest) fn parameter_of(text: &str) -> Option<Parameter> {
+    scalar(&mut Reader::over(text, DEPTH_MAX), "").ok()
+}
+
 /// Integers stay integers as long as 64 bits hold them.
 fn number(text: &str) -> Option<Parameter> {
     if let Ok(number) = text.parse() {
