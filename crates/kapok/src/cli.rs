@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use ask::{
     ChatArgs, CheckArgs, EmbedArgs, ExplainArgs, InferArgs, ModelsArgs, ModelsCommand, ServerArgs,
+    TuneArgs,
 };
 pub(crate) use up::{LogFormat, Switch, UpArgs};
 

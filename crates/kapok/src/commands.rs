@@ -8,6 +8,7 @@ mod embed;
 mod explain;
 mod infer;
 mod models;
+mod tune;
 
 use crate::cli::Command;
 use crate::config::Environment;

@@ -40,6 +40,7 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod timer;
+mod tune;
 mod warmup;
 
 pub use builtin::Builtin;
@@ -47,3 +48,4 @@ pub use check::{Checked, Described, Finding, Readers, check};
 pub use error::Error;
 pub use runtime::{Config, Parts, Runtime};
 pub use stream::Responses;
+pub use tune::{Measured, Tune, Tuned};

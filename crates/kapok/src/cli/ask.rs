@@ -25,6 +25,7 @@ pub(super) const MODELS_EXAMPLES: &str = "\
 Examples:
   kapok models list
   kapok models list -v          engines tried, their times, and why one was chosen
+  kapok models tune m --repo .   measure and write down the best engine and layout
   kapok models check ./models   what is wrong in a folder of models, without a server";
 
 pub(super) const EXPLAIN_EXAMPLES: &str = "\
@@ -128,6 +129,23 @@ pub(crate) enum ModelsCommand {
         after_help = "Examples:\n  kapok models check ./models\n  kapok models check ./models --model resnet50 --output json"
     )]
     Check(CheckArgs),
+    /// Measure a model's engines, lanes, threads and batches, and write down the best; needs no server
+    #[command(
+        after_help = "Examples:\n  kapok models tune resnet50 --repo ./models --dry-run\n  kapok models tune resnet50 --repo ./models"
+    )]
+    Tune(TuneArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TuneArgs {
+    /// The model's name
+    pub(crate) model: String,
+    /// The folder of models that it is in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) repo: std::path::PathBuf,
+    /// Show what would be written, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

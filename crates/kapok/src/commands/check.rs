@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use native::NodeEngine;
 use onnx::RtenEngine;
 use runtime::engine::{Engine, Source};
 use runtime::{Builtin, Checked, Described, Finding, Readers};
@@ -14,8 +15,12 @@ use crate::output::{Printer, Style};
 
 pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Outcome {
     let (repository, model) = place(args);
-    // Both accept what any engine for ONNX files accepts; neither loads anything here.
-    let engines: [Arc<dyn Engine>; 2] = [Arc::new(RtenEngine::default()), Arc::new(Builtin)];
+    // The first accepts what any engine for ONNX files does; none loads anything here.
+    let engines: [Arc<dyn Engine>; 3] = [
+        Arc::new(RtenEngine::default()),
+        Arc::new(NodeEngine),
+        Arc::new(Builtin),
+    ];
     let readers = Readers {
         engines: &engines,
         describe: &describe,

@@ -30,6 +30,7 @@ pub(super) fn run(args: &ModelsArgs, printer: &Printer, environment: &Environmen
                 format!("{}{upstreams}", engine_table(&document["models"], style))
             })?;
         }
+        ModelsCommand::Tune(args) => super::tune::run(args, printer, environment)?,
         ModelsCommand::Check(args) => super::check::run(args, printer)?,
     }
     Ok(())
