@@ -121,6 +121,8 @@ pub struct NodeSpec {
     pub request_timeout_ms: u64,
     /// Requests waiting for a lane, per model; one more is refused.
     pub queue_max: usize,
+    /// Memory for answers of models that say `response_cache { enable: true }`, all together; 0 keeps none.
+    pub response_cache_mb: usize,
     /// Finished requests kept for `kapok explain`.
     pub recent_requests_max: usize,
     /// On SIGTERM: how long requests in flight may take to finish.
@@ -148,6 +150,7 @@ impl Default for NodeSpec {
             // openai-python's own default is ten minutes.
             request_timeout_ms: 600_000,
             queue_max: 1024,
+            response_cache_mb: 0,
             recent_requests_max: 1000,
             drain_timeout_ms: 30_000,
         }

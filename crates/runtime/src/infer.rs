@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use base::Deadline;
 use protocol::oip::proto::model_config::SchedulingChoice;
-use protocol::{Controls, InferRequest, InferResponse, Tensor, Timing};
+use protocol::{Controls, InferRequest, InferResponse, Parameters, Tensor, Timing};
 
+use crate::cache::{Find, Member};
 use crate::call::{self, Place};
 use crate::ensemble::Order;
 use crate::error::Error;
@@ -37,8 +38,12 @@ pub(crate) async fn infer(
 ) -> Result<(InferResponse, Timing), Error> {
     let attempt = model.statistics.begin(place.clock);
     match fitted(model, place, request).await {
-        Ok((response, timing)) => {
+        Ok((response, timing, Source::Run)) => {
             attempt.success(&timing);
+            Ok((response, timing))
+        }
+        Ok((response, timing, Source::Cache)) => {
+            attempt.cached(timing.input);
             Ok((response, timing))
         }
         Err(error) => {
@@ -48,11 +53,18 @@ pub(crate) async fn infer(
     }
 }
 
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Run,
+    Cache,
+}
+
 async fn fitted(
     model: &Arc<Model>,
     mut place: Place<'_>,
     mut request: InferRequest,
-) -> Result<(InferResponse, Timing), Error> {
+) -> Result<(InferResponse, Timing, Source), Error> {
     let arrived = place.clock.now();
     if model.decoupled() {
         return Err(Error::Decoupled);
@@ -66,6 +78,85 @@ async fn fitted(
     fitted.call.priority = controls.priority;
     fitted.call.timeout = controls.timeout;
     let checked = place.clock.now().saturating_duration_since(arrived);
+    let asked = Asked {
+        controls,
+        passed_on: passed_on.unwrap_or_default(),
+    };
+    let (outputs, mut timing, source) = match &model.cache {
+        Some(member) => through(member, model, place, (fitted, asked)).await?,
+        None => {
+            let (outputs, timing) = run(model, place, (fitted, asked)).await?;
+            (outputs, timing, Source::Run)
+        }
+    };
+    timing.input += checked;
+    let response = InferResponse {
+        model: model.name.clone(),
+        version: model.version.clone(),
+        id,
+        outputs,
+        ..InferResponse::default()
+    };
+    Ok((response, timing, source))
+}
+
+/// What a request asks beside its tensors.
+struct Asked {
+    controls: Controls,
+    /// For an ensemble's members: the request's id and parameters.
+    passed_on: (Option<String>, Parameters),
+}
+
+/// Runs what the cache does not have; equal requests at the same time run once. A lookup's time is the timing's `input`.
+async fn through(
+    member: &Member,
+    model: &Arc<Model>,
+    place: Place<'_>,
+    (fitted, asked): (Fitted, Asked),
+) -> Result<(Vec<Tensor>, Timing, Source), Error> {
+    let began = place.clock.now();
+    let key = member.key(&fitted.call, &fitted.classes);
+    let leader = loop {
+        let outputs = match member.find(key) {
+            Find::Lead(leader) => break leader,
+            Find::Found(outputs) => Some(outputs),
+            Find::Follow(mut running) => {
+                let left = place.deadline.left(place.clock.now());
+                match tokio::time::timeout(left, running.changed()).await {
+                    Ok(Ok(())) => running.borrow().clone(),
+                    // Whoever ran has failed or left.
+                    Ok(Err(_)) => None,
+                    Err(_) => {
+                        return Err(Error::Timeout {
+                            model: model.name.clone(),
+                            place: "waiting for an equal request",
+                        });
+                    }
+                }
+            }
+        };
+        if let Some(outputs) = outputs {
+            let timing = Timing {
+                input: place.clock.now().saturating_duration_since(began),
+                ..Timing::default()
+            };
+            return Ok((outputs.to_vec(), timing, Source::Cache));
+        }
+    };
+    let looked = place.clock.now().saturating_duration_since(began);
+    let (outputs, timing) = run(model, place, (fitted, asked)).await?;
+    let ran = place.clock.now();
+    leader.keep(&outputs);
+    let kept = place.clock.now().saturating_duration_since(ran);
+    model.statistics.missed(looked + kept);
+    Ok((outputs, timing, Source::Run))
+}
+
+async fn run(
+    model: &Arc<Model>,
+    place: Place<'_>,
+    (fitted, asked): (Fitted, Asked),
+) -> Result<(Vec<Tensor>, Timing), Error> {
     let Fitted {
         call,
         outputs: wanted,
@@ -79,9 +170,9 @@ async fn fitted(
         let wanted = (&wanted[..], &classes[..]);
         own.interface.classified(outputs, wanted, &own.labels)
     };
-    let (outputs, mut timing) = match &model.serving {
+    match &model.serving {
         Serving::Ensemble(ensemble) => {
-            let (id, parameters) = passed_on.unwrap_or_default();
+            let (id, parameters) = asked.passed_on;
             let order = Order {
                 id,
                 parameters,
@@ -90,23 +181,14 @@ async fn fitted(
             };
             let (outputs, timing) = ensemble.run(place, order).await?;
             model.statistics.executed(batch, &timing, place.clock);
-            (finish(outputs)?, timing)
+            Ok((finish(outputs)?, timing))
         }
         Serving::Engine(engine) => match &engine.sequencer {
             Some(sequencer) => {
-                let (outputs, timing) = sequencer.run(place, call, &controls).await?;
-                (finish(outputs)?, timing)
+                let (outputs, timing) = sequencer.run(place, call, &asked.controls).await?;
+                Ok((finish(outputs)?, timing))
             }
-            None => call::run(engine, place, call, finish).await?,
+            None => call::run(engine, place, call, finish).await,
         },
-    };
-    timing.input += checked;
-    let response = InferResponse {
-        model: model.name.clone(),
-        version: model.version.clone(),
-        id,
-        outputs,
-        ..InferResponse::default()
-    };
-    Ok((response, timing))
+    }
 }

@@ -11,6 +11,7 @@
 
 mod agree;
 pub mod builtin;
+mod cache;
 mod call;
 mod check;
 mod choose;

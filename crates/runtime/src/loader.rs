@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use protocol::TensorSpec;
 use protocol::config;
 use protocol::oip::proto::ModelConfig;
+use protocol::oip::proto::model_config::SchedulingChoice;
 use tokio::sync::Semaphore;
 
+use crate::cache;
 use crate::choose::{Choice, Chosen};
 use crate::classify::Labels;
 use crate::definition::Definition;
@@ -235,11 +237,28 @@ fn build(
         version,
         inputs: config::specs(&config).0,
         labels: Labels::read(&definition.folder, &config)?,
+        cache: cached(inner, &config),
         config,
         interface,
         load_ms: elapsed.as_secs_f64() * 1e3,
         serving: Serving::Engine(engine),
     })
+}
+
+/// The model's part of the response cache, where it is asked for and an answer depends on the request alone.
+fn cached(inner: &Inner, config: &ModelConfig) -> Option<cache::Member> {
+    let asked = config
+        .response_cache
+        .as_ref()
+        .is_some_and(|cache| cache.enable);
+    let policy = config.model_transaction_policy.as_ref();
+    let decoupled = policy.is_some_and(|policy| policy.decoupled);
+    let sequences = matches!(
+        config.scheduling_choice,
+        Some(SchedulingChoice::SequenceBatching(_))
+    );
+    let cache = inner.response_cache.as_ref()?;
+    (asked && !decoupled && !sequences).then(|| cache.member())
 }
 
 fn slots(chosen: &mut Chosen, lanes: usize) -> Result<Vec<Slot>, String> {

@@ -45,11 +45,32 @@ pub(crate) struct Metrics {
     infer_seconds: Family<Labels, Histogram>,
     queue_seconds: Family<Labels, Histogram>,
     batch_rows: Family<Labels, Histogram>,
+    cache: [Family<Labels, Counter>; CACHE.len()],
     lanes: Family<Labels, Gauge>,
 }
 
 /// Powers of two up to more than anybody batches on one machine.
 const BATCH_ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Hits and misses: how many, and how long.
+const CACHE: [(&str, &str); 4] = [
+    (
+        "nv_cache_num_hits_per_model",
+        "Requests that were answered from the response cache",
+    ),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Cumulative time finding answers in the response cache, microseconds",
+    ),
+    (
+        "nv_cache_num_misses_per_model",
+        "Requests that the response cache had no answer for",
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Cumulative time of lookups in vain and of keeping the answers, microseconds",
+    ),
+];
 
 const DURATIONS: [(&str, &str); 5] = [
     (
@@ -86,6 +107,7 @@ impl Metrics {
             infer_seconds: Family::new_with_constructor(latency_histogram),
             queue_seconds: Family::new_with_constructor(latency_histogram),
             batch_rows: Family::new_with_constructor(|| Histogram::new(BATCH_ROWS)),
+            cache: Default::default(),
             lanes: Family::default(),
         };
         metrics.register_triton(registry);
@@ -151,6 +173,9 @@ impl Metrics {
         for (name, help, family) in counters {
             registry.register(name, help, family.clone());
         }
+        for ((name, help), family) in CACHE.iter().zip(&self.cache) {
+            registry.register(name, help, family.clone());
+        }
         for ((name, help), family) in DURATIONS.iter().zip(&self.durations) {
             registry.register(name, help, family.clone());
         }
@@ -169,7 +194,10 @@ impl Metrics {
             labels.push(("reason", failure.name().to_owned()));
             self.failure.get_or_create_owned(&labels)
         };
+        let cache = |index: usize| self.cache[index].get_or_create_owned(&labels);
         ModelMetrics {
+            cache_hits: Timed(cache(0), cache(1)),
+            cache_misses: Timed(cache(2), cache(3)),
             success: self.success.get_or_create_owned(&labels),
             failures: Failure::ALL.map(failed),
             inferences: self.inferences.get_or_create_owned(&labels),
@@ -198,7 +226,25 @@ pub(crate) struct ModelMetrics {
     infer_seconds: Histogram,
     queue_seconds: Histogram,
     pub(crate) batch_rows: Histogram,
+    pub(crate) cache_hits: Timed,
+    pub(crate) cache_misses: Timed,
     pub(crate) lanes: Gauge,
+}
+
+/// How often, and how many microseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Timed(Counter, Counter);
+
+impl Timed {
+    pub(crate) fn count(&self, time: Duration) {
+        self.0.inc();
+        self.1.add(micros(time));
+    }
+}
+
+/// Rounded, not cut: many calls take less than a microsecond here.
+fn micros(time: Duration) -> u64 {
+    u64::try_from((time.as_nanos() + 500) / 1000).unwrap_or(u64::MAX)
 }
 
 impl ModelMetrics {
@@ -206,12 +252,15 @@ impl ModelMetrics {
         &self.failures[failure as usize]
     }
 
+    /// Adds the whole time of a request that no engine ran for.
+    pub(crate) fn answered(&self, total: Duration) {
+        self.durations[0].add(micros(total));
+    }
+
     /// Adds one request's times: the whole, then queue, input, infer, output.
     pub(crate) fn observe(&self, times: [Duration; DURATIONS.len()]) {
         for (counter, time) in self.durations.iter().zip(times) {
-            // Rounded, not cut: many calls take less than a microsecond here.
-            let micros = (time.as_nanos() + 500) / 1000;
-            counter.add(u64::try_from(micros).unwrap_or(u64::MAX));
+            counter.add(micros(time));
         }
         let [_, queue, _, infer, _] = times;
         self.queue_seconds.observe(queue.as_secs_f64());

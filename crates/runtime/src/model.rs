@@ -7,6 +7,7 @@ use protocol::{EngineCandidate, TensorSpec};
 
 use tokio::sync::Semaphore;
 
+use crate::cache::Member;
 use crate::classify::Labels;
 use crate::embed::TextPipeline;
 use crate::ensemble::Ensemble;
@@ -24,6 +25,8 @@ pub(crate) struct Model {
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) interface: Interface,
     pub(crate) labels: Labels,
+    /// Present when equal requests may have the same answer.
+    pub(crate) cache: Option<Member>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) load_ms: f64,
     pub(crate) serving: Serving,

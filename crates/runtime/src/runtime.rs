@@ -16,6 +16,7 @@ use protocol::{
 use telemetry::metrics::Registry;
 use tokio::sync::watch;
 
+use crate::cache::ResponseCache;
 use crate::call::Place;
 use crate::choose::{Cache, Tools};
 use crate::compute::ComputePool;
@@ -41,6 +42,8 @@ pub struct Config {
     pub repositories: Vec<PathBuf>,
     /// Calls waiting for a lane, per model; one more is refused.
     pub queue_max: usize,
+    /// Answers kept for models that say `response_cache { enable: true }`; 0 keeps none.
+    pub response_cache_bytes: usize,
     /// Compute threads: the machine's core budget.
     pub cores: usize,
     /// Where engine choices are kept between starts; none keeps nothing.
@@ -66,6 +69,7 @@ pub struct Runtime(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) engines: Vec<Arc<dyn Engine>>,
     pub(crate) queue_max: usize,
+    pub(crate) response_cache: Option<Arc<ResponseCache>>,
     /// What every model's queue works with.
     pub(crate) queues: queue::Tools,
     pub(crate) limits: Limits,
@@ -131,6 +135,7 @@ impl Runtime {
             },
             limits: Limits::default(),
             queue_max: config.queue_max,
+            response_cache: ResponseCache::new(config.response_cache_bytes),
             metrics: Metrics::register(&registry, compute.cores()),
             tools: Tools {
                 clock,

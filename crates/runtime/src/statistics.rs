@@ -33,6 +33,8 @@ struct Counters {
     input: Sum,
     infer: Sum,
     output: Sum,
+    cache_hit: Sum,
+    cache_miss: Sum,
     /// By batch size: input, infer, output.
     batches: BTreeMap<u64, [Sum; 3]>,
     /// By an answer's index within its request, for decoupled models.
@@ -151,6 +153,12 @@ impl Statistics {
         }
     }
 
+    /// Books what a lookup that found nothing, and keeping the answer, cost.
+    pub(crate) fn missed(&self, time: Duration) {
+        self.metrics.cache_misses.count(time);
+        self.counters.lock().cache_miss.add(time);
+    }
+
     /// Books one answer of a decoupled call.
     pub(crate) fn responded(&self, index: usize, ending: Ending) {
         if index >= RESPONSES_MAX {
@@ -200,8 +208,8 @@ impl Statistics {
                 compute_input: counters.input.wire(),
                 compute_infer: counters.infer.wire(),
                 compute_output: counters.output.wire(),
-                cache_hit: Sum::default().wire(),
-                cache_miss: Sum::default().wire(),
+                cache_hit: counters.cache_hit.wire(),
+                cache_miss: counters.cache_miss.wire(),
             }),
             batch_stats: counters.batches.iter().map(batch).collect(),
             response_stats: counters
@@ -235,6 +243,19 @@ impl Attempt {
         counters.input.add(input);
         counters.infer.add(infer);
         counters.output.add(output);
+    }
+
+    /// Books a success that no engine ran for; `lookup` is what finding it cost.
+    pub(crate) fn cached(mut self, lookup: Duration) {
+        self.settled = true;
+        let total = self.elapsed();
+        let metrics = &self.statistics.metrics;
+        metrics.success.inc();
+        metrics.answered(total);
+        metrics.cache_hits.count(lookup);
+        let mut counters = self.statistics.counters.lock();
+        counters.success.add(total);
+        counters.cache_hit.add(lookup);
     }
 
     pub(crate) fn fail(mut self, error: &Error) {

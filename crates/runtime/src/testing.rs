@@ -210,6 +210,7 @@ pub(crate) fn config(repositories: &[&Path]) -> Config {
     Config {
         repositories: repositories.iter().map(|path| path.to_path_buf()).collect(),
         queue_max: 2,
+        response_cache_bytes: 1 << 20,
         cores: 2,
         cache_dir: None,
     }

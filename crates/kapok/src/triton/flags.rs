@@ -45,7 +45,6 @@ const NO_TLS: &str = "kapok does not speak TLS to clients; put a proxy in front"
 const KEYS: &str = "kapok restricts calls by a `Key` in kapok.yaml";
 const BACKENDS: &str = "engines are built in or named by ORT_DYLIB_PATH";
 const H2: &str = "connections are watched by kapok's own limits";
-pub(super) const CACHE: &str = "the response cache keeps to its own bound";
 const RATES: &str = "what a model's configuration says of rates holds";
 const METRICS: &str = "every metric is always there";
 
@@ -376,7 +375,11 @@ pub(super) static FLAGS: &[Flag] = &[
         Takes::Value,
         Nothing("the response cache is built in"),
     ),
-    flag("response-cache-byte-size", Takes::Value, Nothing(CACHE)),
+    flag(
+        "response-cache-byte-size",
+        Takes::Value,
+        Act(Plan::cache_bytes),
+    ),
     flag("rate-limit", Takes::Value, Nothing(RATES)),
     flag("rate-limit-resource", Takes::Value, Nothing(RATES)),
     flag(

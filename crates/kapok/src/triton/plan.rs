@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use telemetry::logs;
 
 use super::Manners;
-use super::flags::CACHE;
 use super::flags::Does::{Act, Nothing, Refuse};
 use super::parse::Given;
 use crate::cli::UpArgs;
@@ -173,14 +172,16 @@ impl Plan {
     pub(super) fn cache_config(&mut self, value: &str) -> Result<(), String> {
         let (setting, value) = pair(value)?;
         match setting {
-            "local,size" => {
-                let _bytes: u64 = number(value)?;
-                self.note("--cache-config", CACHE);
-                Ok(())
-            }
+            "local,size" => self.cache_bytes(value),
             _ if setting.starts_with("local,") => Err(format!("unknown setting `{setting}`")),
             _ => Err(format!("`{setting}`: only the cache `local` is there")),
         }
+    }
+
+    /// The Node counts in MiB; less than one still switches the cache on.
+    pub(super) fn cache_bytes(&mut self, value: &str) -> Result<(), String> {
+        let bytes: u64 = number(value)?;
+        self.set("responseCacheMb", json!(bytes.div_ceil(1 << 20)))
     }
 
     /// `kapok up`'s arguments, once all flags are taken.

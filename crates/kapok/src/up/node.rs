@@ -64,6 +64,7 @@ impl Node {
             config: runtime::Config {
                 repositories: config.node.model_repositories.clone(),
                 queue_max: config.node.queue_max,
+                response_cache_bytes: config.node.response_cache_mb.saturating_mul(1 << 20),
                 cores: base::core_budget().get(),
                 cache_dir: environment.cache.clone(),
             },

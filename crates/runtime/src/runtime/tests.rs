@@ -488,3 +488,31 @@ async fn a_classification_names_the_best_classes() {
     let error = runtime.infer(wrong, far()).await.expect_err("no number");
     assert!(error.message.contains("`classification`"), "{error}");
 }
+
+#[tokio::test]
+async fn equal_requests_run_once_where_the_model_says_that_answers_may_be_kept() {
+    let text = r#"response_cache { enable: true }
+        parameters { key: "execute_delay_ms" value { string_value: "30" } }"#;
+    let root = repository(&[("m/config.pbtxt", &builtin("identity", text))]);
+    let (runtime, _) = start(config(&[root.path()]), []).await;
+    let both = [1, 1].map(|value| runtime.infer(ints("m", &[value]), far()));
+    for call in both.map(begin) {
+        let (response, _) = call.await.expect("answers");
+        assert_eq!(response.outputs[0].elements::<i32>(), Some(&[1][..]));
+    }
+    runtime
+        .infer(ints("m", &[2]), far())
+        .await
+        .expect("answers");
+    let (again, _) = runtime
+        .infer(ints("m", &[2]), far())
+        .await
+        .expect("answers");
+    assert_eq!(again.outputs[0].elements::<i32>(), Some(&[2][..]));
+    let statistics = &runtime.statistics(Some("m"), None).expect("known")[0];
+    let times = statistics.inference_stats.expect("counted");
+    let count =
+        |sum: Option<protocol::oip::proto::StatisticDuration>| sum.map_or(0, |sum| sum.count);
+    assert_eq!((count(times.cache_hit), count(times.cache_miss)), (2, 2));
+    assert_eq!((count(times.success), statistics.execution_count), (4, 2));
+}
