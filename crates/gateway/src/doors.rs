@@ -97,6 +97,10 @@ async fn answer(
     match call {
         path::Call::OpenAi(call) => openai::answer(visit, call, head, body).await,
         path::Call::Oip(call) => oip::answer(visit, call, head, body).await,
+        path::Call::OpenApi => {
+            let version = visit.exchange.gateway.shared().version;
+            Ok(Reply::json(crate::openapi::document(version)))
+        }
         path::Call::Metrics => Ok(health::metrics(visit.exchange)),
         call => admin::answer(&visit, call, head.uri.query()),
     }
@@ -128,4 +132,11 @@ fn unknown_coding(coding: &str, instead: &str) -> Failure {
         ApiError::invalid(message).with_code("unsupported_content_encoding"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
     )
+}
+
+/// What the public port takes this for.
+#[cfg(test)]
+pub(crate) fn operation_of(method: &Method, path: &str) -> Option<crate::operation::Operation> {
+    let call = path::call(Door::Public, method, path).ok()?;
+    Some(call.operation())
 }

@@ -101,6 +101,14 @@ impl Exchange {
         self.trace = self.gateway.shared().tracer.sample(&self.model, wire);
     }
 
+    /// What a trace says of the answer.
+    pub(crate) fn answered(&mut self, response: &protocol::InferResponse) {
+        if let Some(ticket) = &mut self.trace {
+            response.version.clone_into(&mut ticket.version);
+            ticket.request_id = response.id.clone().unwrap_or_default();
+        }
+    }
+
     /// Who answers.
     pub(crate) fn answered_by(&mut self, target: &Arc<TargetMetrics>, reason: String) {
         self.target = Some(Arc::clone(target));

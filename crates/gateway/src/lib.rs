@@ -23,6 +23,7 @@ mod headers;
 mod keys;
 mod listener;
 mod metrics;
+mod openapi;
 mod operation;
 mod pick;
 mod read;

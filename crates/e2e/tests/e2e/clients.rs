@@ -49,6 +49,13 @@ fn tritonclient_on_asyncio() {
 }
 
 #[test]
+fn the_openapi_document_describes_every_answer() {
+    let repository = tensors();
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    println!("{}", Script::new("openapi.py").against(&kapok).run());
+}
+
+#[test]
 fn broken_grpc_messages() {
     run_on_tensors("grpc_raw.py");
 }

@@ -31,7 +31,12 @@ pub(super) fn answer(visit: &Visit<'_>, call: Call, query: Option<&str>) -> Resu
         Call::Models => Reply::serialised(StatusCode::OK, &shared.models.describe())?,
         Call::Upstreams => Reply::serialised(StatusCode::OK, &gateway.upstreams())?,
         // The other calls have doors of their own.
-        Call::Live | Call::Ready(_) | Call::Metrics | Call::OpenAi(_) | Call::Oip(_) => {
+        Call::Live
+        | Call::Ready(_)
+        | Call::Metrics
+        | Call::OpenApi
+        | Call::OpenAi(_)
+        | Call::Oip(_) => {
             return Err(Failure::no_such_path("/admin/v1"));
         }
     })

@@ -12,6 +12,7 @@ pub(super) enum Call {
     Live,
     Ready(Shape),
     Metrics,
+    OpenApi,
     Request(String),
     Requests,
     Models,
@@ -87,6 +88,7 @@ impl Call {
         match self {
             Self::Live | Self::Ready(_) | Self::Oip(Oip::Live) => Operation::Health,
             Self::Metrics => Operation::Metrics,
+            Self::OpenApi => Operation::OpenApi,
             Self::Request(_) | Self::Requests | Self::Models | Self::Upstreams => Operation::Admin,
             Self::OpenAi(OpenAi::List | OpenAi::Get(_)) => Operation::OpenAiModels,
             Self::OpenAi(OpenAi::Post(operation)) => *operation,
@@ -121,6 +123,7 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
         ["health", "live"] => (Call::Live, GET),
         ["health", "ready"] => (Call::Ready(Shape::OpenAi), GET),
         ["metrics"] => (Call::Metrics, GET),
+        ["openapi.json"] if door == Door::Public => (Call::OpenApi, GET),
         ["admin", "v1", rest @ ..] if door == Door::Admin => {
             (admin(rest).ok_or_else(unknown)?, GET)
         }

@@ -43,7 +43,7 @@ async fn models_are_loaded_and_unloaded_on_order() {
         (
             "/v2/repository/mine/models/echo/load",
             "",
-            501,
+            400,
             "'repository_name' specification",
         ),
         ("/v2/repository/models/echo/unload", "", 200, ""),

@@ -1,5 +1,7 @@
 //! Commands that talk to a running server.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 pub(super) const INFER_EXAMPLES: &str = "\
@@ -26,7 +28,9 @@ Examples:
   kapok models list
   kapok models list -v          engines tried, their times, and why one was chosen
   kapok models tune m --repo .   measure and write down the best engine and layout
-  kapok models check ./models   what is wrong in a folder of models, without a server";
+  kapok models check ./models   what is wrong in a folder of models, without a server
+  kapok models load magika      and wait until it serves
+  kapok models unload magika";
 
 pub(super) const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -121,6 +125,24 @@ pub(crate) enum ModelsCommand {
         /// Also engines, their figures and verdicts (asks the admin API)
         #[arg(long, short)]
         verbose: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Load a model, or load it anew; what served before serves until the new one is ready
+    Load {
+        model: String,
+        /// File with a configuration as JSON, instead of the model's own
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Take a model out of service; requests in flight are answered
+    Unload {
+        model: String,
+        /// Also the models that an ensemble is made of
+        #[arg(long)]
+        dependents: bool,
         #[command(flatten)]
         server: ServerArgs,
     },

@@ -1,9 +1,11 @@
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::cli::{ModelsArgs, ModelsCommand, ServerArgs};
 use crate::client::{Client, block_on};
 use crate::config::Environment;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::output::{Printer, Style, Table};
 
 pub(super) fn run(args: &ModelsArgs, printer: &Printer, environment: &Environment) -> Outcome {
@@ -32,7 +34,66 @@ pub(super) fn run(args: &ModelsArgs, printer: &Printer, environment: &Environmen
         }
         ModelsCommand::Tune(args) => super::tune::run(args, printer, environment)?,
         ModelsCommand::Check(args) => super::check::run(args, printer)?,
+        ModelsCommand::Load {
+            model,
+            config,
+            server,
+        } => {
+            let mut parameters = json!({});
+            if let Some(file) = config {
+                parameters["config"] = json!(read(file)?);
+            }
+            let body = json!({ "parameters": parameters });
+            block_on(order(server, environment, (model, "load"), &body))?;
+            done(printer, model, "loaded")?;
+        }
+        ModelsCommand::Unload {
+            model,
+            dependents,
+            server,
+        } => {
+            let body = json!({ "parameters": { "unload_dependents": dependents } });
+            block_on(order(server, environment, (model, "unload"), &body))?;
+            done(printer, model, "unloaded")?;
+        }
     }
+    Ok(())
+}
+
+fn read(file: &Path) -> Outcome<String> {
+    std::fs::read_to_string(file).map_err(|error| {
+        Failure::usage(format!("`{}` cannot be read: {error}", file.display()))
+            .hint("--config takes a file with Triton's ModelConfig as JSON")
+    })
+}
+
+async fn order(
+    server: &ServerArgs,
+    environment: &Environment,
+    (model, verb): (&str, &str),
+    body: &Value,
+) -> Outcome {
+    let client = Client::public(server, environment)?;
+    let path = format!("/v2/repository/models/{}/{verb}", escaped(model));
+    client.post_json(&path, body).await.map(|_reply| ())
+}
+
+/// A path's segment: what is no letter, digit, `-`, `_`, `.` or `~` as `%XX`.
+fn escaped(segment: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    segment.bytes().map(byte).collect()
+}
+
+fn done(printer: &Printer, model: &str, what: &str) -> Outcome {
+    let document = json!({ "model": model, "done": what });
+    printer.print(&document, |_, style| {
+        format!("{} is {what}\n", style.strong(model))
+    })?;
     Ok(())
 }
 
@@ -232,6 +293,11 @@ fn number(value: &Value, show: impl Fn(f64) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_one_segment_of_a_path() {
+        assert_eq!(escaped("a b/ü"), "a%20b%2F%C3%BC");
+    }
 
     #[test]
     fn local_models_come_first_and_upstream_models_once() {

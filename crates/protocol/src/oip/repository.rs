@@ -110,7 +110,10 @@ pub fn refuse_repository(name: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     let message = "'repository_name' specification is not supported";
-    Err(ApiError::new(ErrorKind::Unsupported, message))
+    let mut error = ApiError::new(ErrorKind::Unsupported, message);
+    // Over REST it is a path that a client has chosen: its mistake, not a gap of ours.
+    error.http = Some(400);
+    Err(error)
 }
 
 fn new_load(model: &str) -> Result<LoadRequest, ApiError> {

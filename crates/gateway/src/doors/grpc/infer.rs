@@ -21,6 +21,7 @@ pub(super) async fn answer(mut visit: Visit<'_>, message: Pieces) -> Result<Repl
     let call = shared.models.infer(request, visit.exchange.deadline);
     let (response, timing) = visit.wait(call).await?;
     visit.mark_call(&timing);
+    visit.exchange.answered(&response);
     regions::write(&destinations, &response).await?;
     Ok(answer_pieces(encode_infer(response, &placement)))
 }

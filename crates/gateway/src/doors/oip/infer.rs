@@ -35,6 +35,7 @@ pub(super) async fn answer(
     let call = shared.models.infer(request, visit.exchange.deadline);
     let (response, timing) = visit.wait(call).await?;
     visit.mark_call(&timing);
+    visit.exchange.answered(&response);
     regions::write(&destinations, &response).await?;
     Ok(encoded(
         rest::encode(&response, &form)?,
