@@ -105,7 +105,7 @@ impl Batcher {
             pinned: 0,
             next: 0,
             latency: Latency::default(),
-            rate: target::Rate::default(),
+            rate: target::Rate::new(),
             order: settings.ordered.then(Order::default),
             hold: None,
             settings,

@@ -3,6 +3,7 @@
 //! Reading order: this file (what a bench is given), [`samples`] (figures, medians, ratios), [`load`] (wrk and h2load),
 //! [`usage`] (CPU and memory of a process tree), [`results`] (the table and the file), then one file per bench.
 
+mod batcher;
 mod embed;
 mod identity;
 mod load;
@@ -60,11 +61,19 @@ enum What {
     Relay,
     /// The built-in `identity` over REST and gRPC
     Identity,
+    /// The batcher's latency target beside fixed delays, on a virtual clock
+    Batcher,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
 }
 
-const ALL: [What; 4] = [What::Startup, What::Relay, What::Identity, What::Embed];
+const ALL: [What; 5] = [
+    What::Startup,
+    What::Relay,
+    What::Identity,
+    What::Embed,
+    What::Batcher,
+];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Profile {
@@ -106,6 +115,7 @@ impl Bench<'_> {
             What::Relay => relay::run(self),
             What::Identity => identity::run(self),
             What::Embed => embed::run(self),
+            What::Batcher => Ok(batcher::run(self)),
             What::All => bail!("`all` is not one bench"),
         }
     }
@@ -130,8 +140,10 @@ impl Bench<'_> {
 pub(crate) fn run_bench(options: &Options) -> Result<()> {
     process::catch_signals()?;
     let profile = options.profile;
-    eprintln!("kapok, {} build", profile.name());
-    run(cargo().args(["build", "-p", "kapok", "--profile", profile.name()]))?;
+    if options.what != What::Batcher {
+        eprintln!("kapok, {} build", profile.name());
+        run(cargo().args(["build", "-p", "kapok", "--profile", profile.name()]))?;
+    }
     let scratch = target().join("bench");
     std::fs::create_dir_all(&scratch)?;
     let bench = Bench {

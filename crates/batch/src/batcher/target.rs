@@ -16,20 +16,49 @@ const AHEAD_MAX: usize = 1024;
 /// Room above the measured rate of arrivals: below it, batches are made larger.
 const ROOM: f64 = 1.2;
 
+/// Share of the rows that may be late on purpose. Below the one in a hundred that a 99th percentile allows, for some are
+/// late by bad luck.
+const LATE_SHARE: f64 = 0.008;
+
+/// Rows that can be given up at once, after a quiet time.
+const LATE_MAX: f64 = 256.0;
+
 /// Rows per second that arrive, decaying.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
     at: Option<Instant>,
     weight: f64,
     window: f64,
+    /// Rows that may be given up now.
+    credit: f64,
 }
 
 impl Rate {
+    /// With a little credit, so that the first burst is not held to what has been earned.
+    pub(super) fn new() -> Self {
+        Self {
+            at: None,
+            weight: 0.0,
+            window: 0.0,
+            credit: 8.0,
+        }
+    }
+
     /// Over half the target: what came before that is answered or late.
     pub(super) fn arrived(&mut self, now: Instant, rows: usize, target: Duration) {
         self.window = (target.as_secs_f64() / 2.0).max(1e-4);
         self.weight = self.left(now) + rows as f64;
         self.at = Some(now);
+        self.credit = (self.credit + rows as f64 * LATE_SHARE).min(LATE_MAX);
+    }
+
+    /// Whether so many rows may be late; then they are.
+    fn spend(&mut self, rows: usize) -> bool {
+        let enough = self.credit >= rows as f64;
+        if enough {
+            self.credit -= rows as f64;
+        }
+        enough
     }
 
     fn left(&self, now: Instant) -> f64 {
@@ -84,7 +113,13 @@ impl Batcher {
                 at: entry.key,
             })
             .collect();
-        let from = self.sacrifice(&line, now, largest);
+        let wanted = self.sacrifice(&line, now, largest);
+        let rows = line[..wanted].iter().map(|due| due.rows).sum();
+        let from = if wanted > 0 && self.rate.spend(rows) {
+            wanted
+        } else {
+            0
+        };
         for due in &line[..from] {
             self.put_behind(due.ticket);
         }
@@ -102,7 +137,7 @@ impl Batcher {
         Choice::Run(chosen.iter().map(|due| due.ticket).collect())
     }
 
-    /// Puts those behind that would be late if they ran at once and alone.
+    /// Puts those behind that would be late if they ran at once and alone, as long as there may be late ones.
     fn give_up(&mut self, now: Instant) {
         let mut late = Vec::new();
         for level in &self.levels {
@@ -118,6 +153,13 @@ impl Batcher {
             }
         }
         for ticket in late {
+            let rows = self
+                .waiting
+                .get(&ticket)
+                .map_or(1, |entry| entry.request.rows);
+            if !self.rate.spend(rows.max(1)) {
+                break;
+            }
             self.put_behind(ticket);
         }
     }
@@ -158,17 +200,24 @@ impl Batcher {
     }
 
     /// How many from the first on make a batch within `largest` rows that is done before any of them is due; one at least.
+    /// Those that are late whatever is done do not count: a smaller batch would not help them.
     fn in_time(&self, line: &[Due], now: Instant, largest: usize) -> usize {
         let (mut count, mut rows) = (0, 0);
         let mut due: Option<Instant> = None;
         for next in line {
             let with = rows + next.rows;
-            let earliest = due.map_or(next.at, |due| due.min(next.at));
-            let fits = with <= largest && now + self.latency.estimate(with) <= earliest;
+            let possible = now + self.latency.estimate(next.rows) <= next.at;
+            let earliest = match due {
+                Some(due) if possible => Some(due.min(next.at)),
+                None if possible => Some(next.at),
+                due => due,
+            };
+            let end = now + self.latency.estimate(with);
+            let fits = with <= largest && earliest.is_none_or(|earliest| end <= earliest);
             if count > 0 && !fits {
                 break;
             }
-            (count, rows, due) = (count + 1, with, Some(earliest));
+            (count, rows, due) = (count + 1, with, earliest);
         }
         count
     }

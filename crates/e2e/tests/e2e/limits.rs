@@ -86,3 +86,36 @@ fn stopping_lets_the_request_in_flight_finish() {
         client.open().is_err().then_some(())
     });
 }
+
+#[test]
+fn a_client_who_hangs_up_frees_the_lane() {
+    let repository = slow(4000);
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    let client = kapok.http();
+    let body = infer_body(&[1], &json!([1]));
+    let mut message = client.head("POST", "/v2/models/slow/infer", body.len());
+    message.extend_from_slice(&body);
+    let mut leaving = client.open().expect("connects");
+    leaving.send(&message).expect("sends");
+    wait::until("the request to be in flight", || {
+        let metrics = client.get("/metrics").text();
+        let line = |line: &&str| line.starts_with("kapok_gateway_in_flight");
+        let in_flight = metrics.lines().find(line)?.rsplit(' ').next()?;
+        (in_flight.parse::<f64>().ok()? >= 2.0).then_some(())
+    });
+    drop(leaving);
+    assert_eq!(ask(&kapok, 30_000).status, 200);
+    check_nobody_waited(&kapok);
+    e2e::python::Script::new("grpc_cancel.py")
+        .against(&kapok)
+        .run();
+    check_nobody_waited(&kapok);
+}
+
+/// Had the one lane stayed with who is gone, the next would have waited for most of the four seconds.
+fn check_nobody_waited(kapok: &Running) {
+    let stats = kapok.http().get("/v2/models/slow/stats").json();
+    let queue = &stats["model_stats"][0]["inference_stats"]["queue"];
+    let waited = queue["ns"].as_u64().expect("nanoseconds");
+    assert!(waited < 1_000_000_000, "{stats}");
+}

@@ -1,0 +1,268 @@
+//! The batcher's own code on a virtual clock: what a latency target carries, beside the best of a sweep of fixed delays.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::{Duration, Instant};
+
+use batch::{Batcher, Request, Settings, Ticket};
+
+use super::Bench;
+use super::results::Outcome;
+use super::samples::{Compare, Sample};
+
+/// Stated, not measured: the shape of a small transformer on one core.
+const FIXED_US: f64 = 2_000.0;
+const ROW_US: f64 = 600.0;
+
+const ROWS_MAX: usize = 32;
+const LANES: usize = 1;
+
+/// Requests per second of full batches without a pause.
+const CAPACITY: f64 = ROWS_MAX as f64 / (FIXED_US + ROW_US * ROWS_MAX as f64) * 1e6;
+
+/// Bursts of ten times the quiet rate, a tenth of the time.
+const BURST: f64 = 10.0;
+const QUIET_MS: f64 = 900.0;
+const BURST_MS: f64 = 100.0;
+
+/// `max_queue_delay_microseconds` tried.
+const DELAYS_US: [u64; 9] = [0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000];
+
+/// Mean loads, as shares of what full batches carry.
+const LOADS: [f64; 4] = [0.1, 0.2, 0.3, 0.4];
+
+const FIXED: &str = "best fixed delay";
+
+pub(super) fn run(bench: &Bench<'_>) -> Outcome {
+    let mut samples = Vec::new();
+    // Arrivals of so many virtual seconds; bursts come once a second.
+    let seconds = f64::from(bench.options.seconds) * 20.0;
+    for round in 0..bench.options.rounds {
+        let seed = u64::from(round) + 1;
+        for load in LOADS {
+            let case = format!("{:.0} % of the capacity of full batches", load * 100.0);
+            samples.extend(compare((case, round), load * CAPACITY, (seed, seconds)));
+        }
+    }
+    Outcome {
+        name: "batcher",
+        method: format!(
+            "virtual clock; a batch of n takes {FIXED_US:.0} + {ROW_US:.0} n µs ± 5 % (stated, not measured), up to {ROWS_MAX} rows, \
+             {LANES} lane; Poisson arrivals, {BURST_MS:.0} ms bursts of {BURST:.0} times the rate between {QUIET_MS:.0} ms of quiet, {seconds:.0} s; \
+             for each load the fixed delay of {DELAYS_US:?} µs with the lowest p99, then the largest load at which a target \
+             keeps that p99 over all requests, none refused"
+        ),
+        samples,
+        compare: Some(Compare {
+            figure: "requests_s",
+            baseline: FIXED,
+        }),
+        reference: "goal: at least 1.3 times the throughput of the best fixed delay at its p99",
+    }
+}
+
+fn compare((case, round): (String, u32), rate: f64, world: (u64, f64)) -> [Sample; 2] {
+    let fixed = DELAYS_US.map(|delay| (delay, simulate(&settings(delay, None), rate, world)));
+    let best = fixed
+        .into_iter()
+        .min_by(|left, right| left.1.p99.total_cmp(&right.1.p99));
+    let (delay, best) = best.unwrap_or_default();
+    let (carried, reached) = largest(rate, best.p99, world);
+    let sample = |target: &str, figures: BTreeMap<&'static str, f64>| Sample {
+        case: case.clone(),
+        target: target.to_owned(),
+        round,
+        figures,
+    };
+    let figures = |rate: f64, figures: Figures| {
+        BTreeMap::from([
+            ("requests_s", rate),
+            ("p99_ms", figures.p99 * 1e3),
+            ("worst_ms", figures.worst * 1e3),
+            ("rows", figures.rows),
+        ])
+    };
+    let mut own = figures(rate, best);
+    own.insert("delay_ms", delay as f64 / 1e3);
+    [
+        sample(FIXED, own),
+        sample("latency target", figures(carried, reached)),
+    ]
+}
+
+/// The largest load whose p99 stays within the bound, to a hundredth, and what it looks like there.
+fn largest(rate: f64, p99: f64, world: (u64, f64)) -> (f64, Figures) {
+    let target = Duration::try_from_secs_f64(p99).unwrap_or_default();
+    let settings = settings(0, Some(target));
+    let mut found = (0.0, Figures::default());
+    let (mut low, mut high) = (0.5, 3.0);
+    while high - low > 0.01 {
+        let factor = f64::midpoint(low, high);
+        let figures = simulate(&settings, rate * factor, world);
+        if figures.p99 <= p99 {
+            found = (rate * factor, figures);
+            low = factor;
+        } else {
+            high = factor;
+        }
+    }
+    found
+}
+
+fn settings(delay_us: u64, target: Option<Duration>) -> Settings {
+    Settings {
+        rows_max: ROWS_MAX,
+        delay: Duration::from_micros(delay_us),
+        target,
+        ..Settings::single(LANES, 1 << 20)
+    }
+}
+
+/// Seconds, and rows of the mean batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Figures {
+    p99: f64,
+    worst: f64,
+    rows: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrive,
+    Done(usize),
+    Wake,
+}
+
+struct World {
+    batcher: Batcher,
+    draw: Draw,
+    origin: Instant,
+    now: Duration,
+    events: BinaryHeap<Reverse<(Duration, Event)>>,
+    arrived: BTreeMap<Ticket, Duration>,
+    running: BTreeMap<usize, Vec<Ticket>>,
+    waits: Vec<f64>,
+    batches: u32,
+}
+
+fn simulate(settings: &Settings, rate: f64, (seed, seconds): (u64, f64)) -> Figures {
+    let mut world = World {
+        batcher: Batcher::new(settings.clone()),
+        draw: Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+        origin: crate::workspace::now(),
+        now: Duration::ZERO,
+        events: BinaryHeap::new(),
+        arrived: BTreeMap::new(),
+        running: BTreeMap::new(),
+        waits: Vec::new(),
+        batches: 0,
+    };
+    // Drawn first: both sides of a comparison meet the same arrivals.
+    for at in arrivals(rate, seconds, &mut world.draw) {
+        world.events.push(Reverse((at, Event::Arrive)));
+    }
+    while let Some(Reverse((at, event))) = world.events.pop() {
+        world.now = at;
+        world.step(event);
+    }
+    world.figures()
+}
+
+/// Moments of a Poisson process whose rate changes between quiet and burst.
+fn arrivals(rate: f64, seconds: f64, draw: &mut Draw) -> Vec<Duration> {
+    let mean = (QUIET_MS + BURST * BURST_MS) / (QUIET_MS + BURST_MS);
+    let quiet = rate / mean;
+    // Apart: at every rate the bursts are the same.
+    let mut phases = Draw(draw.0.rotate_left(32) | 1);
+    let mut moments = Vec::new();
+    let (mut at, mut bursting) = (0.0, false);
+    while at < seconds {
+        let length = phases.exponential(if bursting { BURST_MS } else { QUIET_MS } / 1e3);
+        let rate = if bursting { quiet * BURST } else { quiet };
+        let mut next = at + draw.exponential(1.0 / rate);
+        while next < at + length {
+            moments.extend(Duration::try_from_secs_f64(next));
+            next += draw.exponential(1.0 / rate);
+        }
+        at += length;
+        bursting = !bursting;
+    }
+    moments
+}
+
+impl World {
+    fn step(&mut self, event: Event) {
+        let now = self.origin + self.now;
+        match event {
+            Event::Arrive => {
+                let request = Request {
+                    rows: 1,
+                    class: 0,
+                    priority: 0,
+                    timeout: None,
+                    deadline: now + Duration::from_secs(3_600),
+                    lane: None,
+                };
+                if let Ok(ticket) = self.batcher.arrive(now, request) {
+                    self.arrived.insert(ticket, self.now);
+                }
+            }
+            Event::Done(lane) => {
+                self.batcher.done(lane);
+                for ticket in self.running.remove(&lane).unwrap_or_default() {
+                    if let Some(arrived) = self.arrived.remove(&ticket) {
+                        self.waits.push((self.now - arrived).as_secs_f64());
+                    }
+                }
+            }
+            Event::Wake => {}
+        }
+        while let Some(batch) = self.batcher.next(now, &mut || true) {
+            let noise = 0.95 + 0.1 * self.draw.unit();
+            let took = (FIXED_US + ROW_US * batch.rows as f64) * noise;
+            let took = Duration::try_from_secs_f64(took / 1e6).unwrap_or_default();
+            self.batcher.learn(batch.rows, took);
+            self.events
+                .push(Reverse((self.now + took, Event::Done(batch.lane))));
+            self.running.insert(batch.lane, batch.tickets);
+            self.batches += 1;
+        }
+        let far = now + Duration::from_secs(1_800);
+        if let Some(wake) = self
+            .batcher
+            .wake()
+            .filter(|wake| *wake > now && *wake < far)
+        {
+            let at = wake.saturating_duration_since(self.origin);
+            self.events.push(Reverse((at, Event::Wake)));
+        }
+    }
+
+    fn figures(mut self) -> Figures {
+        self.waits.sort_by(f64::total_cmp);
+        let at = self.waits.len() * 99 / 100;
+        Figures {
+            p99: self.waits.get(at).copied().unwrap_or(f64::INFINITY),
+            worst: self.waits.last().copied().unwrap_or_default(),
+            rows: self.waits.len() as f64 / f64::from(self.batches.max(1)),
+        }
+    }
+}
+
+/// xorshift64*: a seed gives the same world on every machine.
+struct Draw(u64);
+
+impl Draw {
+    /// In (0, 1].
+    fn unit(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11;
+        (bits as f64 + 1.0) / (1_u64 << 53) as f64
+    }
+
+    fn exponential(&mut self, mean: f64) -> f64 {
+        -self.unit().ln() * mean
+    }
+}
