@@ -24,7 +24,7 @@ use crate::config::{Config, Environment};
 use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
 use crate::triton::Manners;
-pub(crate) use engines::{all as all_engines, search as engine_search};
+pub(crate) use engines::{all as all_engines, openvino_search, search as engine_search};
 use node::{Node, Outside};
 use ports::{Addresses, Ports};
 use ready::Progress;

@@ -4,6 +4,8 @@
 //! operators or another provider gets a session a lane.
 
 mod library;
+mod operators;
+mod providers;
 mod session;
 mod settings;
 mod values;
@@ -25,6 +27,7 @@ use crate::graph::{self, Description, Port, PortKind};
 use crate::memory::Meter;
 use crate::{Search, reason};
 use library::Library;
+use providers::{Offers as _, Provider};
 use session::{Callable, Control};
 use settings::{Settings, Shrink};
 
@@ -41,6 +44,13 @@ impl OrtEngine {
     pub fn find(search: &Search) -> Result<Self, EngineError> {
         let library = library::find(search)?;
         Ok(Self { library })
+    }
+
+    /// The providers beside the CPU's own that the library was built with, by its names.
+    pub fn providers(&self) -> Vec<&'static str> {
+        let offered = providers::Name::ALL.into_iter();
+        let offered = offered.filter(|name| providers::Loaded.has(*name));
+        offered.map(providers::Name::name).collect()
     }
 
     /// The library's file.
@@ -71,6 +81,8 @@ impl Engine for OrtEngine {
             threads: options.threads.max(1),
             static_shapes: declared.inputs.iter().all(Port::is_static),
             settings: Settings::of(source).map_err(refuse)?,
+            providers: providers::wanted(&source.config, &providers::Loaded).map_err(refuse)?,
+            operators: operators::libraries(source).map_err(refuse)?,
         };
         let meter = Meter::start();
         let session = recipe.session()?;
@@ -95,12 +107,15 @@ struct Recipe {
     threads: usize,
     static_shapes: bool,
     settings: Settings,
+    providers: Vec<Provider>,
+    /// Libraries of custom operators.
+    operators: Vec<PathBuf>,
 }
 
 impl Recipe {
     /// Whether lanes call one session. Operators that are not ONNX Runtime's own promise nothing about calls at once.
     fn shared(&self) -> bool {
-        self.settings.shared
+        self.settings.shared && self.providers.is_empty() && self.operators.is_empty()
     }
 
     fn session(&self) -> Result<Arc<Callable>, EngineError> {
@@ -133,7 +148,12 @@ impl Recipe {
         } else {
             without_arena(builder)?
         };
-        self.threaded(builder)
+        let builder = self
+            .operators
+            .iter()
+            .try_fold(builder, SessionBuilder::with_operator_library)?;
+        let dispatches: Vec<_> = self.providers.iter().map(Provider::dispatch).collect();
+        self.threaded(builder.with_execution_providers(dispatches)?)
     }
 
     /// A call of one thread runs where it is; calls of more share the process's one pool. Only who asks for threads

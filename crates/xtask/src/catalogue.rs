@@ -24,6 +24,9 @@ pub(crate) struct Entry {
     /// What else whoever uses it should know: origin, terms, doubts.
     #[serde(default)]
     pub(crate) note: String,
+    /// Large and not needed by the demo or the tests: only brought when named.
+    #[serde(default)]
+    pub(crate) optional: bool,
     #[serde(default, rename = "file")]
     pub(crate) files: Vec<File>,
     /// The model file when we make it ourselves from the files above.

@@ -22,13 +22,14 @@ use store::Expected;
 /// A wheel whose index does not say how large it is.
 const WHEEL_BYTES_MAX: u64 = 1 << 30;
 
-/// Brings the entries named (all without a name) and says where each is.
+/// Brings the entries named (without a name all but the optional ones) and says where each is.
 pub(crate) fn run(names: &[String], cache: Option<PathBuf>) -> Result<()> {
     let store = Store::new(workspace::cache_dir(cache)?);
     let catalogue = Catalogue::read(&workspace::root())?;
     let all = names.is_empty() || names.iter().any(|name| name == "all");
     let wanted = if all {
-        catalogue.entries.iter().collect()
+        let usual = catalogue.entries.iter();
+        usual.filter(|entry| !entry.optional).collect()
     } else {
         names
             .iter()

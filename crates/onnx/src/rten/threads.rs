@@ -9,6 +9,9 @@ use rten::ThreadPool;
 #[derive(Default)]
 pub(super) struct Pools(Mutex<Vec<Idle>>);
 
+/// More idle threads than this are let go; as many as the calls of a large machine keep busy at once.
+const IDLE_THREADS_MAX: usize = 64;
+
 struct Idle {
     threads: usize,
     pool: Arc<ThreadPool>,
@@ -24,7 +27,13 @@ impl Pools {
         };
         let pool = idle.unwrap_or_else(|| Arc::new(ThreadPool::with_num_threads(threads)));
         let result = call(Arc::clone(&pool));
-        self.0.lock().push(Idle { threads, pool });
+        let mut pools = self.0.lock();
+        let idle: usize = pools.iter().map(|idle| idle.threads).sum();
+        // Pools of another size are of models that are gone or wait; they must not pile up.
+        if idle + threads > IDLE_THREADS_MAX.max(threads) {
+            pools.clear();
+        }
+        pools.push(Idle { threads, pool });
         result
     }
 }
