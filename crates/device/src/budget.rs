@@ -44,6 +44,9 @@ pub enum Shortage {
 
 const MIB: u64 = 1 << 20;
 
+/// Working memory of a call that nobody planned: cuDNN's workspaces default to 32 MiB an operator, and several run.
+const FREE_MIN: u64 = 256 << 20;
+
 impl Budget {
     /// Promises `bytes` of a device (or MIG partition) to a model: no more than is free now, and all promises together
     /// no more than there is.
@@ -85,6 +88,23 @@ impl Budget {
             model: model.to_owned(),
             bytes,
         })
+    }
+
+    /// Why models on the devices cannot be relied on now; none when they can, or when no model has a device. A device that
+    /// somebody else has filled fails the next call that needs working memory.
+    pub fn strain(&self, reading: &Reading) -> Option<String> {
+        let promises = self.0.lock();
+        promises
+            .keys()
+            .find_map(|device| match reading.memory(device) {
+                None => Some(format!("device `{device}` does not answer")),
+                Some(memory) if memory.free < FREE_MIN => Some(format!(
+                    "device `{device}` has {} MiB free, models need {} to work in",
+                    memory.free / MIB,
+                    FREE_MIN / MIB
+                )),
+                Some(_) => None,
+            })
     }
 
     /// Bytes promised of one device.
@@ -151,8 +171,13 @@ mod tests {
             .promise(&idle, ("GPU-1", "b"), 3 << 30)
             .expect("fits");
         assert_eq!(budget.promised("GPU-1"), 8 << 30);
+        assert_eq!(budget.strain(&idle), None);
+        let said = |reading| budget.strain(&reading).unwrap_or_default();
+        assert!(said(reading(100 << 20)).ends_with("has 100 MiB free, models need 256 to work in"));
+        assert_eq!(said(Reading::default()), "device `GPU-1` does not answer");
         drop(first);
         drop(second);
+        assert_eq!(budget.strain(&Reading::default()), None);
         assert_eq!(budget.promised("GPU-1"), 0);
     }
 

@@ -3,11 +3,12 @@
 //! ```text
 //! Probe (NVML, or a recording) ─► Reading ─► Monitor (latest one, metrics) ─► Budget (promises) · stack (do versions fit?)
 //! ```
-//! Reading order: [`Reading`], [`Probe`], [`Monitor`], [`Budget`], [`stack`].
-//! Never here: which engine runs a model (onnx, runtime), where work should go (scheduler). Nothing here needs a GPU to
+//! Reading order: [`Reading`], [`Probe`], [`Monitor`], [`Budget`], [`Budgeted`] (an engine that keeps to it), [`stack`].
+//! Never here: engines themselves (onnx), which of them runs a model (runtime), where work should go (scheduler). Nothing here needs a GPU to
 //! be tested: a [`Recording`] plays what a machine once said.
 
 mod budget;
+mod engine;
 mod metrics;
 mod monitor;
 mod nvml;
@@ -16,6 +17,7 @@ mod reading;
 pub mod stack;
 
 pub use budget::{Budget, Promise, Shortage};
+pub use engine::Budgeted;
 pub use monitor::Monitor;
 pub use nvml::Nvml;
 pub use probe::{Error, Probe, Recording};

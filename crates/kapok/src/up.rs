@@ -5,6 +5,7 @@
 //! then stop the processes that were answering them.
 
 mod engines;
+mod gpus;
 mod local;
 mod node;
 mod ports;

@@ -19,8 +19,10 @@ use protocol::{DataType, Parameters, Tensor, TensorSpec};
 
 pub use protocol::Precision;
 
+mod holding;
 mod stop;
 
+pub use holding::holding;
 pub use stop::{Guard, Stop};
 
 /// One model version on disk, or the parameters of a built-in.

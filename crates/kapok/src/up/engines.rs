@@ -8,10 +8,15 @@ use onnx::{OpenVinoEngine, OrtEngine, Processor, RtenEngine, Search};
 use runtime::Builtin;
 use runtime::engine::Engine;
 
+use super::gpus::Gpus;
 use crate::config::{Config, Environment};
 
 /// Built-in backends as they are, all others so that a model can have a process of its own.
-pub(super) fn find(config: &Config, environment: &Environment) -> Vec<Arc<dyn Engine>> {
+pub(super) fn find(
+    config: &Config,
+    environment: &Environment,
+    gpus: &Gpus,
+) -> Vec<Arc<dyn Engine>> {
     let builtin: Arc<dyn Engine> = Arc::new(Builtin);
     // Loading a library costs 30 MB and tens of milliseconds: not for a node that only relays.
     if config.node.model_repositories.is_empty() {
@@ -23,7 +28,7 @@ pub(super) fn find(config: &Config, environment: &Environment) -> Vec<Arc<dyn En
             let command = [program.into_os_string(), crate::engine_process::NAME.into()];
             let isolation = Isolation::new(command);
             for engine in &mut engines {
-                *engine = isolation.around(Arc::clone(engine));
+                *engine = gpus.budgeted(isolation.around(Arc::clone(engine)));
             }
         }
         Err(error) => tracing::warn!(

@@ -6,33 +6,38 @@ use protocol::oip::proto::{ModelConfig, ModelStatistics};
 use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
 use runtime::{Responses, Runtime};
 
+use super::gpus::Gpus;
+
 /// The models in this process, as the gateway wants them: the two rooms do not know each other.
 #[derive(Debug)]
-pub(super) struct LocalModels(pub(super) Runtime);
+pub(super) struct LocalModels {
+    pub(super) models: Runtime,
+    pub(super) gpus: Gpus,
+}
 
 impl ModelServer for LocalModels {
     fn has(&self, model: &str) -> bool {
-        self.0.has(model)
+        self.models.has(model)
     }
 
     fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, ApiError> {
-        self.0.model_ready(model, version)
+        self.models.model_ready(model, version)
     }
 
     fn ready(&self) -> bool {
-        self.0.ready()
+        self.models.ready() && self.gpus.ready()
     }
 
     fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError> {
-        self.0.metadata(model, version)
+        self.models.metadata(model, version)
     }
 
     fn config(&self, model: &str, version: Option<&str>) -> Result<ModelConfig, ApiError> {
-        self.0.config(model, version)
+        self.models.config(model, version)
     }
 
     fn index(&self) -> Vec<IndexEntry> {
-        self.0.index()
+        self.models.index()
     }
 
     fn statistics(
@@ -40,7 +45,7 @@ impl ModelServer for LocalModels {
         model: Option<&str>,
         version: Option<&str>,
     ) -> Result<Vec<ModelStatistics>, ApiError> {
-        self.0.statistics(model, version)
+        self.models.statistics(model, version)
     }
 
     fn infer(
@@ -48,7 +53,7 @@ impl ModelServer for LocalModels {
         request: InferRequest,
         deadline: Deadline,
     ) -> Answer<'_, (InferResponse, Timing)> {
-        Box::pin(self.0.infer(request, deadline))
+        Box::pin(self.models.infer(request, deadline))
     }
 
     fn stream(
@@ -57,30 +62,30 @@ impl ModelServer for LocalModels {
         deadline: Deadline,
     ) -> Answer<'_, Box<dyn ModelStream>> {
         Box::pin(async move {
-            let stream = self.0.stream(request, deadline).await?;
+            let stream = self.models.stream(request, deadline).await?;
             Ok(Box::new(LocalStream(stream)) as Box<dyn ModelStream>)
         })
     }
 
     fn load(&self, request: LoadRequest) -> Answer<'_, ()> {
-        Box::pin(self.0.load(request))
+        Box::pin(self.models.load(request))
     }
 
     fn unload(&self, model: &str, dependents: bool) -> Answer<'_, ()> {
         let model = model.to_owned();
-        Box::pin(async move { self.0.unload(&model, dependents).await })
+        Box::pin(async move { self.models.unload(&model, dependents).await })
     }
 
     fn embeds(&self, model: &str) -> bool {
-        self.0.embeds(model)
+        self.models.embeds(model)
     }
 
     fn embed(&self, request: EmbedRequest, deadline: Deadline) -> Answer<'_, (Embeddings, Timing)> {
-        Box::pin(self.0.embed(request, deadline))
+        Box::pin(self.models.embed(request, deadline))
     }
 
     fn describe(&self) -> Vec<ModelDescription> {
-        self.0.describe()
+        self.models.describe()
     }
 }
 

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use base::{Clock, TaskKind, Tasks};
-use device::{Monitor, Nvml, Probe};
 use gateway::Gateway;
 use protocol::BufferPool;
 use protocol::oip::settings::TraceSettings;
@@ -12,6 +11,7 @@ use telemetry::metrics::{Family, Gauge, Registry};
 use telemetry::trace::Tracer;
 
 use super::engines;
+use super::gpus::Gpus;
 use super::local::LocalModels;
 use super::ready::Progress;
 use crate::config::{Config, Environment};
@@ -27,8 +27,6 @@ pub(super) struct Node {
     pub(super) processes: Tasks,
     pub(super) models: Runtime,
     pub(super) gateway: Gateway,
-    /// Keeps the figures of the GPUs up to date.
-    _gpus: Monitor,
     pub(super) tracer: Tracer,
 }
 
@@ -57,7 +55,7 @@ impl Node {
         })?;
         let tasks = Tasks::new();
         say_version(&registry);
-        let gpus = Monitor::start(gpu_probe(), &registry)
+        let gpus = Gpus::watch(&registry)
             .map_err(|error| Failure::failed(format!("cannot watch the GPUs: {error}")))?;
         let pool = BufferPool::default();
         let models = Runtime::start(runtime::Parts {
@@ -68,7 +66,7 @@ impl Node {
                 cores: base::core_budget().get(),
                 cache_dir: environment.cache.clone(),
             },
-            engines: engines::find(config, environment),
+            engines: engines::find(config, environment, &gpus),
             clock: clock.clone(),
             tasks: tasks.clone(),
             registry: registry.clone(),
@@ -82,7 +80,10 @@ impl Node {
             config: gateway::Config::from(&config.node),
             clock: clock.clone(),
             tasks: tasks.clone(),
-            models: Arc::new(LocalModels(models.clone())),
+            models: Arc::new(LocalModels {
+                models: models.clone(),
+                gpus,
+            }),
             recent: Recent::new(config.node.recent_requests_max),
             registry,
             pool,
@@ -105,7 +106,6 @@ impl Node {
             models,
             gateway,
             tracer,
-            _gpus: gpus,
         })
     }
 
@@ -141,21 +141,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-}
-
-/// The NVIDIA driver's library, if this machine has one.
-fn gpu_probe() -> Option<Box<dyn Probe>> {
-    match Nvml::find(None) {
-        Ok(nvml) => Some(Box::new(nvml)),
-        Err(error @ device::Error::Missing(_)) => {
-            tracing::debug!(reason = base::chain(&error), "no GPUs to watch");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(reason = base::chain(&error), "the GPUs cannot be watched");
-            None
-        }
     }
 }
 

@@ -8,6 +8,9 @@ pub struct Memory {
     pub pin: bool,
     /// Leaves memory after so many seconds without a request; absent means only when another model needs the room.
     pub idle_s: Option<u64>,
+    /// Memory of a GPU that this model may use, in MiB; it is promised to the model before it loads. Absent means three
+    /// times the model's file, and at least 512.
+    pub device_mb: Option<u64>,
 }
 
 impl Memory {

@@ -28,7 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("native", &["protocol", "runtime"]),
     ("isolation", &["base", "protocol", "runtime"]),
     ("gateway", &["base", "protocol", "telemetry"]),
-    ("device", &["base", "telemetry"]),
+    ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (
         "kapok",
