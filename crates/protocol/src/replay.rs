@@ -53,3 +53,13 @@ fn configurations_in_json() {
 fn administration() {
     replay("admin", crate::oip::fuzz_admin);
 }
+
+#[test]
+fn generate_requests() {
+    replay("rest_generate", crate::oip::rest::fuzz_rest_generate);
+}
+
+#[test]
+fn shared_memory_registrations() {
+    replay("rest_region", crate::oip::rest::fuzz_rest_region);
+}
