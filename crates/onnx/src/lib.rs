@@ -24,6 +24,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use self::memory::give_back;
 pub use self::openvino::OpenVinoEngine;
 pub use self::ort::OrtEngine;
 pub use self::processor::Processor;

@@ -21,7 +21,7 @@ mod tests;
 
 pub(crate) use build::{build, is_ensemble};
 pub(crate) use run::Order;
-pub(crate) use standing::{announce, settle};
+pub(crate) use standing::settle;
 
 use gate::Gate;
 use graph::Graph;
@@ -33,4 +33,12 @@ pub(crate) struct Ensemble {
     graph: Graph,
     /// By step; none lets everybody in.
     gates: Vec<Option<Gate>>,
+}
+
+impl Ensemble {
+    /// The models behind its steps, with the versions asked for.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let steps = self.graph.steps.iter();
+        steps.map(|step| (step.model.as_str(), step.version.as_deref()))
+    }
 }

@@ -20,6 +20,11 @@ pub enum Error {
     UnknownVersion { model: String, version: String },
     #[error("Request for unknown model: '{model}' version {version} is not at ready state")]
     NotReady { model: String, version: String },
+    /// Triton's own words, too: all of its versions are unloaded.
+    #[error("Request for unknown model: '{model}' has no available versions")]
+    NoVersion { model: String },
+    #[error("model `{model}` cannot be loaded now: {reason}")]
+    NoRoom { model: String, reason: String },
     /// The request does not fit the model; `param` is the field at fault.
     #[error("{message}")]
     Request { message: String, param: String },
@@ -80,8 +85,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Repository { .. } | Self::Request { .. } => ErrorKind::Invalid,
-            Self::UnknownModel { .. } | Self::UnknownVersion { .. } => ErrorKind::NotFound,
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::NoVersion { .. } => {
+                ErrorKind::NotFound
+            }
             Self::NotReady { .. }
+            | Self::NoRoom { .. }
             | Self::QueueFull { .. }
             | Self::Busy { .. }
             | Self::Expired { .. } => ErrorKind::Unavailable,
@@ -106,7 +114,7 @@ impl Error {
             Self::QueueFull { .. } | Self::Busy { .. } | Self::Expired { .. } => {
                 Retry::After(Duration::from_secs(1))
             }
-            Self::NotReady { .. } => Retry::After(Duration::from_secs(2)),
+            Self::NotReady { .. } | Self::NoRoom { .. } => Retry::After(Duration::from_secs(2)),
             Self::Step { error, .. } => error.retry(),
             _ => Retry::No,
         }
@@ -114,7 +122,10 @@ impl Error {
 
     fn code(&self) -> Option<&'static str> {
         match self {
-            Self::UnknownModel { .. } | Self::UnknownVersion { .. } => Some("model_not_found"),
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::NoVersion { .. } => {
+                Some("model_not_found")
+            }
+            Self::NoRoom { .. } => Some("no_memory"),
             Self::NotReady { .. } => Some("model_not_ready"),
             Self::QueueFull { .. } | Self::Busy { .. } => Some("queue_full"),
             Self::Timeout { .. } | Self::Expired { .. } => Some("deadline_exceeded"),
@@ -135,9 +146,10 @@ impl From<Error> for ApiError {
         api.code = error.code();
         api.retry = error.retry();
         api.param = match error {
-            Error::UnknownModel { .. } | Error::UnknownVersion { .. } | Error::NotReady { .. } => {
-                Some("model".to_owned())
-            }
+            Error::UnknownModel { .. }
+            | Error::UnknownVersion { .. }
+            | Error::NoVersion { .. }
+            | Error::NotReady { .. } => Some("model".to_owned()),
             Error::Request { param, .. } => Some(param),
             Error::Parameter(error) => error.param,
             _ => None,

@@ -1,11 +1,11 @@
 //! Models that run in this process: repository, engines' common trait, lanes, text pipelines.
 //!
 //! ```text
-//! folders ─► repository ─► definition ─► choose (warm up, agree, measure) ─► model ─► snapshot
-//! request ─► snapshot ─► request (does it fit?) ─► queue ─► lane ─► compute thread ─► answer
+//! folders ─► watch ─► lifecycle ─► definition ─► choose (warm up, agree, measure) ─► model ─► catalogue
+//! request ─► catalogue ─► request (does it fit?) ─► queue ─► lane ─► compute thread ─► answer
 //! ```
-//! Reading order: [`engine`] (what an engine must do), [`Runtime`] (what doors call), then `loader`, which builds a model,
-//! and `call`, which runs one.
+//! Reading order: [`engine`] (what an engine must do), [`Runtime`] (what doors call), `lifecycle` (which model serves when),
+//! `loader`, which builds a model, and `call`, which runs one.
 //! Never here: sockets and wire formats; which engine libraries exist (rooms below implement [`engine::Engine`]). Engines
 //! never run on an async worker, except calls that cost less than leaving it.
 
@@ -13,6 +13,7 @@ mod agree;
 pub mod builtin;
 mod cache;
 mod call;
+mod catalogue;
 mod check;
 mod choose;
 mod classify;
@@ -26,6 +27,7 @@ mod gather;
 mod infer;
 mod join;
 mod lane;
+mod lifecycle;
 mod limit;
 mod loader;
 mod metrics;
@@ -35,14 +37,15 @@ mod repository;
 mod request;
 mod runtime;
 mod sequence;
-mod snapshot;
 mod statistics;
 mod stream;
 #[cfg(test)]
 mod testing;
 mod timer;
 mod tune;
+mod verify;
 mod warmup;
+mod watch;
 
 pub use builtin::Builtin;
 pub use check::{Checked, Described, Finding, Readers, check};

@@ -1,12 +1,9 @@
 //! From a model's folder to a model that answers, on loader threads.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use batch::Sequences;
-use parking_lot::Mutex;
 use protocol::TensorSpec;
 use protocol::config;
 use protocol::oip::proto::ModelConfig;
@@ -18,131 +15,18 @@ use crate::choose::{Choice, Chosen};
 use crate::classify::Labels;
 use crate::definition::Definition;
 use crate::embed::TextPipeline;
+use crate::engine::Loaded;
 use crate::ensemble;
 use crate::lane::Slot;
+use crate::lifecycle::{Track, Warm, warm};
 use crate::model::{ByEngine, Model, Serving};
 use crate::queue::Queue;
-use crate::repository::{Found, select};
 use crate::request::{Interface, Port, Reshape};
 use crate::runtime::Inner;
 use crate::sequence::{self, Plan, Sequencer};
-use crate::snapshot::{Snapshot, Version};
 use crate::statistics::Statistics;
 
-/// What is shown until a model's configuration has been read: its latest version is being loaded.
-pub(crate) fn first_snapshot(found: &[Found]) -> Snapshot {
-    let entry = |found: &Found| {
-        let state = match &found.problem {
-            Some(problem) => Version::Unavailable(problem.clone()),
-            None => Version::Loading,
-        };
-        let latest = latest(found);
-        (found.name.clone(), BTreeMap::from([(latest, state)]))
-    };
-    Snapshot {
-        models: found.iter().map(entry).collect(),
-    }
-}
-
-fn latest(found: &Found) -> u64 {
-    found.versions.keys().copied().next_back().unwrap_or(1)
-}
-
-/// Loads every model; returns at once, and `inner.loading` tells when all is done.
-///
-/// As many threads as cores: reading and preparing a model is mostly one core's work.
-pub(crate) fn load_all(inner: &Arc<Inner>, found: Vec<Found>) -> std::io::Result<()> {
-    let found: VecDeque<Found> = found
-        .into_iter()
-        .filter(|found| found.problem.is_none())
-        .collect();
-    let threads = found.len().min(inner.tools.compute.cores());
-    inner.loading.send_replace(threads);
-    let found = Arc::new(Mutex::new(found));
-    for index in 0..threads {
-        let (inner, found) = (Arc::clone(inner), Arc::clone(&found));
-        std::thread::Builder::new()
-            .name(format!("loader-{index}"))
-            .spawn(move || {
-                // In a loop of its own: the lock must not be held while loading.
-                while let Some(next) = next(&inner, &found) {
-                    guarded(&inner, &next);
-                }
-                inner.loading.send_modify(|threads| *threads -= 1);
-            })?;
-    }
-    Ok(())
-}
-
-fn next(inner: &Inner, found: &Mutex<VecDeque<Found>>) -> Option<Found> {
-    let next = found.lock().pop_front();
-    next.filter(|_| !inner.tasks.stopping())
-}
-
-/// A model that makes us panic is a model that does not load; the others still do.
-fn guarded(inner: &Inner, found: &Found) {
-    if catch_unwind(AssertUnwindSafe(|| load(inner, found))).is_err() {
-        let reason = refused(found, latest(found), "loading panicked".to_owned());
-        let failed = Version::Unavailable(reason);
-        inner.publish(&found.name, BTreeMap::from([(latest(found), failed)]));
-    }
-}
-
-fn load(inner: &Inner, found: &Found) {
-    let wanted = Definition::read(found, None).and_then(|definition| {
-        let policy = definition.config().version_policy;
-        let versions = select(&found.versions, policy.as_ref())?;
-        Ok((definition, versions))
-    });
-    let (definition, versions) = match wanted {
-        Ok(wanted) => wanted,
-        Err(reason) => {
-            let failed = Version::Unavailable(refused(found, latest(found), reason));
-            return inner.publish(&found.name, BTreeMap::from([(latest(found), failed)]));
-        }
-    };
-    let mut states: BTreeMap<u64, Version> = versions
-        .iter()
-        .map(|version| (*version, Version::Loading))
-        .collect();
-    inner.publish(&found.name, states.clone());
-    for version in versions {
-        let build = || build(inner, &definition, (version, &found.versions[&version]));
-        // Here, too: versions that serve already go on serving.
-        let built = catch_unwind(AssertUnwindSafe(build))
-            .unwrap_or_else(|_| Err("loading panicked".to_owned()));
-        let state = match built {
-            Ok(model) => {
-                tracing::info!(
-                    model = found.name,
-                    version,
-                    engine = model.by_engine().map(|engine| engine.engine),
-                    lanes = model.by_engine().map(|engine| engine.lanes),
-                    load_ms = model.load_ms,
-                    "model is ready"
-                );
-                Version::Ready(Arc::new(model))
-            }
-            Err(reason) => Version::Unavailable(refused(found, version, reason)),
-        };
-        states.insert(version, state);
-        inner.publish(&found.name, states.clone());
-    }
-}
-
-/// Logs why, once, where the error stops; only the log knows the folder.
-fn refused(found: &Found, version: u64, reason: String) -> String {
-    tracing::error!(
-        model = found.name,
-        version,
-        folder = %found.folder.display(),
-        reason,
-        "model is unavailable"
-    );
-    reason
-}
-
-fn build(
+pub(crate) fn build(
     inner: &Inner,
     definition: &Definition,
     (number, folder): (u64, &Path),
@@ -171,13 +55,6 @@ fn build(
         loaded.outputs(),
         loaded.takes_absent(),
     )?;
-    let text = definition.sidecar.text.as_ref();
-    let text = text
-        .map(|text| {
-            let rows_max = definition.rows_max();
-            TextPipeline::load(&definition.folder, text, loaded.as_ref(), rows_max)
-        })
-        .transpose()?;
     let layout = definition.layout(cores, Some((loaded.as_ref(), chosen.threads)));
     if let [group] = config.instance_group.as_mut_slice() {
         group.count = i32::try_from(layout.lanes).unwrap_or(i32::MAX);
@@ -207,6 +84,14 @@ fn build(
             tasks: inner.tasks.clone(),
         })
     });
+    let first = Warm {
+        tools: &inner.tools,
+        threads: layout.threads,
+        definition,
+        config: &config,
+        interface: &interface,
+    };
+    warm(&loaded, first)?;
     let embeds_max = layout
         .lanes
         .saturating_add(inner.queue_max)
@@ -215,6 +100,7 @@ fn build(
     let engine = ByEngine {
         name: name.clone(),
         sequencer,
+        text: text(definition, loaded.as_ref())?,
         queue: Queue::new(
             (&name, loaded),
             slots,
@@ -222,7 +108,6 @@ fn build(
             (Arc::clone(&statistics), layout.threads),
             (inner.queues.clone(), inner.limits.join(&config)),
         ),
-        text,
         embeds: Semaphore::new(embeds_max),
         embeds_max,
         lanes: layout.lanes,
@@ -241,6 +126,7 @@ fn build(
         config,
         interface,
         load_ms: elapsed.as_secs_f64() * 1e3,
+        track: Track::new(definition.sidecar.swap),
         serving: Serving::Engine(engine),
     })
 }
@@ -259,6 +145,13 @@ fn cached(inner: &Inner, config: &ModelConfig) -> Option<cache::Member> {
     );
     let cache = inner.response_cache.as_ref()?;
     (asked && !decoupled && !sequences).then(|| cache.member())
+}
+
+fn text(definition: &Definition, loaded: &dyn Loaded) -> Result<Option<TextPipeline>, String> {
+    let rows_max = definition.rows_max();
+    let text = definition.sidecar.text.as_ref();
+    text.map(|text| TextPipeline::load(&definition.folder, text, loaded, rows_max))
+        .transpose()
 }
 
 fn slots(chosen: &mut Chosen, lanes: usize) -> Result<Vec<Slot>, String> {

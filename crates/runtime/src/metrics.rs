@@ -1,8 +1,12 @@
 //! What the runtime counts: Triton's names, so that its dashboards work unchanged, and ours.
 
+mod lifecycle;
+
 use std::time::Duration;
 
 use telemetry::metrics::{Counter, Family, Gauge, Histogram, Registry, latency_histogram};
+
+pub(crate) use lifecycle::{LifecycleMetrics, SwapOutcome};
 
 /// Keys are from closed sets, values are names from the repository.
 type Labels = Vec<(&'static str, String)>;
@@ -47,6 +51,7 @@ pub(crate) struct Metrics {
     batch_rows: Family<Labels, Histogram>,
     cache: [Family<Labels, Counter>; CACHE.len()],
     lanes: Family<Labels, Gauge>,
+    pub(crate) lifecycle: LifecycleMetrics,
 }
 
 /// Powers of two up to more than anybody batches on one machine.
@@ -109,6 +114,7 @@ impl Metrics {
             batch_rows: Family::new_with_constructor(|| Histogram::new(BATCH_ROWS)),
             cache: Default::default(),
             lanes: Family::default(),
+            lifecycle: LifecycleMetrics::register(registry),
         };
         metrics.register_triton(registry);
         registry.register(
@@ -184,6 +190,25 @@ impl Metrics {
             "Requests waiting for execution",
             self.pending.clone(),
         );
+    }
+
+    /// Drops a version's series: it is not in memory any more.
+    pub(crate) fn forget(&self, model: &str, version: &str) {
+        let labels: Labels = vec![("model", model.to_owned()), ("version", version.to_owned())];
+        for failure in Failure::ALL {
+            let mut labels = labels.clone();
+            labels.push(("reason", failure.name().to_owned()));
+            self.failure.remove(&labels);
+        }
+        let counters = [&self.success, &self.inferences, &self.executions];
+        for family in counters.into_iter().chain(&self.durations) {
+            family.remove(&labels);
+        }
+        self.pending.remove(&labels);
+        self.lanes.remove(&labels);
+        self.infer_seconds.remove(&labels);
+        self.queue_seconds.remove(&labels);
+        self.batch_rows.remove(&labels);
     }
 
     /// Resolves a model's handles, once.

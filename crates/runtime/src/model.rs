@@ -11,6 +11,7 @@ use crate::cache::Member;
 use crate::classify::Labels;
 use crate::embed::TextPipeline;
 use crate::ensemble::Ensemble;
+use crate::lifecycle::Track;
 use crate::queue::Queue;
 use crate::request::Interface;
 use crate::sequence::Sequencer;
@@ -29,6 +30,8 @@ pub(crate) struct Model {
     pub(crate) cache: Option<Member>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) load_ms: f64,
+    /// How it has done, for whoever replaces it.
+    pub(crate) track: Track,
     pub(crate) serving: Serving,
 }
 

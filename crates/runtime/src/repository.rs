@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use protocol::oip::proto::ModelVersionPolicy;
 use protocol::oip::proto::model_version_policy::PolicyChoice;
@@ -37,15 +37,7 @@ pub(crate) fn scan(repositories: &[PathBuf]) -> Result<Vec<Found>, Error> {
                     vacant.insert(found);
                 }
                 std::collections::btree_map::Entry::Occupied(mut first) => {
-                    let first = first.get_mut();
-                    // Neither is served: which one a client meant cannot be known.
-                    first.problem = Some(format!(
-                        "model `{}` is in two repositories: `{}` and `{}`; rename or remove one",
-                        first.name,
-                        repository_name(&first.folder),
-                        repository_name(&found.folder)
-                    ));
-                    first.twin = Some(found.folder);
+                    first.get_mut().shared_with(found.folder);
                 }
             }
         }
@@ -53,7 +45,47 @@ pub(crate) fn scan(repositories: &[PathBuf]) -> Result<Vec<Found>, Error> {
     Ok(models.into_values().collect())
 }
 
-fn look_into(name: String, folder: PathBuf) -> Found {
+/// One model's folder, wherever it is.
+pub(crate) fn find(repositories: &[PathBuf], name: &str) -> Option<Found> {
+    if !is_name(name) {
+        return None;
+    }
+    let mut folders = repositories
+        .iter()
+        .map(|repository| repository.join(name))
+        .filter(|folder| folder.is_dir());
+    let mut found = look_into(name.to_owned(), folders.next()?);
+    for twin in folders {
+        found.shared_with(twin);
+    }
+    Some(found)
+}
+
+/// What can be the name of a model's folder.
+pub(crate) fn is_name(name: &str) -> bool {
+    let plain =
+        |part: Component<'_>| part.as_os_str() == name && matches!(part, Component::Normal(_));
+    !name.starts_with('.') && Path::new(name).components().next().is_some_and(plain)
+}
+
+impl Found {
+    pub(crate) fn latest(&self) -> u64 {
+        self.versions.keys().copied().next_back().unwrap_or(1)
+    }
+
+    /// Neither is served: which one a client meant cannot be known.
+    fn shared_with(&mut self, twin: PathBuf) {
+        self.problem = Some(format!(
+            "model `{}` is in two repositories: `{}` and `{}`; rename or remove one",
+            self.name,
+            repository_name(&self.folder),
+            repository_name(&twin)
+        ));
+        self.twin = Some(twin);
+    }
+}
+
+pub(crate) fn look_into(name: String, folder: PathBuf) -> Found {
     let (versions, problem) = match versions(&folder) {
         Ok(versions) => (versions, None),
         Err(error) => (

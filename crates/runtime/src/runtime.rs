@@ -1,39 +1,41 @@
 //! The handle that others hold: everything a door asks about models in this process.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use base::{Clock, Deadline, ErrorKind, Tasks};
 use parking_lot::RwLock;
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
+use protocol::resource::ModelControl;
 use protocol::{
     ApiError, BufferPool, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
-    LoadRequest, ModelDescription, ModelMetadata, ModelState, Timing,
+    LoadRequest, ModelDescription, ModelMetadata, Timing,
 };
 use telemetry::metrics::Registry;
 use tokio::sync::watch;
 
 use crate::cache::ResponseCache;
 use crate::call::Place;
+use crate::catalogue::{Catalogue, Entry, Version};
 use crate::choose::{Cache, Tools};
 use crate::compute::ComputePool;
 use crate::embed;
-use crate::engine::Engine;
-use crate::ensemble;
+use crate::engine::{Engine, EngineError};
 use crate::error::Error;
 use crate::infer;
+use crate::lifecycle::{self, Ended, Jobs, Residency, Retired, Settings};
 use crate::limit::Limits;
-use crate::loader;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::queue;
 use crate::repository;
-use crate::snapshot::{Snapshot, Version};
 use crate::stream::{self, Responses};
 use crate::timer::Timer;
+
+/// Where the files of overridden models go when there is no cache folder: memory, and cleared at the next boot.
+const SCRATCH: &str = "/dev/shm/kapok";
 
 /// What the runtime is told.
 #[derive(Debug, Clone)]
@@ -48,6 +50,36 @@ pub struct Config {
     pub cores: usize,
     /// Where engine choices are kept between starts; none keeps nothing.
     pub cache_dir: Option<PathBuf>,
+    pub control: ModelControl,
+    /// With [`ModelControl::Explicit`]: loaded at start; `*` is all.
+    pub load_models: Vec<String>,
+    /// Bytes that models may take together; with a budget they are loaded on first use.
+    pub memory_budget: Option<u64>,
+    /// A change on disk is acted upon when the folder has been still for so long.
+    pub settle: Duration,
+    /// How often folders are looked at whose changes the system does not tell.
+    pub poll: Duration,
+    /// A minisign key: only models whose manifest is signed by it are loaded.
+    pub public_key: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            repositories: Vec::new(),
+            queue_max: 1024,
+            cores: 1,
+            cache_dir: None,
+            response_cache_bytes: 0,
+            control: ModelControl::Auto,
+            load_models: Vec::new(),
+            memory_budget: None,
+            // Longer than the pauses of a copying tool, shorter than a person waits.
+            settle: Duration::from_millis(300),
+            poll: Duration::from_secs(15),
+            public_key: None,
+        }
+    }
 }
 
 /// What the runtime is given.
@@ -60,6 +92,8 @@ pub struct Parts {
     pub tasks: Tasks,
     pub registry: Registry,
     pub buffers: BufferPool,
+    /// Gives freed memory back to the system; called on loader threads.
+    pub give_back: fn(),
 }
 
 /// Models in this process. Cheap to clone; dropping a future of its methods cancels the call.
@@ -76,27 +110,36 @@ pub(crate) struct Inner {
     pub(crate) tools: Tools,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Metrics,
-    /// Loader threads at work.
+    /// Loads that the start waits for.
     pub(crate) loading: watch::Sender<usize>,
     pub(crate) buffers: BufferPool,
-    snapshot: ArcSwap<Snapshot>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) settings: Settings,
+    pub(crate) jobs: Jobs,
+    pub(crate) retired: Retired,
+    pub(crate) residency: Residency,
+    pub(crate) give_back: fn(),
+    started: Instant,
 }
 
 impl Inner {
-    /// Replaces what is known about one model.
-    pub(crate) fn publish(&self, name: &str, versions: BTreeMap<u64, Version>) {
-        let before = self.snapshot.rcu(|before| {
-            let mut next = Snapshot::clone(before);
-            next.models.insert(name.to_owned(), versions.clone());
-            ensemble::settle(&mut next);
-            next
-        });
-        ensemble::announce(&before, &self.snapshot.load());
-    }
-
     /// The model behind a step of an ensemble.
     pub(crate) fn member(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
-        self.snapshot.load().model(name, version).map(Arc::clone)
+        let entry = self.catalogue.get(name)?;
+        entry.model(version)?.ok_or_else(|| Error::NotReady {
+            model: name.to_owned(),
+            version: version.unwrap_or("1").to_owned(),
+        })
+    }
+
+    /// Milliseconds of this runtime's life.
+    pub(crate) fn age_ms(&self) -> u64 {
+        let age = self
+            .tools
+            .clock
+            .now()
+            .saturating_duration_since(self.started);
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -110,21 +153,15 @@ impl Runtime {
             tasks,
             registry,
             buffers,
+            give_back,
         } = parts;
         let found = repository::scan(&config.repositories)?;
-        for found in &found {
-            if let Some(problem) = &found.problem {
-                tracing::error!(
-                    model = found.name,
-                    folder = %found.folder.display(),
-                    twin = found.twin.as_ref().map(|twin| tracing::field::display(twin.display())),
-                    problem,
-                    "model is unavailable"
-                );
-            }
-        }
         let compute = ComputePool::start(config.cores).map_err(Error::Threads)?;
         let timer = Timer::start(clock.clone()).map_err(Error::Threads)?;
+        let scratch = config
+            .cache_dir
+            .as_deref()
+            .unwrap_or_else(|| Path::new(SCRATCH));
         let inner = Arc::new(Inner {
             engines,
             queues: queue::Tools {
@@ -137,6 +174,16 @@ impl Runtime {
             queue_max: config.queue_max,
             response_cache: ResponseCache::new(config.response_cache_bytes),
             metrics: Metrics::register(&registry, compute.cores()),
+            started: clock.now(),
+            settings: Settings {
+                scratch: scratch.join("overrides"),
+                repositories: config.repositories,
+                control: config.control,
+                load_models: config.load_models,
+                settle: config.settle,
+                poll: config.poll,
+                public_key: config.public_key,
+            },
             tools: Tools {
                 clock,
                 compute,
@@ -146,9 +193,15 @@ impl Runtime {
             tasks,
             loading: watch::Sender::new(0),
             buffers,
-            snapshot: ArcSwap::from_pointee(loader::first_snapshot(&found)),
+            catalogue: Catalogue::default(),
+            jobs: Jobs::default(),
+            retired: Retired::default(),
+            residency: Residency::new(config.memory_budget),
+            give_back,
         });
-        loader::load_all(&inner, found).map_err(Error::Threads)?;
+        // Before anything is loaded: a change that comes meanwhile is seen.
+        crate::watch::start(&inner).map_err(Error::Threads)?;
+        lifecycle::begin(&inner, found);
         Ok(Self(inner))
     }
 
@@ -161,35 +214,35 @@ impl Runtime {
 
     /// Whether a model of this name is in the repository, ready or not.
     pub fn has(&self, model: &str) -> bool {
-        self.0.snapshot.load().models.contains_key(model)
+        self.0.catalogue.models().contains_key(model)
     }
 
-    /// Whether the model (this version, or any) answers now; unknown models are an error.
+    /// Whether the model (this version, or any) answers requests, if need be after loading; unknown models are an error.
     pub fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, ApiError> {
-        let snapshot = self.0.snapshot.load();
-        let (_, version) = snapshot.version(model, version)?;
-        Ok(version.state() == ModelState::Ready)
+        let entry = self.0.catalogue.get(model)?;
+        let (_, version) = entry.version(&entry.versions(), version)?;
+        Ok(version.answers())
     }
 
-    /// Whether every model that should be loaded is.
+    /// Whether every model that should serve does, be it an older version of itself.
     pub fn ready(&self) -> bool {
-        let snapshot = self.0.snapshot.load();
-        let mut versions = snapshot.models.values().flat_map(BTreeMap::values);
-        versions.all(|version| version.state() == ModelState::Ready)
+        let models = self.0.catalogue.models();
+        models.values().all(|entry| entry.versions().well())
     }
 
     pub fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError> {
-        let snapshot = self.0.snapshot.load();
-        let found = snapshot.model(model, version)?;
-        let ready = |(number, version): (&u64, &Version)| {
-            version.model().is_some().then(|| number.to_string())
-        };
+        let found = self.model(model, version)?;
+        let entry = self.0.catalogue.get(model)?;
         let config = &found.config;
         let platform = Some(&config.platform).filter(|platform| !platform.is_empty());
         let outputs = &found.interface.outputs;
         Ok(ModelMetadata {
             name: found.name.clone(),
-            versions: snapshot.versions(model)?.iter().filter_map(ready).collect(),
+            versions: entry
+                .versions()
+                .ready()
+                .map(|(number, _)| number.to_string())
+                .collect(),
             platform: platform.unwrap_or(&config.backend).clone(),
             inputs: found.inputs.clone(),
             outputs: outputs.iter().map(|port| port.spec.clone()).collect(),
@@ -203,10 +256,9 @@ impl Runtime {
 
     /// Every version known, ready or not, by name and version.
     pub fn index(&self) -> Vec<IndexEntry> {
-        let snapshot = self.0.snapshot.load();
         let mut index = Vec::new();
-        for (name, versions) in &snapshot.models {
-            for (number, version) in versions {
+        for (name, entry) in self.0.catalogue.models().iter() {
+            for (number, version) in &entry.versions().states {
                 index.push(IndexEntry {
                     name: name.clone(),
                     version: number.to_string(),
@@ -224,19 +276,26 @@ impl Runtime {
         model: Option<&str>,
         version: Option<&str>,
     ) -> Result<Vec<ModelStatistics>, ApiError> {
-        let snapshot = self.0.snapshot.load();
         let count = |model: &Arc<Model>| model.statistics.snapshot(&model.name, &model.version);
-        let ready = |versions: &BTreeMap<u64, Version>| -> Vec<ModelStatistics> {
+        let ready = |entry: &Arc<Entry>| -> Vec<ModelStatistics> {
+            let versions = entry.versions();
             versions
-                .values()
-                .filter_map(Version::model)
-                .map(count)
+                .ready()
+                .map(|(_, ready)| count(&ready.model))
                 .collect()
         };
         match (model, version.filter(|version| !version.is_empty())) {
-            (None, _) => Ok(snapshot.models.values().flat_map(ready).collect()),
-            (Some(model), None) => Ok(ready(snapshot.versions(model)?)),
-            (Some(model), version) => Ok(vec![count(snapshot.model(model, version)?)]),
+            (None, _) => Ok(self.0.catalogue.models().values().flat_map(ready).collect()),
+            (Some(model), None) => Ok(ready(&self.0.catalogue.get(model)?)),
+            (Some(model), version) => Ok(vec![count(&self.model(model, version)?)]),
+        }
+    }
+
+    /// Brings a model into memory that is loaded on first use; at once for all others.
+    pub async fn wake(&self, model: &str, version: Option<&str>) -> Result<(), ApiError> {
+        match self.awake(model, version).await {
+            Err(error @ Error::NoRoom { .. }) => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
@@ -246,8 +305,13 @@ impl Runtime {
         request: InferRequest,
         deadline: Deadline,
     ) -> Result<(InferResponse, Timing), ApiError> {
-        let model = self.model(&request.model, request.version.as_deref())?;
-        Ok(infer::infer(&model, self.place(deadline), request).await?)
+        let model = self
+            .find(&request.model, request.version.as_deref(), deadline)
+            .await?;
+        model.track.keep(&request);
+        let outcome = infer::infer(&model, self.place(deadline), request).await;
+        self.judge(&model, outcome.as_ref().map(|(_, timing)| timing));
+        Ok(outcome?)
     }
 
     /// One call, any number of answers: exactly one unless the model is decoupled.
@@ -256,26 +320,30 @@ impl Runtime {
         request: InferRequest,
         deadline: Deadline,
     ) -> Result<Responses, ApiError> {
-        let model = self.model(&request.model, request.version.as_deref())?;
+        let model = self
+            .find(&request.model, request.version.as_deref(), deadline)
+            .await?;
         Ok(stream::stream(&model, self.place(deadline), request).await?)
     }
 
     /// Loads a model, or loads it anew; what served before serves until the new one is ready.
     pub async fn load(&self, request: LoadRequest) -> Result<(), ApiError> {
-        let _model = self.model(&request.model, None)?;
-        Err(ApiError::new(
-            ErrorKind::Unsupported,
-            "models cannot be loaded at run time",
-        ))
+        lifecycle::load(&self.0, request).await
     }
 
     /// Takes a model out of service; requests in flight are answered.
     pub async fn unload(&self, model: &str, _dependents: bool) -> Result<(), ApiError> {
-        let _model = self.model(model, None)?;
-        Err(ApiError::new(
-            ErrorKind::Unsupported,
-            "models cannot be unloaded at run time",
-        ))
+        lifecycle::unload(&self.0, model).await
+    }
+
+    /// Lets what a model was before its last change serve again, at once.
+    pub async fn roll_back(&self, model: &str) -> Result<(), ApiError> {
+        lifecycle::roll_back(&self.0, model).await
+    }
+
+    /// Who decides what is loaded.
+    pub fn control(&self) -> ModelControl {
+        self.0.settings.control
     }
 
     /// Whether the model takes text.
@@ -290,29 +358,102 @@ impl Runtime {
         request: EmbedRequest,
         deadline: Deadline,
     ) -> Result<(Embeddings, Timing), ApiError> {
-        let model = self.model(&request.model, None)?;
-        Ok(embed::embed(&model, self.place(deadline), request).await?)
+        let model = self.find(&request.model, None, deadline).await?;
+        let outcome = embed::embed(&model, self.place(deadline), request).await;
+        self.judge(&model, outcome.as_ref().map(|(_, timing)| timing));
+        Ok(outcome?)
     }
 
     /// Engine choices and their figures, for operators.
     pub fn describe(&self) -> Vec<ModelDescription> {
-        let snapshot = self.0.snapshot.load();
         let mut descriptions = Vec::new();
-        for (name, versions) in &snapshot.models {
-            for (number, version) in versions {
+        for (name, entry) in self.0.catalogue.models().iter() {
+            for (number, version) in &entry.versions().states {
                 descriptions.push(describe(name, *number, version));
             }
         }
         descriptions
     }
 
+    /// A version that answers now.
     pub(crate) fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
-        self.0.snapshot.load().model(name, version).map(Arc::clone)
+        self.0.member(name, version)
+    }
+
+    /// A version that answers, loaded if it is a model that is loaded on first use. Cancel-safe.
+    pub(crate) async fn awake(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Arc<Model>, Error> {
+        loop {
+            let entry = self.0.catalogue.get(name)?;
+            // The model is held before it is seen to be in use, so it is never both evicted and answering.
+            let found = entry.model(version)?;
+            entry.touch(self.0.age_ms());
+            match found {
+                Some(model) => return Ok(model),
+                None => lifecycle::wake(&self.0, &entry).await?,
+            }
+        }
+    }
+
+    /// As [`Self::awake`], and for an ensemble its members as well, at any depth.
+    async fn with_members(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
+        let model = self.awake(name, version).await?;
+        let mut open = vec![Arc::clone(&model)];
+        while let Some(next) = open.pop() {
+            let steps = next
+                .ensemble()
+                .into_iter()
+                .flat_map(|ensemble| ensemble.members());
+            for (member, version) in steps {
+                open.push(self.awake(member, version).await?);
+            }
+        }
+        Ok(model)
+    }
+
+    /// As [`Self::awake`], until the deadline.
+    async fn find(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<Arc<Model>, Error> {
+        let entry = self.0.catalogue.get(name)?;
+        if !self.0.residency.tracks()
+            && let Some(model) = entry.model(version)?
+        {
+            return Ok(model);
+        }
+        let left = deadline.left(self.0.tools.clock.now());
+        let found = tokio::time::timeout(left, self.with_members(name, version)).await;
+        found.unwrap_or_else(|_| {
+            Err(Error::Timeout {
+                model: name.to_owned(),
+                place: "while it was loaded, in front",
+            })
+        })
+    }
+
+    /// Only what the model is to blame for.
+    fn judge(&self, model: &Arc<Model>, outcome: Result<&Timing, &Error>) {
+        let ended = match outcome {
+            Ok(timing) => Ended::Answered(timing.infer),
+            Err(Error::Failed { .. }) => Ended::Failed,
+            Err(Error::Engine(error)) if error.kind() != ErrorKind::Invalid => match error {
+                EngineError::Stopped => return,
+                _ => Ended::Failed,
+            },
+            Err(_) => return,
+        };
+        lifecycle::judge(&self.0, model, ended);
     }
 
     #[cfg(test)]
-    pub(crate) fn publish(&self, name: &str, versions: BTreeMap<u64, Version>) {
-        self.0.publish(name, versions);
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.0
     }
 
     fn place(&self, deadline: Deadline) -> Place<'_> {

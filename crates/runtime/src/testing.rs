@@ -31,6 +31,8 @@ pub(crate) struct Fake {
     pub(crate) half: Option<(f32, Duration)>,
     /// How long a call of several threads takes; as long as one of one if absent.
     pub(crate) shared_work: Option<Duration>,
+    /// Fails on this first number, which a model file holding `fails on 7` sets.
+    pub(crate) fails_on: Option<f32>,
 }
 
 /// Lets a test hold calls inside the engine, and counts them.
@@ -78,6 +80,17 @@ impl Fake {
             refuses: false,
             half: None,
             shared_work: None,
+            fails_on: None,
+        }
+    }
+
+    /// `plus 3` and `fails on 7` in a model's file.
+    fn told(&self, content: &str) -> Self {
+        let number = |prefix: &str| content.strip_prefix(prefix)?.trim().parse::<f32>().ok();
+        Self {
+            offset: number("plus ").unwrap_or(self.offset),
+            fails_on: number("fails on "),
+            ..self.clone()
         }
     }
 
@@ -123,7 +136,7 @@ impl Engine for Fake {
             }),
             "panics" => panic!("while loading"),
             content => Ok(Arc::new(FakeModel {
-                fake,
+                fake: fake.told(content),
                 panics: content == "panics later",
                 inputs: vec![TensorSpec::new("x", DataType::Fp32, vec![-1, 2])],
                 outputs: vec![TensorSpec::new("y", DataType::Fp32, vec![-1, 2])],
@@ -172,6 +185,11 @@ impl Lane for FakeLane {
         }
         self.0.clock.advance(self.0.work);
         let x: &[f32] = inputs[0].elements().expect("aligned");
+        if let (Some(first), Some(number)) = (x.first(), self.0.fails_on)
+            && (first - number).abs() < 0.5
+        {
+            return Err(EngineError::failed(self.0.name, "it does not like 7"));
+        }
         // A number no test sends by chance.
         assert!(x.first() != Some(&PANIC), "asked to panic");
         let y: Vec<f32> = x.iter().map(|x| x * 2.0 + self.0.offset).collect();
@@ -212,7 +230,8 @@ pub(crate) fn config(repositories: &[&Path]) -> Config {
         queue_max: 2,
         response_cache_bytes: 1 << 20,
         cores: 2,
-        cache_dir: None,
+        settle: Duration::from_millis(20),
+        ..Config::default()
     }
 }
 
@@ -230,6 +249,7 @@ pub(crate) async fn start(
         tasks: Tasks::new(),
         registry: registry.clone(),
         buffers: BufferPool::default(),
+        give_back: || {},
     };
     let runtime = Runtime::start(parts).expect("starts");
     runtime.loaded().await;

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Clock, TaskKind, Tasks};
 use gateway::Gateway;
@@ -65,12 +66,22 @@ impl Node {
                 response_cache_bytes: config.node.response_cache_mb.saturating_mul(1 << 20),
                 cores: base::core_budget().get(),
                 cache_dir: environment.cache.clone(),
+                control: config.node.model_control,
+                load_models: config.node.load_models.clone(),
+                memory_budget: config
+                    .node
+                    .memory_budget_mb
+                    .map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
+                poll: Duration::from_millis(config.node.model_poll_ms),
+                public_key: config.node.model_public_key.clone(),
+                ..runtime::Config::default()
             },
             engines: engines::find(config, environment, &gpus),
             clock: clock.clone(),
             tasks: tasks.clone(),
             registry: registry.clone(),
             buffers: pool.clone(),
+            give_back: onnx::give_back,
         })
         .map_err(|error| {
             Failure::usage(base::chain(&error))

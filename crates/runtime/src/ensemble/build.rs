@@ -6,6 +6,7 @@ use super::graph::Graph;
 use super::{Ensemble, Gate};
 use crate::classify::Labels;
 use crate::definition::Definition;
+use crate::lifecycle::Track;
 use crate::loader;
 use crate::model::{Model, Serving};
 use crate::runtime::Inner;
@@ -35,6 +36,7 @@ pub(crate) fn build(inner: &Inner, definition: &Definition, number: u64) -> Resu
         labels: Labels::read(&definition.folder, &config)?,
         interface,
         load_ms: elapsed.as_secs_f64() * 1e3,
+        track: Track::new(definition.sidecar.swap),
         serving: Serving::Ensemble(Ensemble {
             name: name.clone(),
             graph,

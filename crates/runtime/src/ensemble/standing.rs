@@ -8,87 +8,98 @@ use protocol::config::ensemble::{Member, check_members};
 
 use super::Ensemble;
 use super::graph::Step;
+use crate::catalogue::{Blocked, Catalogue, Models, Ready, Version};
 use crate::model::Model;
-use crate::snapshot::{Blocked, Snapshot, Version};
 
 /// Why an ensemble does not answer.
 type Obstacle = (ModelState, String);
 
 /// Makes each ensemble ready or blocked, by its members. Ensembles of ensembles come after those they are made of.
-pub(crate) fn settle(snapshot: &mut Snapshot) {
-    let mut left: BTreeMap<(String, u64), Arc<Model>> = BTreeMap::new();
-    for (name, versions) in &snapshot.models {
-        for (number, version) in versions {
-            let known = version.model().or_else(|| version.blocked());
-            if let Some(model) = known.filter(|model| model.ensemble().is_some()) {
-                left.insert((name.clone(), *number), Arc::clone(model));
+pub(crate) fn settle(catalogue: &Catalogue) {
+    let _one_at_a_time = catalogue.judging.lock();
+    let models = Arc::clone(&catalogue.models());
+    let mut left: BTreeMap<(String, u64), Ready> = BTreeMap::new();
+    for (name, entry) in models.iter() {
+        for (number, version) in &entry.versions().states {
+            let known = version.ready().or_else(|| version.blocked());
+            if let Some(ready) = known.filter(|ready| ready.model.ensemble().is_some()) {
+                left.insert((name.clone(), *number), ready.clone());
             }
         }
     }
     while !left.is_empty() {
-        let next = left.iter().find(|(_, model)| {
-            let mut steps = model
+        let next = left.iter().find(|(_, ready)| {
+            let mut steps = ready
+                .model
                 .ensemble()
                 .into_iter()
                 .flat_map(|ensemble| &ensemble.graph.steps);
             steps.all(|step| left.keys().all(|(name, _)| *name != step.model))
         });
         let Some((key, _)) = next else {
-            return circular(snapshot, &left);
+            return circular(&models, left);
         };
         let key = key.clone();
-        if let Some(model) = left.remove(&key) {
-            place(snapshot, key, model);
+        if let Some(ready) = left.remove(&key) {
+            let standing = ready
+                .model
+                .ensemble()
+                .map_or(Ok(()), |ensemble| standing(ensemble, &ready.model, &models));
+            place(&models, key, (ready, standing));
         }
     }
 }
 
-fn place(snapshot: &mut Snapshot, (name, number): (String, u64), model: Arc<Model>) {
-    let standing = model
-        .ensemble()
-        .map_or(Ok(()), |ensemble| standing(ensemble, &model, snapshot));
+fn place(models: &Models, (name, number): (String, u64), found: (Ready, Result<(), Obstacle>)) {
+    let (ready, standing) = found;
+    let Some(entry) = models.get(&name) else {
+        return;
+    };
+    let model = Arc::clone(&ready.model);
     let version = match standing {
-        Ok(()) => Version::Ready(model),
+        Ok(()) => Version::Ready(ready),
         Err((state, reason)) => Version::Blocked(Blocked {
-            model,
+            ready,
             state,
             reason,
         }),
     };
-    if let Some(versions) = snapshot.models.get_mut(&name) {
-        versions.insert(number, version);
+    let same = |was: &Version| (was.state(), was.reason()) == (version.state(), version.reason());
+    let unchanged = entry.versions().states.get(&number).is_some_and(same);
+    if unchanged {
+        return;
     }
+    entry.amend(number, |was| {
+        let known = was.ready().or_else(|| was.blocked());
+        let still = known.is_some_and(|known| Arc::ptr_eq(&known.model, &model));
+        still.then(|| version.clone())
+    });
+    announce(&name, number, &version);
 }
 
-fn circular(snapshot: &mut Snapshot, left: &BTreeMap<(String, u64), Arc<Model>>) {
-    let mut names: Vec<&str> = left.keys().map(|(name, _)| name.as_str()).collect();
+fn circular(models: &Models, left: BTreeMap<(String, u64), Ready>) {
+    let mut names: Vec<String> = left.keys().map(|(name, _)| name.clone()).collect();
     names.dedup();
-    let (first, last) = (names.first().copied(), names.last().copied());
+    let (first, last) = (names.first().cloned(), names.last().cloned());
     let reason = format!(
         "circular dependency between ensembles: {} -> ... -> {}",
         first.unwrap_or_default(),
         last.unwrap_or_default()
     );
-    for ((name, number), model) in left {
-        let version = Version::Blocked(Blocked {
-            model: Arc::clone(model),
-            state: ModelState::Unavailable,
-            reason: reason.clone(),
-        });
-        if let Some(versions) = snapshot.models.get_mut(name) {
-            versions.insert(*number, version);
-        }
+    for (key, ready) in left {
+        let obstacle = (ModelState::Unavailable, reason.clone());
+        place(models, key, (ready, Err(obstacle)));
     }
 }
 
-fn standing(ensemble: &Ensemble, model: &Model, snapshot: &Snapshot) -> Result<(), Obstacle> {
+fn standing(ensemble: &Ensemble, model: &Model, models: &Models) -> Result<(), Obstacle> {
     let unavailable = |reason: String| (ModelState::Unavailable, reason);
     let name = &ensemble.name;
     let steps = &ensemble.graph.steps;
     let unknown: Vec<&str> = steps
         .iter()
         .map(|step| step.model.as_str())
-        .filter(|member| !snapshot.models.contains_key(*member))
+        .filter(|member| !models.contains_key(*member))
         .collect();
     if !unknown.is_empty() {
         return Err(unavailable(format!(
@@ -98,15 +109,16 @@ fn standing(ensemble: &Ensemble, model: &Model, snapshot: &Snapshot) -> Result<(
     }
     let mut members = Vec::with_capacity(steps.len());
     for step in steps {
-        members.push(member(name, step, snapshot)?);
+        members.push(member(name, step, models)?);
     }
     let fitting: Vec<Option<Member<'_>>> = steps
         .iter()
         .zip(&members)
         .map(|(step, member)| {
             let over = step.fan_out.as_ref().map(|fan_out| &fan_out.names[..]);
+            // A member that is loaded on first use is looked at then.
             Some(Member {
-                config: &member.config,
+                config: &member.as_ref()?.config,
                 over: over.unwrap_or_default(),
             })
         })
@@ -120,11 +132,15 @@ fn standing(ensemble: &Ensemble, model: &Model, snapshot: &Snapshot) -> Result<(
     }
 }
 
-fn member(name: &str, step: &Step, snapshot: &Snapshot) -> Result<Arc<Model>, Obstacle> {
-    let found = snapshot.version(&step.model, step.version.as_deref());
-    let (state, reason) = match &found {
-        Ok((number, version)) => match version.model() {
-            Some(model) => return Ok(Arc::clone(model)),
+fn member(name: &str, step: &Step, models: &Models) -> Result<Option<Arc<Model>>, Obstacle> {
+    let versions = models.get(&step.model).map(|entry| entry.versions());
+    let found = versions
+        .as_ref()
+        .and_then(|versions| versions.find(step.version.as_deref()));
+    let (state, reason) = match found {
+        Some((number, version)) => match version.model() {
+            Some(model) => return Ok(Some(Arc::clone(model))),
+            None if version.answers() => return Ok(None),
             None => (
                 version.state(),
                 format!(
@@ -134,7 +150,10 @@ fn member(name: &str, step: &Step, snapshot: &Snapshot) -> Result<Arc<Model>, Ob
                 ),
             ),
         },
-        Err(error) => (ModelState::Unavailable, error.to_string()),
+        None => (
+            ModelState::Unavailable,
+            "there is no such version".to_owned(),
+        ),
     };
     let obstacle = match &step.version {
         Some(version) => format!(
@@ -155,34 +174,14 @@ fn member(name: &str, step: &Step, snapshot: &Snapshot) -> Result<Arc<Model>, Ob
     })
 }
 
-/// Logs what became of ensembles between two publications.
-pub(crate) fn announce(before: &Snapshot, after: &Snapshot) {
-    for (name, versions) in &after.models {
-        for (number, version) in versions {
-            let known = version.model().or_else(|| version.blocked());
-            if known.is_none_or(|model| model.ensemble().is_none()) {
-                continue;
-            }
-            let was = before.models.get(name).and_then(|was| was.get(number));
-            let same = was.is_some_and(|was| {
-                (was.state(), was.reason()) == (version.state(), version.reason())
-            });
-            match version.state() {
-                _ if same => {}
-                ModelState::Ready => {
-                    tracing::info!(model = name, version = number, "ensemble is ready")
-                }
-                ModelState::Unavailable => {
-                    let reason = version.reason();
-                    tracing::error!(
-                        model = name,
-                        version = number,
-                        reason,
-                        "ensemble is unavailable"
-                    );
-                }
-                ModelState::Loading | ModelState::Unloading => {}
-            }
+/// Logs what became of an ensemble.
+fn announce(model: &str, version: u64, state: &Version) {
+    match state.state() {
+        ModelState::Ready => tracing::info!(model, version, "ensemble is ready"),
+        ModelState::Unavailable => {
+            let reason = state.reason();
+            tracing::error!(model, version, reason, "ensemble is unavailable");
         }
+        ModelState::Loading | ModelState::Unloading => {}
     }
 }

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
@@ -10,7 +9,7 @@ use protocol::{
 use tempfile::TempDir;
 
 use crate::Runtime;
-use crate::snapshot::Version;
+use crate::catalogue::{Ready, Version, Versions};
 use crate::testing::{Fake, builtin, config, far, floats, ints, repository, start, until};
 
 mod double;
@@ -439,8 +438,22 @@ async fn a_swapped_member_is_used_at_once_and_a_lost_one_is_missed() {
     assert_eq!(answer().await.expect("answers"), [14]);
     let double = runtime.model("double", None).expect("ready");
     let identity = runtime.model("identity", None).expect("ready");
-    let publish = |version| runtime.publish("double", BTreeMap::from([(1, version)]));
-    publish(Version::Ready(identity));
+    let publish = |version| {
+        let inner = runtime.inner();
+        let entry = inner.catalogue.get("double").expect("known");
+        entry.publish(Versions::one(1, version));
+        super::settle(&inner.catalogue);
+    };
+    let ready = |model| {
+        Version::Ready(Ready {
+            model,
+            digest: [0; 32],
+            bytes: 0,
+            note: String::new(),
+            over: None,
+        })
+    };
+    publish(ready(identity));
     assert_eq!(answer().await.expect("answers"), [7]);
     publish(Version::Unavailable("unloaded".to_owned()));
     for name in ["e", "outer"] {
@@ -451,6 +464,6 @@ async fn a_swapped_member_is_used_at_once_and_a_lost_one_is_missed() {
     assert!(!runtime.ready());
     let error = answer().await.expect_err("nobody doubles");
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    publish(Version::Ready(double));
+    publish(ready(double));
     assert_eq!(answer().await.expect("answers"), [14]);
 }

@@ -1,9 +1,10 @@
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use base::ErrorKind;
-use protocol::{DataType, Parameter, RequestedOutput, Tensor};
+use protocol::{DataType, ModelState, Parameter, RequestedOutput, Tensor};
 
 use super::*;
 use crate::testing::{Fake, PANIC, builtin, config, far, floats, ints, repository, start, until};
@@ -435,6 +436,7 @@ async fn what_is_being_loaded_is_seen_as_loading() {
         tasks: Tasks::new(),
         registry: Registry::new(),
         buffers: BufferPool::default(),
+        give_back: || {},
     };
     let runtime = Runtime::start(parts).expect("starts");
     // The warm-up call is at the gate.

@@ -1,0 +1,548 @@
+//! What each job does. The rule behind all of it: what serves goes on serving until what replaces it has proved itself.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use protocol::sidecar::Sidecar;
+
+use super::plan::{Plan, Refused};
+use super::{NOT_LOADED, Override, Previous, Stamp, Task, UNLOADED, gone, residency, retire, swap};
+use crate::catalogue::{Entry, Ready, Version, Versions, Woken};
+use crate::loader;
+use crate::metrics::SwapOutcome;
+use crate::repository;
+use crate::runtime::Inner;
+use crate::verify::Check;
+
+pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), String> {
+    let known = inner.catalogue.get(model).ok();
+    let entry = || {
+        known
+            .clone()
+            .ok_or_else(|| "there is no such model".to_owned())
+    };
+    match task {
+        Task::Start => load(inner, &entry()?, How::default()),
+        Task::Register => register(inner, &entry()?),
+        Task::Follow => follow(inner, model, known.as_ref()),
+        Task::Wake => wake(inner, &entry()?),
+        Task::Load(request) => {
+            let over = Override::of(inner, &request)?;
+            let fresh = || Versions::one(1, Version::Unloaded(NOT_LOADED.to_owned()));
+            let entry = inner.catalogue.entry(model, fresh);
+            entry.life.lock().out = false;
+            let forced = true;
+            load(inner, &entry, How { forced, over })
+        }
+        Task::Unload => {
+            let entry = entry()?;
+            take_out(inner, &entry, unloaded);
+            entry.life.lock().out = true;
+            Ok(())
+        }
+        Task::RollBack { why, judged } => swap::roll_back(inner, &entry()?, &why, judged),
+        Task::Forget => {
+            if let Some(entry) = known {
+                forget(inner, &entry);
+            }
+            Ok(())
+        }
+        Task::Sleep => {
+            let entry = entry()?;
+            tracing::info!(model, "model leaves memory: nobody asks for it");
+            take_out(inner, &entry, asleep);
+            inner.metrics.lifecycle.evictions.inc();
+            Ok(())
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct How {
+    /// Even if nothing has changed.
+    forced: bool,
+    over: Option<Arc<Override>>,
+}
+
+/// Loads what the folder (or the client) says, and replaces what serves if it can.
+fn load(inner: &Arc<Inner>, entry: &Arc<Entry>, how: How) -> Result<(), String> {
+    let plan = match Plan::read(inner, &entry.name, how.over) {
+        Ok(plan) => plan,
+        Err(refused) => return Err(refuse(inner, entry, refused)),
+    };
+    let before = Arc::clone(&entry.versions());
+    let _alone = residency::admit(inner, entry, estimate(entry, &plan))?;
+    show_progress(entry, &before, &plan);
+    let mut built = BTreeMap::new();
+    for number in &plan.versions {
+        let outcome = version(inner, &plan, *number, (&before, how.forced));
+        if let (Ok(ready), None) = (&outcome, before.ready().next()) {
+            let ready = ready.clone();
+            entry.amend(*number, |_| Some(Version::Ready(ready.clone())));
+        }
+        built.insert(*number, outcome);
+    }
+    let failures: Vec<String> = built
+        .iter()
+        .filter_map(|(number, outcome)| {
+            let reason = outcome.as_ref().err()?;
+            Some(match plan.versions.len() {
+                1 => reason.clone(),
+                _ => format!("version {number}: {reason}"),
+            })
+        })
+        .collect();
+    settle(inner, entry, (&plan, &before), built);
+    residency::shrink(inner, entry);
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(failures.join("; "))
+    }
+}
+
+/// What a load is likely to need: what it took last time, else its files.
+fn estimate(entry: &Entry, plan: &Plan) -> u64 {
+    let life = entry.life.lock();
+    let one = |number: &u64| {
+        life.bytes
+            .get(number)
+            .copied()
+            .unwrap_or_else(|| plan.bytes(*number))
+    };
+    plan.versions.iter().map(one).sum()
+}
+
+/// What serves goes on; what is new is seen to be loading.
+fn show_progress(entry: &Entry, before: &Versions, plan: &Plan) {
+    let mut shown = Versions {
+        states: BTreeMap::new(),
+        labels: Arc::clone(&before.labels),
+    };
+    for (number, ready) in before.ready() {
+        shown.states.insert(number, Version::Ready(ready.clone()));
+    }
+    for number in &plan.versions {
+        let awaited = before.states.get(number).is_some_and(Version::answers);
+        let state = if awaited {
+            Version::Waking
+        } else {
+            Version::Loading
+        };
+        shown.states.entry(*number).or_insert(state);
+    }
+    if before.ready().next().is_none() {
+        shown.labels = labels(&plan.definition.sidecar);
+    }
+    entry.publish(shown);
+}
+
+fn labels(sidecar: &Sidecar) -> Arc<BTreeMap<String, u64>> {
+    Arc::new(sidecar.versions.labels.clone())
+}
+
+/// One version that may serve: unchanged, or built, checked and compared.
+fn version(
+    inner: &Arc<Inner>,
+    plan: &Plan,
+    number: u64,
+    (before, forced): (&Versions, bool),
+) -> Result<Ready, String> {
+    let digest = plan
+        .digest(number)
+        .map_err(|reason| log_refused(plan, number, reason))?;
+    let live = before.states.get(&number).and_then(Version::ready);
+    if let Some(live) = live.filter(|live| !forced && live.digest == digest) {
+        let note = String::new();
+        return Ok(Ready {
+            note,
+            ..live.clone()
+        });
+    }
+    let attempt = || -> Result<Ready, String> {
+        let check = Check {
+            integrity: &plan.definition.sidecar.integrity,
+            node_key: inner.settings.public_key.as_deref(),
+        };
+        check.version(&plan.found, number)?;
+        let (model, bytes) = residency::measured(plan.bytes(number), || {
+            loader::build(
+                inner,
+                &plan.definition,
+                (number, &plan.found.versions[&number]),
+            )
+        })?;
+        if !plan.holds() {
+            return Err("the model's files changed while it was loaded".to_owned());
+        }
+        let reference = before.find(None).and_then(|(_, version)| version.model());
+        if let Some(reference) = reference {
+            swap::compare(inner, reference, &model, &plan.definition.sidecar)?;
+        }
+        let over = plan.over.clone();
+        let (model, note) = (Arc::new(model), String::new());
+        Ok(Ready {
+            model,
+            digest,
+            bytes,
+            note,
+            over,
+        })
+    };
+    // Here, too: versions that serve already go on serving.
+    let built = catch_unwind(AssertUnwindSafe(attempt))
+        .unwrap_or_else(|_| Err("loading panicked".to_owned()));
+    inner.metrics.lifecycle.loaded(built.is_ok());
+    let ready = built.map_err(|reason| log_refused(plan, number, reason))?;
+    let engine = ready.model.by_engine();
+    tracing::info!(
+        model = ready.model.name,
+        version = number,
+        engine = engine.map(|engine| engine.engine),
+        lanes = engine.map(|engine| engine.lanes),
+        load_ms = ready.model.load_ms,
+        bytes = ready.bytes,
+        "model is ready"
+    );
+    Ok(ready)
+}
+
+/// Logs why, once, where the error stops; only the log knows the folder.
+fn log_refused(plan: &Plan, version: u64, reason: String) -> String {
+    tracing::error!(
+        model = plan.found.name,
+        version,
+        folder = %plan.found.folder.display(),
+        reason,
+        "model is unavailable"
+    );
+    reason
+}
+
+/// The flip, and what becomes of what was there before.
+fn settle(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    (plan, before): (&Plan, &Arc<Versions>),
+    built: BTreeMap<u64, Result<Ready, String>>,
+) {
+    let sidecar = &plan.definition.sidecar;
+    let any = built.values().any(Result::is_ok);
+    let next = successor(plan, before, built);
+    let had = before.ready().next().is_some();
+    let known = |ready: &Ready| {
+        let mut old = before.ready();
+        old.any(|(_, old)| Arc::ptr_eq(&old.model, &ready.model))
+    };
+    let changed = next.ready().any(|(_, ready)| !known(ready));
+    entry.touch(inner.age_ms());
+    if had && changed {
+        swap::watch(inner, before, &next, sidecar);
+    }
+    let leaving = gone(before, &next);
+    remember(inner, entry, (plan, &next));
+    entry.publish(next);
+    if had && (changed || !any) {
+        let outcome = if any {
+            SwapOutcome::Swapped
+        } else {
+            SwapOutcome::Refused
+        };
+        inner.metrics.lifecycle.swapped(outcome);
+    }
+    if had && changed {
+        keep_previous(inner, entry, before, sidecar);
+    } else {
+        retire::retire(inner, entry, leaving);
+    }
+}
+
+/// What serves after a load: all that could be built; what serves already, where nothing better came of it.
+fn successor(
+    plan: &Plan,
+    before: &Versions,
+    built: BTreeMap<u64, Result<Ready, String>>,
+) -> Versions {
+    let any = built.values().any(Result::is_ok);
+    let mut next = Versions::default();
+    for (number, outcome) in built {
+        let live = before.states.get(&number).and_then(Version::ready);
+        let state = match (outcome, live) {
+            (Ok(ready), _) => Version::Ready(ready),
+            (Err(reason), Some(live)) => Version::Ready(noted(live, &reason)),
+            (Err(reason), None) => Version::Unavailable(reason),
+        };
+        next.states.insert(number, state);
+    }
+    for (number, state) in &before.states {
+        if next.states.contains_key(number) {
+            continue;
+        }
+        let state = match state {
+            Version::Ready(ready) if !any => Version::Ready(ready.clone()),
+            // It was in memory once, and could be again.
+            Version::Ready(_) | Version::Unloading | Version::Unloaded(_)
+                if plan.found.versions.contains_key(number) && state.reason() != NOT_LOADED =>
+            {
+                Version::Unloaded(UNLOADED.to_owned())
+            }
+            _ => continue,
+        };
+        next.states.insert(*number, state);
+    }
+    next.labels = if any {
+        labels(&plan.definition.sidecar)
+    } else {
+        Arc::clone(&before.labels)
+    };
+    next
+}
+
+fn remember(inner: &Inner, entry: &Entry, (plan, next): (&Plan, &Versions)) {
+    let memory = plan.definition.sidecar.memory;
+    inner.residency.look_after(memory);
+    let mut life = entry.life.lock();
+    life.seen = Some(plan.stamp.clone());
+    life.over.clone_from(&plan.over);
+    life.memory = memory;
+    life.bytes
+        .retain(|number, _| plan.found.versions.contains_key(number));
+    for (number, ready) in next.ready() {
+        life.bytes.insert(number, ready.bytes);
+    }
+}
+
+fn noted(live: &Ready, reason: &str) -> Ready {
+    Ready {
+        note: format!("not replaced: {reason}"),
+        ..live.clone()
+    }
+}
+
+/// The one before the previous goes; the previous stays for a while.
+fn keep_previous(
+    inner: &Arc<Inner>,
+    entry: &Arc<Entry>,
+    before: &Arc<Versions>,
+    sidecar: &Sidecar,
+) {
+    forget(inner, entry);
+    let keep = std::time::Duration::from_secs(sidecar.swap.keep_previous_s);
+    let until = inner.tools.clock.now() + keep;
+    let versions = Arc::clone(before);
+    entry.life.lock().previous = Some(Previous { versions, until });
+    if keep.is_zero()
+        || inner
+            .residency
+            .budget()
+            .is_some_and(|_| residency::full(inner))
+    {
+        forget(inner, entry);
+    }
+}
+
+/// Lets go of what served before.
+pub(super) fn forget(inner: &Arc<Inner>, entry: &Arc<Entry>) {
+    let previous = entry.life.lock().previous.take();
+    let Some(previous) = previous else { return };
+    let now = entry.versions();
+    for (_, ready) in now.ready() {
+        ready.model.track.trust();
+    }
+    let leaving = gone(&previous.versions, &now);
+    drop(now);
+    drop(previous);
+    retire::retire(inner, entry, leaving);
+}
+
+/// There is nothing to build; what serves goes on, and says why it is not replaced.
+fn refuse(inner: &Arc<Inner>, entry: &Arc<Entry>, refused: Refused) -> String {
+    let Refused {
+        reason,
+        stamp,
+        latest,
+        gone,
+    } = refused;
+    if gone {
+        return reason;
+    }
+    tracing::error!(
+        model = entry.name,
+        version = latest,
+        reason,
+        "model is unavailable"
+    );
+    let before = Arc::clone(&entry.versions());
+    let mut next = Versions::clone(&before);
+    let mut live = false;
+    for state in next.states.values_mut() {
+        if let Version::Ready(ready) = state {
+            *ready = noted(ready, &reason);
+            live = true;
+        }
+    }
+    if live {
+        inner.metrics.lifecycle.swapped(SwapOutcome::Refused);
+    } else {
+        next = Versions::one(latest, Version::Unavailable(reason.clone()));
+    }
+    entry.publish(next);
+    entry.life.lock().seen = stamp;
+    inner.metrics.lifecycle.loaded(false);
+    reason
+}
+
+/// Reads what the folder says, so that mistakes are seen at once, and waits for a request.
+fn register(inner: &Arc<Inner>, entry: &Arc<Entry>) -> Result<(), String> {
+    let plan = match Plan::read(inner, &entry.name, None) {
+        Ok(plan) => plan,
+        Err(refused) => return Err(refuse(inner, entry, refused)),
+    };
+    let sidecar = &plan.definition.sidecar;
+    if sidecar.memory.pin {
+        return load(inner, entry, How::default());
+    }
+    let mut next = Versions {
+        states: plan
+            .versions
+            .iter()
+            .map(|number| (*number, Version::Asleep))
+            .collect(),
+        labels: labels(sidecar),
+    };
+    let before = entry.versions();
+    for (number, ready) in before.ready() {
+        // Woken between being listed and being read.
+        next.states.insert(number, Version::Ready(ready.clone()));
+    }
+    drop(before);
+    let mut life = entry.life.lock();
+    life.memory = sidecar.memory;
+    inner.residency.look_after(sidecar.memory);
+    life.seen = Some(plan.stamp);
+    drop(life);
+    entry.publish(next);
+    Ok(())
+}
+
+/// The folder is not what it was.
+fn follow(inner: &Arc<Inner>, model: &str, known: Option<&Arc<Entry>>) -> Result<(), String> {
+    let found = repository::find(&inner.settings.repositories, model);
+    let Some(found) = found else {
+        let unreachable = |path: &std::path::PathBuf| !path.is_dir();
+        let Some(entry) = known else { return Ok(()) };
+        let overridden = entry.life.lock().over.is_some();
+        // A volume that is not there for a moment takes no model away.
+        if overridden || inner.settings.repositories.iter().any(unreachable) {
+            return Ok(());
+        }
+        tracing::info!(model, "model is gone from its repository");
+        take_out(inner, entry, unloaded);
+        inner.catalogue.remove(entry);
+        return Ok(());
+    };
+    let latest = found.latest();
+    let entry = inner
+        .catalogue
+        .entry(model, || Versions::one(latest, Version::Loading));
+    let (out, unchanged) = {
+        let life = entry.life.lock();
+        let unchanged = life.seen.is_some() && life.seen == Stamp::of(&found.folder);
+        (life.out || life.over.is_some(), unchanged)
+    };
+    if out || unchanged {
+        return Ok(());
+    }
+    let in_memory = entry.versions().ready().next().is_some();
+    if inner.residency.budget().is_some() && !in_memory {
+        register(inner, &entry)
+    } else {
+        load(inner, &entry, How::default())
+    }
+}
+
+/// For a request that waits.
+fn wake(inner: &Arc<Inner>, entry: &Arc<Entry>) -> Result<(), String> {
+    let asleep = |version: &Version| matches!(version, Version::Asleep);
+    if !entry.versions().states.values().any(asleep) {
+        return Ok(());
+    }
+    let over = entry.life.lock().over.clone();
+    load(
+        inner,
+        entry,
+        How {
+            forced: false,
+            over,
+        },
+    )
+}
+
+/// Takes all that is in memory out of service; requests in flight are answered first.
+fn take_out(inner: &Arc<Inner>, entry: &Arc<Entry>, after: impl Fn(&Version) -> Version) {
+    forget(inner, entry);
+    let mut next = Versions::clone(&entry.versions());
+    for state in next.states.values_mut() {
+        *state = after(state);
+    }
+    let before = entry.publish(next);
+    let leaving: Vec<_> = before
+        .ready()
+        .map(|(number, ready)| (number, ready.clone()))
+        .collect();
+    drop(before);
+    retire::retire(inner, entry, leaving);
+}
+
+fn unloaded(state: &Version) -> Version {
+    match state {
+        Version::Ready(_) => Version::Unloading,
+        Version::Unavailable(reason) => Version::Unloaded(reason.clone()),
+        _ => Version::Unloaded(UNLOADED.to_owned()),
+    }
+}
+
+fn asleep(state: &Version) -> Version {
+    match state {
+        Version::Ready(_) => Version::Asleep,
+        other => other.clone(),
+    }
+}
+
+/// A job panicked outside of what catches its own panics.
+pub(super) fn panicked(inner: &Arc<Inner>, model: &str) -> String {
+    let reason = "loading panicked".to_owned();
+    if let Ok(entry) = inner.catalogue.get(model) {
+        let loading = |version: &Version| {
+            let stuck = matches!(version, Version::Loading | Version::Waking);
+            stuck.then(|| Version::Unavailable("loading panicked".to_owned()))
+        };
+        let numbers: Vec<u64> = entry.versions().states.keys().copied().collect();
+        for number in numbers {
+            entry.amend(number, loading);
+        }
+    }
+    tracing::error!(model, reason, "model is unavailable");
+    reason
+}
+
+/// Requests that wait for this model look again.
+pub(super) fn tell_waiting(inner: &Inner, model: &str, outcome: &Result<(), String>) {
+    let Ok(entry) = inner.catalogue.get(model) else {
+        return;
+    };
+    let asleep = entry
+        .versions()
+        .states
+        .values()
+        .any(|version| matches!(version, Version::Asleep));
+    let woken = match outcome {
+        Err(reason) if asleep => Woken::NoRoom(reason.clone()),
+        _ => Woken::Done,
+    };
+    for waiter in std::mem::take(&mut *entry.waiting.lock()) {
+        // A waiter that has gone misses nothing.
+        let _gone = waiter.send(woken.clone());
+    }
+}
