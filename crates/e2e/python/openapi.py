@@ -9,7 +9,7 @@ from harness import URL, run
 
 # The same requests each time: a failure can be repeated by hand.
 SEED = "20"
-EXAMPLES = "10"
+EXAMPLES = "5"
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -31,7 +31,8 @@ def check_every_answer_is_documented():
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     print("\n".join(lines[-120:]))
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
-    assert any("Tested: 4" in line for line in lines), "it tested hardly anything"
+    tested = [int(line.split()[-1]) for line in lines if line.strip().startswith("Tested:")]
+    assert tested and tested[0] > 40, tested
 
 
 run(globals())

@@ -26,9 +26,11 @@ enum Answer {
     /// JSON, or server-sent events if the request says `stream`.
     Maybe,
     Metrics,
+    /// Server-sent events.
+    Events,
 }
 
-use Answer::{Json, Maybe, Metrics, Tensors};
+use Answer::{Events, Json, Maybe, Metrics, Tensors};
 
 /// No key, a wrong one, one for other models, too many bodies at once, a bug.
 const GUARDED: &[u16] = &[400, 401, 403, 404, 408, 500, 501, 503, 504];
@@ -112,6 +114,10 @@ const ROUTES: &[Route] = &[
     get(Operation::ModelStatistics, "/v2/models/{model}/versions/{version}/stats", "Counters of a version", Json("Statistics")),
     post(Operation::Infer, "/v2/models/{model}/infer", "Run a model", ("Infer", Tensors)),
     post(Operation::Infer, "/v2/models/{model}/versions/{version}/infer", "Run a version", ("Infer", Tensors)),
+    post(Operation::Generate, "/v2/models/{model}/generate", "Run a model on plain JSON fields", ("Fields", Json("Fields"))),
+    post(Operation::Generate, "/v2/models/{model}/versions/{version}/generate", "Run a version on plain JSON fields", ("Fields", Json("Fields"))),
+    post(Operation::GenerateStream, "/v2/models/{model}/generate_stream", "The same, each answer an event", ("Fields", Events)),
+    post(Operation::GenerateStream, "/v2/models/{model}/versions/{version}/generate_stream", "The same of a version", ("Fields", Events)),
     post(Operation::RepositoryIndex, "/v2/repository/index", "Every model version and its state", ("IndexWanted", Json("Index"))),
     post(Operation::RepositoryIndex, "/v2/repository/{repository}/index", "The same: repositories have no names here", ("IndexWanted", Json("Index"))),
     post(Operation::RepositoryLoad, "/v2/repository/models/{model}/load", "Load a model, or load it anew", ("Load", Json("Done"))),
@@ -239,6 +245,7 @@ fn good(answer: Answer) -> Value {
             content["text/event-stream"] = json!({});
             content
         }
+        Events => json!({ "text/event-stream": {} }),
         Metrics => json!({ "text/plain": { "schema": { "type": "string" } } }),
     };
     json!({ "description": "Done", "content": content })

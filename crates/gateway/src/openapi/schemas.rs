@@ -38,6 +38,7 @@ fn answers() -> Value {
     json!({
         "Anything": {},
         "Document": { "type": "object" },
+        "Fields": { "type": "object" },
         "Done": { "type": "object", "maxProperties": 0 },
         "Error": object(&["error"], &json!({ "error": text() })),
         "OpenAiError": object(&["error"], &json!({

@@ -5,17 +5,22 @@ use http::Method;
 use super::*;
 use crate::doors::operation_of;
 
-/// Where people read it. Written anew by `curl localhost:8000/openapi.json`.
+/// Where people read it. Written anew by `curl localhost:8000/openapi.json`, or from the file that a failure names.
 #[test]
 fn the_page_is_what_is_served() {
     let page = include_str!("../../../../docs/openapi.json");
     let version: Value = serde_json::from_str(page).expect("JSON");
     let version = version["info"]["version"].as_str().expect("a version");
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
-    assert!(
-        page == document(version),
-        "docs/openapi.json is not what is served; write it anew"
-    );
+    let served = document(version);
+    if page != served {
+        let file = std::env::temp_dir().join("kapok-openapi.json");
+        std::fs::write(&file, served).expect("a temporary file");
+        panic!(
+            "docs/openapi.json is not what is served, which is now in {}",
+            file.display()
+        );
+    }
 }
 
 #[test]
