@@ -201,7 +201,11 @@ impl Metrics {
             self.failure.remove(&labels);
         }
         let counters = [&self.success, &self.inferences, &self.executions];
-        for family in counters.into_iter().chain(&self.durations) {
+        for family in counters
+            .into_iter()
+            .chain(&self.durations)
+            .chain(&self.cache)
+        {
             family.remove(&labels);
         }
         self.pending.remove(&labels);
