@@ -5,11 +5,11 @@
 
 mod batcher;
 mod embed;
-mod identity;
 mod load;
 mod relay;
 mod results;
 mod samples;
+mod serve;
 mod startup;
 mod usage;
 
@@ -59,20 +59,27 @@ enum What {
     Startup,
     /// Relayed chat requests: latency, and CPU of the gateway, beside nginx and vllm-router
     Relay,
-    /// The built-in `identity` over REST and gRPC
-    Identity,
     /// The batcher's latency target beside fixed delays, on a virtual clock
     Batcher,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
+    /// The two below: the model server
+    Serve,
+    /// The built-in `identity` over REST and gRPC, beside Triton, MLServer and KServe
+    ServeIdentity,
+    /// Real models over REST and gRPC, beside ONNX Runtime in a loop
+    ServeModels,
 }
 
-const ALL: [What; 5] = [
+const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
+
+const ALL: [What; 6] = [
     What::Startup,
     What::Relay,
-    What::Identity,
     What::Embed,
     What::Batcher,
+    What::ServeIdentity,
+    What::ServeModels,
 ];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -113,10 +120,11 @@ impl Bench<'_> {
         match what {
             What::Startup => startup::run(self),
             What::Relay => relay::run(self),
-            What::Identity => identity::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
-            What::All => bail!("`all` is not one bench"),
+            What::ServeIdentity => serve::identity::run(self),
+            What::ServeModels => serve::models::run(self),
+            What::All | What::Serve => bail!("that is several benches"),
         }
     }
 
@@ -154,10 +162,10 @@ pub(crate) fn run_bench(options: &Options) -> Result<()> {
     };
     let around = Surroundings::now();
     let one = [options.what];
-    for what in if options.what == What::All {
-        &ALL[..]
-    } else {
-        &one[..]
+    for what in match options.what {
+        What::All => &ALL[..],
+        What::Serve => &SERVE[..],
+        _ => &one[..],
     } {
         let around = around.again();
         let outcome = bench.measure(*what)?;

@@ -82,7 +82,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Outcome> {
 fn measure(bench: &Bench<'_>, target: &Target, connections: u32, round: u32) -> Result<Sample> {
     let post = Post {
         url: format!("{}/v1/chat/completions", target.http.base()),
-        content_type: "application/json",
+        headers: vec![("content-type", "application/json")],
         body: REQUEST.as_bytes(),
     };
     let before = Cpu::now(target.pid)?;

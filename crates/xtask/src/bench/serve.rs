@@ -1,0 +1,6 @@
+//! The model server: `identity` beside other servers ([`identity`]), real models beside their engine alone ([`models`]).
+
+pub(super) mod identity;
+pub(super) mod models;
+mod peers;
+mod wire;
