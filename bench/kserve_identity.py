@@ -16,7 +16,7 @@ class Identity(Model):
         output = InferOutput(name="OUTPUT0", shape=given.shape, datatype=given.datatype)
         output.set_data_from_numpy(given.as_numpy(), binary_data=payload.use_binary_outputs)
         return InferResponse(
-            response_id=payload.id,
+            response_id=payload.id or "",
             model_name=self.name,
             infer_outputs=[output],
             use_binary_outputs=payload.use_binary_outputs,

@@ -12,6 +12,5 @@ class Identity(MLModel):
             datatype=given.datatype,
             shape=given.shape,
             data=given.data,
-            parameters=given.parameters,
         )
         return InferenceResponse(model_name=self.name, outputs=[output])
