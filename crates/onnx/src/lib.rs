@@ -85,11 +85,11 @@ fn narrow(tensor: &Tensor, engine: &str) -> Result<(), EngineError> {
 
 /// Only ONNX Runtime takes operators from libraries.
 fn no_operator_libraries(source: &Source) -> Result<(), String> {
-    let operations = source.config.model_operations.as_ref();
-    match operations.and_then(|all| all.op_library_filename.first()) {
+    match ort::operators(source).next() {
         None => Ok(()),
-        Some(library) => Err(format!(
-            "the model needs operators of the library `{library}`, which only ONNX Runtime takes"
+        Some((_, library)) => Err(format!(
+            "the model needs operators of the library `{}`, which only ONNX Runtime takes",
+            library.display()
         )),
     }
 }

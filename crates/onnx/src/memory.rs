@@ -81,7 +81,7 @@ fn weights(model: &Path) -> u64 {
     let entries = model.parent().and_then(|folder| fs::read_dir(folder).ok());
     let lengths = entries.into_iter().flatten().flatten().filter_map(|entry| {
         let data = fs::metadata(entry.path()).ok()?;
-        data.is_file().then(|| data.len())
+        data.is_file().then_some(data.len())
     });
     lengths.sum()
 }

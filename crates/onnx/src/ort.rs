@@ -27,6 +27,7 @@ use crate::graph::{self, Description, Port, PortKind};
 use crate::memory::Meter;
 use crate::{Search, reason};
 use library::Library;
+pub(crate) use operators::named as operators;
 use providers::{Offers as _, Provider};
 use session::{Callable, Control};
 use settings::{Settings, Shrink};

@@ -41,7 +41,10 @@ impl Search {
             return vec![path.clone()];
         }
         let cache = self.cache.iter().map(|cache| cache.join("lib"));
-        let cache = cache.map(|lib| own_folder.map_or(lib.clone(), |own| lib.join(own)));
+        let cache = cache.map(|lib| match own_folder {
+            Some(own) => lib.join(own),
+            None => lib,
+        });
         cache
             .chain(self.system.iter().cloned())
             .flat_map(|folder| libraries_in(&folder, stem))

@@ -2,6 +2,7 @@
 
 mod build;
 mod files;
+mod operators;
 mod stop;
 
 use std::path::{Path, PathBuf};
@@ -18,26 +19,43 @@ use self::build::{Model, model, node, tensor};
 use crate::proto::element;
 use crate::{OpenVinoEngine, OrtEngine, Processor, RtenEngine, Search};
 
-/// The engines of this machine. `KAPOK_REQUIRE_ORT=1` (continuous integration) makes a missing library a failure.
-fn engines() -> Vec<Arc<dyn Engine>> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let cache = variable("XDG_CACHE_HOME")
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Where `cargo xtask fetch` puts libraries and models.
+fn cache() -> Option<PathBuf> {
+    let usual = || {
+        let caches = variable("XDG_CACHE_HOME").map(PathBuf::from);
+        let caches = caches.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")));
+        Some(caches?.join("kapok"))
+    };
+    variable("KAPOK_TEST_CACHE")
         .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")));
+        .or_else(usual)
+}
+
+/// What is not there is a failure if the variable is 1 (continuous integration), and passed over otherwise.
+fn missing(required: &str, what: impl std::fmt::Display) {
+    assert!(
+        variable(required).is_none_or(|value| value != "1"),
+        "{what}"
+    );
+    println!("skipped: {what}");
+}
+
+/// The engines of this machine.
+fn engines() -> Vec<Arc<dyn Engine>> {
     let search = Search {
         explicit: variable("ORT_DYLIB_PATH").map(PathBuf::from),
-        cache: cache.map(|cache| cache.join("kapok")),
+        cache: cache(),
         threads: 2,
         ..Search::default()
     };
     let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(RtenEngine::default())];
     match OrtEngine::find(&search) {
         Ok(engine) => engines.push(Arc::new(engine)),
-        Err(error) => {
-            let required = variable("KAPOK_REQUIRE_ORT").is_some_and(|value| value == "1");
-            assert!(!required, "{error}");
-            println!("skipped: {error}");
-        }
+        Err(error) => missing("KAPOK_REQUIRE_ORT", error),
     }
     let search = Search {
         explicit: variable("OPENVINO_DYLIB_PATH").map(PathBuf::from),
@@ -45,7 +63,7 @@ fn engines() -> Vec<Arc<dyn Engine>> {
     };
     match OpenVinoEngine::find(&search, &Processor::here()) {
         Ok(engine) => engines.push(Arc::new(engine)),
-        Err(error) => println!("skipped: {error}"),
+        Err(error) => missing("KAPOK_REQUIRE_OPENVINO", error),
     }
     for engine in &engines {
         println!("ran: {} {}", engine.name(), engine.version());

@@ -9,6 +9,7 @@ use crate::file_error::FileError;
 
 mod batch;
 mod compute;
+mod custom_ops;
 mod integrity;
 mod isolation;
 mod memory;
@@ -22,6 +23,7 @@ mod versions;
 
 pub use batch::{Batch, Slo};
 pub use compute::{PrecisionChoice, Threads};
+pub use custom_ops::CustomOps;
 pub use integrity::{Integrity, is_public_key};
 pub use isolation::Isolation;
 pub use memory::Memory;
@@ -53,6 +55,7 @@ pub struct Sidecar {
     pub memory: Memory,
     pub integrity: Integrity,
     pub pipeline: Pipeline,
+    pub custom_ops: CustomOps,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

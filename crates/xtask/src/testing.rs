@@ -50,22 +50,28 @@ pub(crate) fn run_all(cache: Option<PathBuf>, filter: &[String]) -> Result<()> {
             "warnings",
         ]))
     });
-    let ort = report.step("models", || {
+    let libraries = report.step("models", || {
         let catalogue = Catalogue::read(&workspace::root())?;
-        let all: Vec<_> = catalogue.entries.iter().collect();
+        // Optional ones too, where they exist: tests that need a library must not pass over its lack.
+        let entries = catalogue.entries.iter();
+        let all: Vec<_> = entries
+            .filter(|entry| !entry.optional || entry.files_here().next().is_some())
+            .collect();
         let store = Store::new(cache.clone());
         fetch::bring(&catalogue, &all, &store)?;
-        fetch::ort_library(&catalogue, &store)
+        let openvino = all.iter().any(|entry| entry.name == "openvino");
+        Ok((fetch::ort_library(&catalogue, &store)?, openvino))
     });
     report.step("programs", || setup::debian(PROGRAMS));
     let python = report.step("python", || python(&cache));
     let binary = report.step("build", || {
         run(environment(&mut cargo()).args(["build", "-p", "kapok"]))
     });
-    if let (Some(ort), Some(python), Some(())) = (ort, python, binary) {
+    if let (Some((ort, openvino)), Some(python), Some(())) = (libraries, python, binary) {
         let tests = Tests {
             cache,
             ort,
+            openvino,
             python,
             filter,
         };
@@ -105,6 +111,8 @@ fn python(cache: &Path) -> Result<PathBuf> {
 struct Tests<'a> {
     cache: PathBuf,
     ort: PathBuf,
+    /// Whether there is an OpenVINO for this processor.
+    openvino: bool,
     python: PathBuf,
     filter: &'a [String],
 }
@@ -115,6 +123,10 @@ impl Tests<'_> {
             .env("ORT_DYLIB_PATH", &self.ort)
             // A missing library fails the tests that need it instead of passing over them.
             .env("KAPOK_REQUIRE_ORT", "1")
+            .env(
+                "KAPOK_REQUIRE_OPENVINO",
+                if self.openvino { "1" } else { "0" },
+            )
             .env("KAPOK_TEST_PYTHON", &self.python)
             .env("KAPOK_TEST_CACHE", &self.cache)
             .env("KAPOK_TEST_BINARY", workspace::target().join("debug/kapok"))

@@ -114,6 +114,7 @@ impl Sidecar {
         self.memory.check(&mut check);
         self.integrity.check(&mut check);
         self.pipeline.check(&mut check);
+        self.custom_ops.check(&mut check);
         for (input, shape) in &self.warmup.shapes {
             check(
                 shape.iter().all(|dim| *dim > 0) && crate::tensor::element_count(shape).is_some(),
