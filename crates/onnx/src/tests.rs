@@ -1,6 +1,7 @@
 //! Both engines on tiny models made here: rten always, ONNX Runtime where its library is found.
 
 mod build;
+mod concurrent;
 mod files;
 mod operators;
 mod stop;

@@ -145,6 +145,26 @@ fn what_rten_would_compute_wrongly_is_refused() {
     check(&unary(node("Sign", &["x"], &["y"])), Err("rten's Sign"));
     let cubic = node("Resize", &["x", "", "x"], &["y"]).with_text("mode", "cubic");
     check(&unary(cubic), Err("cubic"));
+    let quantized = |output: &str| {
+        let names = ["integers", "scale", "zero"];
+        let last = node("Identity", &["scale"], &["y"]);
+        let nodes = vec![node("DynamicQuantizeLinear", &["x"], &names), last];
+        let kind = if output == "integers" {
+            element::UINT8
+        } else {
+            element::FLOAT
+        };
+        let x = tensor("x", element::FLOAT, &[1]);
+        model(
+            nodes,
+            vec![x],
+            vec![tensor(output, kind, if output == "y" { &[] } else { &[1] })],
+        )
+    };
+    check(&quantized("integers"), Err("their neighbour"));
+    check(&quantized("y"), Ok(()));
+    let insert = node("SequenceInsert", &["x", "x", "x"], &["y"]);
+    check(&unary(insert), Err("negative place"));
     let branch = Nodes {
         nodes: vec![node("Sign", &["x"], &["z"])],
         ..Nodes::default()
