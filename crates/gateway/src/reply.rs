@@ -147,10 +147,10 @@ impl Reply {
         exchange.mark(Stage::Encode);
         let (mut head, mut payload) = self.response.into_parts();
         if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
-            head.headers.insert(REQUEST_ID, id);
+            head.headers.insert(REQUEST_ID, never_again(id));
         }
         if let Ok(timing) = HeaderValue::try_from(exchange.ledger.server_timing()) {
-            head.headers.append(SERVER_TIMING, timing);
+            head.headers.append(SERVER_TIMING, never_again(timing));
         }
         if *method == Method::HEAD {
             if let Payload::Full(bytes) = &payload {
@@ -163,6 +163,13 @@ impl Reply {
         let body = Body::new(payload, self.trailers, exchange);
         Response::from_parts(head, body)
     }
+}
+
+/// Keeps a value that no other answer has out of HPACK's table, where each would push out what all answers have, and cost an
+/// entry on both sides.
+fn never_again(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 impl From<Response<Payload>> for Reply {
