@@ -18,6 +18,9 @@ const EXACT_MAX: usize = 16;
 /// An estimate that is exceeded by few batches: this many mean deviations above the mean.
 const DEVIATIONS: f64 = 2.5;
 
+/// Times a cost, what is worth a change.
+const CLEARLY: f64 = 1.05;
+
 #[derive(Debug, Clone, Default)]
 pub struct Latency {
     sizes: BTreeMap<usize, Size>,
@@ -89,6 +92,19 @@ impl Latency {
             }
             _ => rows,
         }
+    }
+
+    /// The batch size that is cheapest by the row, of those measured up to `rows`: batches of a convolutional network fall
+    /// out of the caches and can cost more than their requests one by one. `rows` as long as it is not clearly dearer.
+    pub(crate) fn efficient(&self, rows: usize) -> usize {
+        let per_row = |rows: usize| Some(self.size(rows)?.mean / rows as f64);
+        let Some(own) = per_row(rows) else {
+            return rows;
+        };
+        let smaller = (1..rows.min(EXACT_MAX + 1)).filter_map(|rows| Some((rows, per_row(rows)?)));
+        let best = smaller.min_by(|(_, a), (_, b)| a.total_cmp(b));
+        best.filter(|(_, cost)| cost * CLEARLY < own)
+            .map_or(rows, |(rows, _)| rows)
     }
 
     fn size(&self, rows: usize) -> Option<&Size> {

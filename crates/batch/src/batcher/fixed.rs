@@ -5,6 +5,9 @@ use std::time::Instant;
 use super::{Batcher, Choice};
 use crate::Ticket;
 
+/// One batch in so many is filled whatever was measured.
+const RETRY_EVERY: u64 = 64;
+
 impl Batcher {
     pub(super) fn by_size(&self, now: Instant, group: (usize, u64)) -> Choice {
         let settings = &self.settings;
@@ -15,6 +18,7 @@ impl Batcher {
         let mut rows = head.request.rows;
         let largest = settings.preferred.last().copied();
         let cap = largest.unwrap_or(usize::MAX).min(settings.rows_max);
+        let cap = self.worthwhile(first, cap);
         if rows == 0 || rows >= cap {
             return Choice::Run(vec![first]);
         }
@@ -46,6 +50,16 @@ impl Batcher {
             None if closed => Choice::Run(tickets),
             None => Choice::Hold(until),
         }
+    }
+
+    /// Who allows no delay wants the most out of the lanes, and larger batches only where they help. What was measured is
+    /// tried again now and then, as it may have been the machine's bad moment.
+    fn worthwhile(&self, first: Ticket, cap: usize) -> usize {
+        let again = first.0.is_multiple_of(RETRY_EVERY);
+        if again || !self.settings.delay.is_zero() {
+            return cap;
+        }
+        self.latency.efficient(cap)
     }
 
     /// How many requests make a batch of a preferred size, if so many rows are one.

@@ -297,6 +297,32 @@ fn without_a_grant_nothing_starts() {
     assert_eq!(scene.next(0), Some(vec![0]));
 }
 
+#[test]
+fn without_a_delay_batches_are_as_large_as_they_are_worth_and_that_is_tried_again() {
+    // (milliseconds of 1, 2 and 4 rows, rows of a batch of 4 that wait)
+    for (took, expected) in [
+        ([10, 12, 16], 4),
+        ([10, 20, 41], 4),
+        ([10, 21, 60], 1),
+        ([10, 16, 60], 2),
+    ] {
+        for (delay_ms, expected) in [(0, expected), (5, 4)] {
+            let mut scene = Scene::new(batching(4, delay_ms, &[]));
+            for (rows, millis) in [1, 2, 4].into_iter().zip(took).cycle().take(30) {
+                scene.batcher.learn(rows, Duration::from_millis(millis));
+            }
+            scene.rows(0, &[1; 8]);
+            let mut size = || {
+                let batch = scene.next(0).map(|batch| batch.len());
+                scene.batcher.done(0);
+                batch
+            };
+            assert_eq!(size(), Some(4), "{took:?}: the first tries");
+            assert_eq!(size(), Some(expected), "{took:?}, {delay_ms} ms");
+        }
+    }
+}
+
 fn learned(target_ms: u64) -> Scene {
     let mut scene = Scene::new(Settings {
         target: Some(Duration::from_millis(target_ms)),
