@@ -286,7 +286,9 @@ impl Sequences {
             let sequence = self.backlog.remove(index);
             return sequence.map_or_else(Vec::new, |sequence| {
                 self.close(&sequence);
-                self.drop_queue(sequence.queue, request)
+                let mut others = self.drop_queue(sequence.queue);
+                others.retain(|other| *other != request);
+                others
             });
         }
         let found = self
@@ -296,27 +298,41 @@ impl Sequences {
         let Some(slot) = found else {
             return Vec::new();
         };
-        let Some(sequence) = &mut self.slots[slot] else {
+        let mut others = self.end_at(slot, now);
+        others.retain(|other| *other != request);
+        others
+    }
+
+    /// What was kept for the sequence in this slot of a lane is lost: it is ended, and the requests given back, which
+    /// wait in it, are to be told.
+    pub fn end(&mut self, lane: usize, slot: usize, now: Instant) -> Vec<u64> {
+        self.end_at(lane * self.settings.slots + slot, now)
+    }
+
+    /// As [`Self::end`], for all sequences of a lane.
+    pub fn end_all(&mut self, lane: usize, now: Instant) -> Vec<u64> {
+        let slots = 0..self.settings.slots;
+        slots.flat_map(|slot| self.end(lane, slot, now)).collect()
+    }
+
+    fn end_at(&mut self, slot: usize, now: Instant) -> Vec<u64> {
+        let Some(mut sequence) = self.slots.get_mut(slot).and_then(Option::take) else {
             return Vec::new();
         };
-        let queue = std::mem::take(&mut sequence.queue);
+        let waited = self.drop_queue(std::mem::take(&mut sequence.queue));
         sequence.closed = true;
-        let others = self.drop_queue(queue, request);
-        if let Some(sequence) = self.slots[slot].take() {
-            self.close(&sequence);
-            self.slots[slot] = Some(sequence);
-        }
+        self.close(&sequence);
+        self.slots[slot] = Some(sequence);
         // While its request runs, the slot is the batch's.
         if !self.lanes.iter().any(|lane| lane.0.contains(&slot)) {
             self.release(slot, now);
         }
-        others
+        waited
     }
 
-    fn drop_queue(&mut self, queue: VecDeque<Queued>, left: u64) -> Vec<u64> {
+    fn drop_queue(&mut self, queue: VecDeque<Queued>) -> Vec<u64> {
         self.waiting -= queue.len();
-        let requests = queue.into_iter().map(|queued| queued.request);
-        requests.filter(|request| *request != left).collect()
+        queue.into_iter().map(|queued| queued.request).collect()
     }
 
     /// Ends sequences that have had no request for too long. True if a waiting sequence got a slot.

@@ -39,6 +39,11 @@ pub enum Error {
         "sequence {sequence} of model '{model}' was ended: a request before this one was cancelled"
     )]
     SequenceEnded { model: String, sequence: String },
+    /// The same, because a panic or a crash took what the lane kept for it.
+    #[error(
+        "sequence {sequence} of model '{model}' was ended: the lane that kept its state failed; start it again"
+    )]
+    SequenceLost { model: String, sequence: String },
     /// Triton's words, up to the colon.
     #[error("Exceeds maximum queue size: queue of model `{model}` is full ({waiting} waiting)")]
     QueueFull { model: String, waiting: usize },
@@ -92,6 +97,7 @@ impl Error {
             | Self::NoRoom { .. }
             | Self::QueueFull { .. }
             | Self::Busy { .. }
+            | Self::SequenceLost { .. }
             | Self::Expired { .. } => ErrorKind::Unavailable,
             Self::Timeout { .. } => ErrorKind::Timeout,
             Self::Decoupled => ErrorKind::Unsupported,

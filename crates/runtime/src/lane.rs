@@ -22,6 +22,11 @@ impl Slot {
         Self(None)
     }
 
+    /// A panic has taken its lane.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Runs one call.
     pub(crate) fn run(
         &mut self,

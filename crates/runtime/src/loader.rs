@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use batch::Sequences;
+use batch::{SequenceSettings, Sequences};
 use protocol::TensorSpec;
 use protocol::config;
 use protocol::oip::proto::ModelConfig;
@@ -15,7 +15,7 @@ use crate::choose::{Choice, Chosen};
 use crate::classify::Labels;
 use crate::definition::Definition;
 use crate::embed::TextPipeline;
-use crate::engine::Loaded;
+use crate::engine::{Loaded, Source};
 use crate::ensemble;
 use crate::lane::Slot;
 use crate::lifecycle::{Track, Warm, warm};
@@ -37,15 +37,7 @@ pub(crate) fn build(
     let started = inner.tools.clock.now();
     let cores = inner.tools.compute.cores();
     let source = definition.source(folder)?;
-    let choice = Choice {
-        engines: &inner.engines,
-        source: &source,
-        sidecar: &definition.sidecar,
-        options: definition.options(cores),
-        alternative: definition.alternative(cores),
-        tools: &inner.tools,
-    };
-    let mut chosen = choice.make()?;
+    let mut chosen = chosen(inner, definition, &source)?;
     let loaded = Arc::clone(&chosen.loaded);
     definition.check_warmup(loaded.inputs())?;
     let mut config = definition.complete(loaded.inputs(), loaded.outputs())?;
@@ -69,20 +61,9 @@ pub(crate) fn build(
     let clients: Vec<usize> = interface.inputs.iter().map(|port| port.index).collect();
     let plan = Plan::of(&config, loaded.as_ref(), &clients, &definition.folder)?;
     let settings = sequence::settings(&config, layout.lanes, inner.queue_max);
-    let sequencer = plan.zip(settings).map(|(plan, settings)| {
-        Sequencer::new(sequence::Parts {
-            model: name.clone(),
-            loaded: Arc::clone(&loaded),
-            plan,
-            sequences: Sequences::new(settings),
-            lanes: std::mem::take(&mut slots),
-            threads: layout.threads,
-            statistics: Arc::clone(&statistics),
-            clock: inner.tools.clock.clone(),
-            compute: inner.tools.compute.clone(),
-            buffers: inner.buffers.clone(),
-            tasks: inner.tasks.clone(),
-        })
+    let sequencer = plan.zip(settings).map(|planned| {
+        let lanes = (std::mem::take(&mut slots), layout.threads);
+        sequencer(inner, (&name, &loaded), planned, lanes, &statistics)
     });
     let first = Warm {
         tools: &inner.tools,
@@ -92,10 +73,8 @@ pub(crate) fn build(
         interface: &interface,
     };
     warm(&loaded, first)?;
-    let embeds_max = layout
-        .lanes
-        .saturating_add(inner.queue_max)
-        .min(Semaphore::MAX_PERMITS);
+    let embeds_max = layout.lanes.saturating_add(inner.queue_max);
+    let embeds_max = embeds_max.min(Semaphore::MAX_PERMITS);
     let elapsed = inner.tools.clock.now().saturating_duration_since(started);
     let engine = ByEngine {
         name: name.clone(),
@@ -128,6 +107,41 @@ pub(crate) fn build(
         load_ms: elapsed.as_secs_f64() * 1e3,
         track: Track::new(definition.sidecar.swap),
         serving: Serving::Engine(engine),
+    })
+}
+
+fn chosen(inner: &Inner, definition: &Definition, source: &Source) -> Result<Chosen, String> {
+    let cores = inner.tools.compute.cores();
+    let choice = Choice {
+        engines: &inner.engines,
+        source,
+        sidecar: &definition.sidecar,
+        options: definition.options(cores),
+        alternative: definition.alternative(cores),
+        tools: &inner.tools,
+    };
+    choice.make()
+}
+
+fn sequencer(
+    inner: &Inner,
+    (model, loaded): (&str, &Arc<dyn Loaded>),
+    (plan, settings): (Plan, SequenceSettings),
+    (lanes, threads): (Vec<Slot>, usize),
+    statistics: &Arc<Statistics>,
+) -> Arc<Sequencer> {
+    Sequencer::new(sequence::Parts {
+        model: model.to_owned(),
+        loaded: Arc::clone(loaded),
+        plan,
+        sequences: Sequences::new(settings),
+        lanes,
+        threads,
+        statistics: Arc::clone(statistics),
+        clock: inner.tools.clock.clone(),
+        compute: inner.tools.compute.clone(),
+        buffers: inner.buffers.clone(),
+        tasks: inner.tasks.clone(),
     })
 }
 

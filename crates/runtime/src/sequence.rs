@@ -4,7 +4,9 @@
 //! request ─► batch::Sequences (slot, backlog) ─► a lane's driver ─► plan (inputs, signals, states) ─► lane ─► answers
 //! ```
 //! A model with sequences has its lanes here and not in the queue, for a lane's state is its sequences'. One driver per
-//! lane runs while something waits there; it outlives the callers, because a call that has begun moves the state on.
+//! lane runs while something waits there; it outlives single callers, because a call that has begun moves the state on.
+//! A batch for which nobody waits any more is stopped, and its sequences are ended: whether their states have moved on is
+//! not known. So are all sequences of a lane that fails. A batch waits for a compute thread as long as its callers do.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,17 +20,22 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::call::{Call, Place};
 use crate::compute::{ComputePool, Refused};
-use crate::engine::{EngineError, Loaded, Run, Stop};
+use crate::engine::{EngineError, Loaded, Run};
 use crate::error::Error;
 use crate::lane::Slot;
 use crate::statistics::Statistics;
 
+/// How soon a batch asks again for a compute thread when too much waits for one: about a short call's time.
+const COMPUTE_RETRY: Duration = Duration::from_millis(2);
+
 mod plan;
 mod rows;
+mod running;
 
 pub(crate) use plan::{Plan, settings};
 
 use plan::Member;
+use running::{Ended, Running};
 
 /// What a sequencer is built from.
 #[derive(Debug)]
@@ -74,6 +81,8 @@ struct Fixed {
 struct State {
     sequences: Sequences,
     waiters: HashMap<u64, Waiter>,
+    /// By request.
+    running: HashMap<u64, Arc<Running>>,
     lanes: Vec<Lane>,
 }
 
@@ -106,6 +115,7 @@ struct Waiter {
 struct Work {
     own: Box<Own>,
     turns: Vec<(Turn, Waiter)>,
+    running: Arc<Running>,
 }
 
 impl Sequencer {
@@ -122,6 +132,7 @@ impl Sequencer {
             state: Mutex::new(State {
                 sequences: parts.sequences,
                 waiters: HashMap::new(),
+                running: HashMap::new(),
                 lanes: parts.lanes.into_iter().map(lane).collect(),
             }),
             fixed: Fixed {
@@ -139,7 +150,7 @@ impl Sequencer {
     }
 
     /// Runs one request of a sequence; the outputs are as the call wants them. A request takes its place in its sequence at
-    /// the first poll. Dropped while it waits, it ends its sequence; dropped while it runs, it changes nothing.
+    /// the first poll. Dropped while it waits, it ends its sequence; dropped while it runs with others, it changes nothing.
     pub(crate) async fn run(
         self: &Arc<Self>,
         place: Place<'_>,
@@ -265,8 +276,8 @@ impl Sequencer {
         };
         loop {
             let next = self.next(lane);
-            let (turns, own) = match next {
-                Taken::Work(Work { turns, own }) => (turns, own),
+            let work = match next {
+                Taken::Work(work) => work,
                 Taken::Wait(until) => {
                     let nap = until.saturating_duration_since(self.fixed.clock.now());
                     let _entered = tokio::time::timeout(nap, self.wake[lane].notified()).await;
@@ -277,15 +288,52 @@ impl Sequencer {
                     return;
                 }
             };
-            let delay = own.lane.delay(self.fixed.loaded.as_ref());
+            let delay = work.own.lane.delay(self.fixed.loaded.as_ref());
             if !delay.is_zero() {
-                tokio::time::sleep(delay).await;
+                work.running.wait(delay).await;
             }
-            let own = self.execute(Work { own, turns }, delay).await;
+            let (own, ended) = self.execute(work, delay).await;
             let mut state = self.state.lock();
-            state.lanes[lane].idle = Some(own);
-            state.sequences.done(lane, self.fixed.clock.now());
+            self.finish(&mut state, lane, (Some(own), ended));
             self.kick(&mut state);
+        }
+    }
+
+    /// A batch is over, and the lane is free.
+    fn finish(&self, state: &mut State, lane: usize, (own, ended): (Option<Box<Own>>, Ended)) {
+        let now = self.fixed.clock.now();
+        state.lanes[lane].idle = own;
+        let sequences = &mut state.sequences;
+        match ended {
+            Ended::Slots(slots) => {
+                let ended = slots
+                    .into_iter()
+                    .flat_map(|slot| sequences.end(lane, slot, now));
+                let waited: Vec<u64> = ended.collect();
+                self.tell(state, waited, |model, sequence| Error::SequenceEnded {
+                    model,
+                    sequence,
+                });
+            }
+            Ended::Lane => {
+                let waited = sequences.end_all(lane, now);
+                self.tell(state, waited, |model, sequence| Error::SequenceLost {
+                    model,
+                    sequence,
+                });
+            }
+        }
+        state.running.retain(|_, running| running.lane != lane);
+        state.sequences.done(lane, now);
+    }
+
+    /// Requests whose sequence is no more.
+    fn tell(&self, state: &mut State, waited: Vec<u64>, why: fn(String, String) -> Error) {
+        for request in waited {
+            if let Some(waiter) = state.waiters.remove(&request) {
+                let error = why(self.fixed.model.clone(), waiter.id.to_string());
+                let _gone = waiter.answer.send(Err(error));
+            }
         }
     }
 
@@ -305,31 +353,53 @@ impl Sequencer {
             let waiter = waiters.remove(&turn.request)?;
             Some((turn, waiter))
         };
-        let turns = turns.into_iter().filter_map(with_waiter).collect();
+        let turns: Vec<(Turn, Waiter)> = turns.into_iter().filter_map(with_waiter).collect();
         let own = state.lanes[lane].idle.take();
+        let running = Arc::new(Running::new(lane, turns.len()));
+        for (turn, _) in &turns {
+            state.running.insert(turn.request, Arc::clone(&running));
+        }
         Taken::Work(Work {
             turns,
+            running,
             own: own.unwrap_or_else(|| Box::new(Own::empty())),
         })
     }
 
     /// Runs a batch here when it is small, else on a compute thread; gives the lane back.
-    async fn execute(self: &Arc<Self>, work: Work, delay: Duration) -> Box<Own> {
+    async fn execute(self: &Arc<Self>, work: Work, delay: Duration) -> (Box<Own>, Ended) {
         let bytes = work.turns.iter().map(|(_, waiter)| waiter.call.bytes());
         if bytes.sum::<usize>() <= self.fixed.loaded.inline_bytes_max() {
             return self.fixed.run(work, delay);
         }
-        let sequencer = Arc::clone(self);
-        let (back, result) = oneshot::channel();
-        let submitted = self.fixed.compute.submit(self.fixed.threads, move || {
-            let _gone = back.send(sequencer.fixed.run(work, delay));
-        });
-        match submitted {
-            Ok(()) => match result.await {
-                Ok(own) => own,
-                Err(_) => Box::new(Own::empty()),
-            },
-            Err(Refused::Full | Refused::Panicked) => Box::new(Own::empty()),
+        let running = Arc::clone(&work.running);
+        let place = Arc::new(Mutex::new(Some(work)));
+        loop {
+            let (sequencer, job) = (Arc::clone(self), Arc::clone(&place));
+            let (back, result) = oneshot::channel();
+            let submitted = self.fixed.compute.submit(self.fixed.threads, move || {
+                let work = job.lock().take();
+                if let Some(work) = work {
+                    let _gone = back.send(sequencer.fixed.run(work, delay));
+                }
+            });
+            match submitted {
+                Ok(()) => {
+                    let ran = result.await;
+                    return ran.unwrap_or_else(|_| (Box::new(Own::empty()), Ended::Lane));
+                }
+                // Its sequences have their places and states: refusing it now would lose them.
+                Err(Refused::Full | Refused::Panicked) if !running.abandoned() => {
+                    running.wait(COMPUTE_RETRY).await;
+                }
+                Err(Refused::Full | Refused::Panicked) => {
+                    let work = place.lock().take();
+                    return work.map_or_else(
+                        || (Box::new(Own::empty()), Ended::Lane),
+                        |work| self.fixed.run(work, delay),
+                    );
+                }
+            }
         }
     }
 
@@ -337,13 +407,12 @@ impl Sequencer {
         let mut state = self.state.lock();
         let others = state.sequences.leave(request, self.fixed.clock.now());
         state.waiters.remove(&request);
-        for other in others {
-            if let Some(waiter) = state.waiters.remove(&other) {
-                let _gone = waiter.answer.send(Err(Error::SequenceEnded {
-                    model: self.fixed.model.clone(),
-                    sequence: waiter.id.to_string(),
-                }));
-            }
+        self.tell(&mut state, others, |model, sequence| Error::SequenceEnded {
+            model,
+            sequence,
+        });
+        if let Some(running) = state.running.remove(&request) {
+            running.leave();
         }
         self.kick(&mut state);
     }
@@ -405,28 +474,42 @@ impl Drop for Driven<'_> {
         };
         let mut state = self.sequencer.state.lock();
         state.lanes[lane].driven = false;
-        let now = self.sequencer.fixed.clock.now();
-        state.sequences.done(lane, now);
+        let lost = (None, Ended::Lane);
+        self.sequencer.finish(&mut state, lane, lost);
     }
 }
 
 impl Fixed {
-    fn run(&self, work: Work, delay: Duration) -> Box<Own> {
-        let Work { mut own, turns } = work;
+    fn run(&self, work: Work, delay: Duration) -> (Box<Own>, Ended) {
+        let Work {
+            mut own,
+            turns,
+            running,
+        } = work;
         let began = self.clock.now();
+        let mut ended = Ended::none();
         for group in rows::alike(turns) {
-            self.run_group(&mut own, group, (began, delay));
+            // Nobody waits: not even the engine need know.
+            if running.abandoned() {
+                ended.add(group.iter().map(|(turn, _)| turn.slot));
+                continue;
+            }
+            let stopped = self.run_group(&mut own, group, (began, delay, &running));
+            ended = ended.and(stopped);
         }
-        own
+        if matches!(ended, Ended::Lane) {
+            own.states.clear();
+        }
+        (own, ended)
     }
 
-    /// Requests with inputs of the same shapes run together.
+    /// Requests with inputs of the same shapes run together. Says which sequences that ends.
     fn run_group(
         &self,
         own: &mut Own,
         group: Vec<(Turn, Waiter)>,
-        (began, delay): (Instant, Duration),
-    ) {
+        (began, delay, running): (Instant, Duration, &Running),
+    ) -> Ended {
         let started = self.clock.now();
         let members: Vec<Member<'_>> = group
             .iter()
@@ -452,11 +535,12 @@ impl Fixed {
             &Run {
                 inputs: &inputs,
                 wanted: &wanted,
-                stop: &Stop::default(),
+                stop: &running.stop,
             },
         );
         let done = self.clock.now();
         let slots: Vec<usize> = group.iter().map(|(turn, _)| turn.slot).collect();
+        let ended = Ended::of(&ran, own.lane.is_empty(), &slots);
         let answers = ran.and_then(|outputs| self.plan.split(&outputs, &slots));
         let mut timing = Timing {
             queue: Duration::ZERO,
@@ -482,6 +566,7 @@ impl Fixed {
             // The caller may have left: the state has moved on all the same.
             let _gone = waiter.answer.send(answer);
         }
+        ended
     }
 
     /// Keeps the states and gives the outputs that the caller wants.

@@ -54,7 +54,7 @@ impl Gate {
         self.moved.notify_all();
     }
 
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         self.runs.fetch_add(1, Ordering::SeqCst);
         let mut closed = self.closed.lock();
         while *closed {

@@ -120,6 +120,24 @@ fn who_leaves_ends_the_sequence_and_nobody_waits_in_vain() {
 }
 
 #[test]
+fn a_lane_that_lost_its_states_ends_its_sequences_and_serves_the_next() {
+    let (mut sequences, t) = (Sequences::new(settings()), now());
+    for (number, flags) in [(1, START), (2, START), (2, MORE), (3, START)] {
+        sequences.enter(&id(number), flags, t).expect("enters");
+    }
+    assert_eq!(requests(sequences.next(0, t)), [(0, 0), (1, 1)]);
+    assert_eq!(sequences.end_all(0, t), [2]);
+    assert_eq!(sequences.held(), (2, 1));
+    assert!(sequences.done(0, t));
+    assert_eq!(requests(sequences.next(0, t)), [(3, 0)]);
+    for number in [1, 2] {
+        let refused = sequences.enter(&id(number), MORE, t);
+        assert_eq!(refused, Err(SequenceRefused::NotStarted));
+    }
+    assert_eq!(sequences.end(0, 1, t), Vec::<u64>::new());
+}
+
+#[test]
 fn one_more_than_may_wait_is_refused() {
     let (mut sequences, t) = (Sequences::new(settings()), now());
     for _ in 0..8 {
@@ -204,7 +222,14 @@ impl Simulation {
             }
             10..14 => self.run(lane),
             14..18 => self.finish(lane),
-            18 => self.depart(dice),
+            18 => match dice.below(4) {
+                0 => {
+                    for gone in self.sequences.end_all(lane, self.t) {
+                        self.seen.get_mut(&gone).expect("known").1 += 1;
+                    }
+                }
+                _ => self.depart(dice),
+            },
             _ => {
                 self.t += Duration::from_millis(dice.below(700));
                 self.sequences.expire(self.t);

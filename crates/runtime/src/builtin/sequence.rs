@@ -2,6 +2,7 @@ use std::collections::HashMap;
 
 use protocol::config::data_type;
 use protocol::oip::proto::model_config::SchedulingChoice;
+use protocol::oip::proto::model_sequence_batching::ControlInput;
 use protocol::oip::proto::model_sequence_batching::control::Kind;
 use protocol::tensor::BytesElements;
 use protocol::{DataType, Tensor, TensorSpec};
@@ -74,41 +75,7 @@ impl Sequence {
             vec![1]
         };
         for control in controls {
-            let kind = control
-                .control
-                .first()
-                .map(|first| (first.kind(), first.data_type));
-            let place = inputs.len();
-            let dtype = match kind {
-                Some((Kind::ControlSequenceStart, _)) if control.name == "START" => {
-                    signals.start = place;
-                    DataType::Int32
-                }
-                Some((Kind::ControlSequenceReady, _)) if control.name == "READY" => {
-                    signals.ready = place;
-                    DataType::Int32
-                }
-                Some((Kind::ControlSequenceEnd, _)) if control.name == "END" => {
-                    signals.end = Some(place);
-                    DataType::Int32
-                }
-                Some((Kind::ControlSequenceCorrid, dtype)) if control.name == "CORRID" => {
-                    signals.id = Some(place);
-                    data_type(dtype)
-                        .filter(|dtype| matches!(dtype, DataType::Uint64 | DataType::Bytes))
-                        .ok_or_else(|| {
-                            unsupported(
-                                "model CORRID control input must have TYPE_UINT64 or TYPE_STRING data-type",
-                            )
-                        })?
-                }
-                _ => {
-                    return Err(unsupported(format!(
-                        "control input `{}` has another kind than its name says",
-                        control.name
-                    )));
-                }
-            };
+            let dtype = signals.place(control, inputs.len())?;
             inputs.push(TensorSpec::new(control.name.clone(), dtype, shape.clone()));
         }
         Ok(Self {
@@ -117,6 +84,35 @@ impl Sequence {
             signals,
             delay: execute_delay(source)?,
         })
+    }
+}
+
+impl Signals {
+    /// Notes where a signal comes in, and says of which type it is.
+    fn place(&mut self, control: &ControlInput, place: usize) -> Result<DataType, EngineError> {
+        let first = control.control.first();
+        let kind = first.map(|first| (first.kind(), first.data_type));
+        match (kind, control.name.as_str()) {
+            (Some((Kind::ControlSequenceStart, _)), "START") => self.start = place,
+            (Some((Kind::ControlSequenceReady, _)), "READY") => self.ready = place,
+            (Some((Kind::ControlSequenceEnd, _)), "END") => self.end = Some(place),
+            (Some((Kind::ControlSequenceCorrid, dtype)), "CORRID") => {
+                self.id = Some(place);
+                let known = data_type(dtype)
+                    .filter(|dtype| matches!(dtype, DataType::Uint64 | DataType::Bytes));
+                return known.ok_or_else(|| {
+                    unsupported(
+                        "model CORRID control input must have TYPE_UINT64 or TYPE_STRING data-type",
+                    )
+                });
+            }
+            (_, name) => {
+                return Err(unsupported(format!(
+                    "control input `{name}` has another kind than its name says"
+                )));
+            }
+        }
+        Ok(DataType::Int32)
     }
 }
 

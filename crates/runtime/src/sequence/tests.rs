@@ -9,7 +9,7 @@ use protocol::{DataType, InferRequest, Parameter, Tensor, TensorSpec};
 use super::Sequencer;
 use crate::Runtime;
 use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
-use crate::testing::{config, far, repository, start, until};
+use crate::testing::{Gate, config, far, repository, start, until};
 
 fn configured(backend: &str, batch: usize, batching: &str, more: &str) -> String {
     let ends = if backend == "dyna_sequence" {
@@ -194,6 +194,9 @@ async fn a_caller_who_leaves_ends_its_sequence_and_frees_the_slot() {
     assert_eq!(sequencer(&runtime).held(), (0, 0));
 }
 
+/// The input that makes the adder panic.
+const PANIC: i32 = -666;
+
 /// y = x + s, and s becomes y: the sum that `sequence` keeps itself, kept by the server.
 #[derive(Debug)]
 struct Adder([TensorSpec; 2], [TensorSpec; 2]);
@@ -244,6 +247,7 @@ impl Lane for Adder {
             call.inputs[1].elements::<i32>(),
         );
         let (x, s) = (x.expect("aligned"), s.expect("aligned"));
+        assert!(!x.contains(&PANIC), "asked to panic");
         let y: Vec<i32> = x.iter().zip(s).map(|(x, s)| x + s).collect();
         let output = |index: &usize| {
             let name = self.1[*index].name.clone();
@@ -254,19 +258,95 @@ impl Lane for Adder {
     }
 }
 
+fn adder(initial: &str) -> String {
+    format!(
+        r#"backend: "onnxruntime" max_batch_size: 4
+        input {{ name: "INPUT" data_type: TYPE_INT32 dims: 1 }}
+        output {{ name: "OUTPUT" data_type: TYPE_INT32 dims: 1 }}
+        instance_group {{ count: 1 kind: KIND_CPU }}
+        sequence_batching {{ direct {{ }} max_sequence_idle_microseconds: 60000000
+            state {{ input_name: "S" output_name: "S_OUT" data_type: TYPE_INT32 dims: 1
+            {initial} }} }}"#
+    )
+}
+
+/// With `adder`'s configuration; the fields of a repository and its runtime.
+async fn adding() -> (Runtime, tempfile::TempDir) {
+    let root = repository(&[("m/config.pbtxt", &adder("")), ("m/1/model.onnx", "adder")]);
+    let engine: Arc<dyn Engine> = Arc::new(Adder::new());
+    let mut config = config(&[root.path()]);
+    config.queue_max = 64;
+    let (runtime, _) = start(config, [engine]).await;
+    assert!(runtime.ready(), "{:?}", runtime.index());
+    (runtime, root)
+}
+
+#[tokio::test]
+async fn a_lane_that_fails_ends_its_sequences_and_nobody_adds_to_a_lost_state() {
+    let (runtime, _root) = adding().await;
+    assert_eq!(sum(&runtime, one(1, 1, START)).await, Ok(vec![1]));
+    assert_eq!(sum(&runtime, one(2, 2, START)).await, Ok(vec![2]));
+    let broken = begin(runtime.infer(one(PANIC, 1, MORE), far()));
+    let behind = begin(runtime.infer(one(1, 1, MORE), far()));
+    let error = broken.await.expect_err("panics");
+    assert!(error.message.contains("panicked"), "{error}");
+    let error = behind.await.expect_err("its state is gone");
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(
+        error
+            .message
+            .contains("the lane that kept its state failed"),
+        "{error}"
+    );
+    let error = sum(&runtime, one(5, 2, MORE)).await.expect_err("gone, too");
+    assert!(error.contains("must specify the START flag"), "{error}");
+    assert_eq!(sum(&runtime, one(5, 2, (true, true))).await, Ok(vec![5]));
+    let sequencer = sequencer(&runtime);
+    until("every slot is free", || sequencer.held() == (0, 0)).await;
+}
+
+#[tokio::test]
+async fn a_sequence_waits_for_a_compute_thread_and_keeps_its_state() {
+    let (runtime, _root) = adding().await;
+    assert_eq!(sum(&runtime, one(1, 1, START)).await, Ok(vec![1]));
+    let gate: Arc<Gate> = Arc::default();
+    gate.close();
+    let compute = runtime.inner().tools.compute.clone();
+    let held = || {
+        let gate = Arc::clone(&gate);
+        compute.submit(1, move || gate.pass())
+    };
+    while held().is_ok() {}
+    let waiting = begin(runtime.infer(one(2, 1, MORE), far()));
+    let soon = Deadline::after(Clock::real().now(), Duration::from_millis(20));
+    let late = runtime.infer(one(9, 2, START), soon).await;
+    assert_eq!(late.expect_err("no thread").kind, ErrorKind::Timeout);
+    gate.open();
+    let (response, _) = waiting.await.expect("its turn came");
+    assert_eq!(response.outputs[0].elements::<i32>(), Some(&[3][..]));
+    assert_eq!(sum(&runtime, one(4, 1, END)).await, Ok(vec![7]));
+}
+
+#[tokio::test]
+async fn a_batch_for_which_nobody_waits_is_stopped_and_its_sequence_ended() {
+    let delay = r#"parameters { key: "execute_delay_ms" value { string_value: "60000" } }"#;
+    let (runtime, _root) = runtime(&configured("sequence", 1, "direct { }", delay)).await;
+    let own = runtime.clone();
+    let running = tokio::spawn(async move { own.infer(one(1, 1, START), far()).await });
+    let sequencer = sequencer(&runtime);
+    until("it runs", || !sequencer.state.lock().running.is_empty()).await;
+    let behind = begin(runtime.infer(one(1, 1, MORE), far()));
+    running.abort();
+    let error = behind.await.expect_err("ended");
+    assert_eq!(error.kind, ErrorKind::Cancelled);
+    until("the slot is free", || sequencer.held() == (0, 0)).await;
+    assert!(sequencer.state.lock().running.is_empty());
+}
+
 #[tokio::test]
 async fn the_server_keeps_the_states_that_a_model_gives_back() {
-    let text = |initial: &str| {
-        format!(
-            r#"backend: "onnxruntime" max_batch_size: 4
-            input {{ name: "INPUT" data_type: TYPE_INT32 dims: 1 }}
-            output {{ name: "OUTPUT" data_type: TYPE_INT32 dims: 1 }}
-            sequence_batching {{ direct {{ }} state {{ input_name: "S" output_name: "S_OUT" data_type: TYPE_INT32 dims: 1
-                {initial} }} }}"#
-        )
-    };
     let from_file = r#"initial_state { name: "s" data_type: TYPE_INT32 dims: 1 data_file: "ten" }"#;
-    for (text, first) in [(text(""), 0), (text(from_file), 10)] {
+    for (text, first) in [(adder(""), 0), (adder(from_file), 10)] {
         let root = repository(&[
             ("m/config.pbtxt", &text),
             ("m/1/model.onnx", "adder"),
