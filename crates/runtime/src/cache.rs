@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::call::Call;
+use crate::request::Fitted;
 
-type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
 type Outputs = Arc<Vec<Tensor>>;
 
 /// Bytes that an answer costs beside its data: names, shapes, its places in the tables.
@@ -56,6 +57,12 @@ pub(crate) struct Member {
     generation: u64,
 }
 
+/// Names requests for one member; on any thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hasher {
+    generation: u64,
+}
+
 pub(crate) enum Find<'a> {
     Found(Outputs),
     Follow(watch::Receiver<Option<Outputs>>),
@@ -90,9 +97,13 @@ impl ResponseCache {
     }
 }
 
-impl Member {
+impl Hasher {
+    pub(crate) fn of(self, fitted: &Fitted) -> Key {
+        self.key(&fitted.call, &fitted.classes)
+    }
+
     /// Equal for requests that must have equal answers; `classes` as in `Fitted`.
-    pub(crate) fn key(&self, call: &Call, classes: &[Option<usize>]) -> Key {
+    fn key(self, call: &Call, classes: &[Option<usize>]) -> Key {
         let mut hash = Sha256::new();
         hash.update(self.generation.to_le_bytes());
         let number = |hash: &mut Sha256, number: usize| hash.update((number as u64).to_le_bytes());
@@ -116,6 +127,14 @@ impl Member {
             number(&mut hash, classes.unwrap_or(0));
         }
         hash.finalize().into()
+    }
+}
+
+impl Member {
+    pub(crate) fn hasher(&self) -> Hasher {
+        Hasher {
+            generation: self.generation,
+        }
     }
 
     pub(crate) fn find(&self, key: Key) -> Find<'_> {
@@ -223,7 +242,7 @@ mod tests {
             wanted: vec![0],
             ..Call::default()
         };
-        member.key(&call, &[])
+        member.hasher().key(&call, &[])
     }
 
     fn keep(member: &Member, value: u8, bytes: usize) {

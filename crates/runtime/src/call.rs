@@ -176,8 +176,8 @@ fn timeout(engine: &ByEngine, place: &'static str) -> Error {
     }
 }
 
-pub(crate) fn refused_error(engine: &ByEngine, refused: Refused) -> Error {
-    let model = engine.name.clone();
+pub(crate) fn refused_error(model: &str, refused: Refused) -> Error {
+    let model = model.to_owned();
     match refused {
         Refused::Full => Error::Busy { model },
         Refused::Panicked => Error::Failed {

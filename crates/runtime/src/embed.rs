@@ -133,7 +133,7 @@ async fn tokenise(
                 .collect()
         };
         let encoded = place.compute.run(encode).await;
-        sequences.extend(encoded.map_err(|refused| call::refused_error(engine, refused))??);
+        sequences.extend(encoded.map_err(|refused| call::refused_error(&engine.name, refused))??);
     }
     Ok(sequences)
 }

@@ -6,11 +6,12 @@
 //!                                                                ├─► compare ─► flip ─► retire what was there before
 //!                                                                └─► refused: what serves goes on, the index says why
 //! ```
-//! Reading order: `jobs`, `load`, `plan`; then `swap` (what a new version must pass, and the way back), `residency` (who
+//! Reading order: `jobs`, `load`, `plan`, `members` (an ensemble brings its own); then `swap` (what a new version must pass, and the way back), `residency` (who
 //! is in memory under a budget), `retire` (freeing what no request holds any more).
 
 mod jobs;
 mod load;
+mod members;
 mod plan;
 mod residency;
 mod retire;
@@ -169,19 +170,32 @@ pub(crate) async fn load(inner: &Arc<Inner>, request: LoadRequest) -> Result<(),
     let task = Task::Load(Box::new(request.clone()));
     submit(inner, model, task)
         .await
+        .map_err(|reason| ApiError::new(ErrorKind::Invalid, failed(&reason)))?;
+    members::load(inner, &request.model)
+        .await
         .map_err(|reason| ApiError::new(ErrorKind::Invalid, failed(&reason)))
 }
 
-/// A client's unload. Resolves when no new request can reach the model.
-pub(crate) async fn unload(inner: &Arc<Inner>, model: &str) -> Result<(), ApiError> {
+/// A client's unload. Resolves when no new request can reach the model, or any of its members that go with it.
+pub(crate) async fn unload(
+    inner: &Arc<Inner>,
+    model: &str,
+    dependents: bool,
+) -> Result<(), ApiError> {
     controllable(inner)?;
-    inner.catalogue.get(model)?;
-    submit(inner, model.to_owned(), Task::Unload)
-        .await
-        .map_err(|reason| {
-            let message = format!("failed to unload '{model}', {reason}");
+    let entry = inner.catalogue.get(model)?;
+    let mut leaving = vec![model.to_owned()];
+    if dependents {
+        leaving.extend(members::only_of(inner, &entry));
+    }
+    for name in leaving {
+        let unloaded = submit(inner, name.clone(), Task::Unload).await;
+        unloaded.map_err(|reason| {
+            let message = format!("failed to unload '{name}', {reason}");
             ApiError::new(ErrorKind::Internal, message)
-        })
+        })?;
+    }
+    Ok(())
 }
 
 /// Back to what served before, at once.

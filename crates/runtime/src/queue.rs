@@ -138,6 +138,11 @@ impl Queue {
         queue
     }
 
+    /// Whether it joins requests in one batch.
+    pub(crate) fn batches(&self) -> bool {
+        self.batches
+    }
+
     /// A lane for a call that runs where it is: cheaper than leaving the thread, and nobody is in line.
     pub(crate) fn direct(self: &Arc<Self>, call: &Call, deadline: Deadline) -> Option<Held> {
         let inline =
@@ -170,10 +175,11 @@ impl Queue {
         }
     }
 
-    /// Waits for a lane of one's own until the deadline. Cancel-safe: a dropped future leaves the line, or passes its lane
-    /// on.
+    /// Waits for a lane of one's own until the deadline, among the calls in line and by the same rules; of `asks` only its
+    /// priority and timeout count. Cancel-safe: a dropped future leaves the line, or passes its lane on.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
+        asks: Call,
         deadline: Deadline,
         clock: &Clock,
     ) -> Result<Held, Error> {
@@ -183,7 +189,10 @@ impl Queue {
         }
         let (hand_over, lane) = oneshot::channel();
         // No rows: it shares its lane with nobody.
-        let request = self.request(&Call::default(), deadline);
+        let request = Request {
+            rows: 0,
+            ..self.request(&asks, deadline)
+        };
         let _place = self.enter(request, Waiter::Lane(hand_over))?;
         // The sender lives in the queue until it is used, and the place keeps the queue alive.
         let handed = tokio::time::timeout(left, lane).await;

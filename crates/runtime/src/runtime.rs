@@ -1,5 +1,6 @@
 //! The handle that others hold: everything a door asks about models in this process.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -99,6 +100,14 @@ pub struct Parts {
 /// Models in this process. Cheap to clone; dropping a future of its methods cancels the call.
 #[derive(Debug, Clone)]
 pub struct Runtime(Arc<Inner>);
+
+/// What a request found, held until it is answered.
+struct Found {
+    model: Arc<Model>,
+    /// Of an ensemble, where they could be evicted.
+    #[expect(dead_code, reason = "held: a model that is held is not evicted")]
+    members: Vec<Arc<Model>>,
+}
 
 pub(crate) struct Inner {
     pub(crate) engines: Vec<Arc<dyn Engine>>,
@@ -305,12 +314,21 @@ impl Runtime {
         request: InferRequest,
         deadline: Deadline,
     ) -> Result<(InferResponse, Timing), ApiError> {
-        let model = self
+        let found = self
             .find(&request.model, request.version.as_deref(), deadline)
             .await?;
+        self.run(&found, request, deadline).await
+    }
+
+    async fn run(
+        &self,
+        Found { model, .. }: &Found,
+        request: InferRequest,
+        deadline: Deadline,
+    ) -> Result<(InferResponse, Timing), ApiError> {
         model.track.keep(&request);
-        let outcome = infer::infer(&model, self.place(deadline), request).await;
-        self.judge(&model, outcome.as_ref().map(|(_, timing)| timing));
+        let outcome = infer::infer(model, self.place(deadline), request).await;
+        self.judge(model, outcome.as_ref().map(|(_, timing)| timing));
         Ok(outcome?)
     }
 
@@ -320,10 +338,14 @@ impl Runtime {
         request: InferRequest,
         deadline: Deadline,
     ) -> Result<Responses, ApiError> {
-        let model = self
+        let found = self
             .find(&request.model, request.version.as_deref(), deadline)
             .await?;
-        Ok(stream::stream(&model, self.place(deadline), request).await?)
+        if !found.model.decoupled() {
+            let (response, _) = self.run(&found, request, deadline).await?;
+            return Ok(Responses::once(response));
+        }
+        Ok(stream::stream(&found.model, self.place(deadline), request).await?)
     }
 
     /// Loads a model, or loads it anew; what served before serves until the new one is ready.
@@ -331,9 +353,10 @@ impl Runtime {
         lifecycle::load(&self.0, request).await
     }
 
-    /// Takes a model out of service; requests in flight are answered.
-    pub async fn unload(&self, model: &str, _dependents: bool) -> Result<(), ApiError> {
-        lifecycle::unload(&self.0, model).await
+    /// Takes a model out of service; requests in flight are answered. With `dependents`, an ensemble's members go too, but
+    /// for those that another ensemble needs.
+    pub async fn unload(&self, model: &str, dependents: bool) -> Result<(), ApiError> {
+        lifecycle::unload(&self.0, model, dependents).await
     }
 
     /// Lets what a model was before its last change serve again, at once.
@@ -358,7 +381,7 @@ impl Runtime {
         request: EmbedRequest,
         deadline: Deadline,
     ) -> Result<(Embeddings, Timing), ApiError> {
-        let model = self.find(&request.model, None, deadline).await?;
+        let Found { model, .. } = self.find(&request.model, None, deadline).await?;
         let outcome = embed::embed(&model, self.place(deadline), request).await;
         self.judge(&model, outcome.as_ref().map(|(_, timing)| timing));
         Ok(outcome?)
@@ -398,9 +421,12 @@ impl Runtime {
         }
     }
 
-    /// As [`Self::awake`], and for an ensemble its members as well, at any depth.
-    async fn with_members(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, Error> {
+    /// As [`Self::awake`], and for an ensemble its members as well, at any depth. All are held, so none makes room for
+    /// another.
+    async fn with_members(&self, name: &str, version: Option<&str>) -> Result<Found, Error> {
         let model = self.awake(name, version).await?;
+        let mut members: Vec<Arc<Model>> = Vec::new();
+        let mut seen = BTreeSet::new();
         let mut open = vec![Arc::clone(&model)];
         while let Some(next) = open.pop() {
             let steps = next
@@ -408,10 +434,14 @@ impl Runtime {
                 .into_iter()
                 .flat_map(|ensemble| ensemble.members());
             for (member, version) in steps {
-                open.push(self.awake(member, version).await?);
+                if seen.insert((member.to_owned(), version.map(str::to_owned))) {
+                    let member = self.awake(member, version).await?;
+                    open.push(Arc::clone(&member));
+                    members.push(member);
+                }
             }
         }
-        Ok(model)
+        Ok(Found { model, members })
     }
 
     /// As [`Self::awake`], until the deadline.
@@ -420,12 +450,13 @@ impl Runtime {
         name: &str,
         version: Option<&str>,
         deadline: Deadline,
-    ) -> Result<Arc<Model>, Error> {
+    ) -> Result<Found, Error> {
         let entry = self.0.catalogue.get(name)?;
         if !self.0.residency.tracks()
             && let Some(model) = entry.model(version)?
         {
-            return Ok(model);
+            let members = Vec::new();
+            return Ok(Found { model, members });
         }
         let left = deadline.left(self.0.tools.clock.now());
         let found = tokio::time::timeout(left, self.with_members(name, version)).await;

@@ -13,7 +13,7 @@ use base::{Clock, Deadline};
 use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Tensor, Timing};
 use tokio::sync::oneshot;
 
-use crate::call::{Place, refused_error};
+use crate::call::{Call, Place, refused_error};
 use crate::compute::ComputePool;
 use crate::engine::{self, Run, Stop};
 use crate::error::Error;
@@ -80,6 +80,10 @@ struct Made {
 }
 
 impl Responses {
+    pub(crate) fn once(response: InferResponse) -> Self {
+        Self(State::Once(Box::new(response)))
+    }
+
     /// The next answer; none at the end. An error ends the stream. Cancel-safe: an answer that is not taken now is the
     /// next call's.
     pub async fn next(&mut self) -> Result<Option<StreamedResponse>, ApiError> {
@@ -112,16 +116,12 @@ impl Responses {
     }
 }
 
-/// Resolves when the call has begun; a model that is not decoupled has then been run.
+/// For a decoupled model; resolves when the call has begun.
 pub(crate) async fn stream(
     model: &Arc<Model>,
     place: Place<'_>,
     request: InferRequest,
 ) -> Result<Responses, Error> {
-    if !model.decoupled() {
-        let (response, _) = infer::infer(model, place, request).await?;
-        return Ok(Responses(State::Once(Box::new(response))));
-    }
     let attempt = model.statistics.begin(place.clock);
     match begin(model, place, request).await {
         Ok(mut streaming) => {
@@ -142,7 +142,7 @@ async fn begin(
 ) -> Result<Streaming, Error> {
     let arrived = place.clock.now();
     let id = request.id.take();
-    infer::controls(model, &request, &mut place)?;
+    let controls = infer::controls(model, &request, &mut place)?;
     let Fitted {
         call,
         outputs,
@@ -154,7 +154,13 @@ async fn begin(
         return Err(Error::Decoupled);
     };
     let checked = place.clock.now();
-    let held = engine.queue.acquire(place.deadline, place.clock).await?;
+    let asks = Call {
+        priority: controls.priority,
+        timeout: controls.timeout,
+        ..Call::default()
+    };
+    let line = engine.queue.acquire(asks, place.deadline, place.clock);
+    let held = line.await?;
     let acquired = place.clock.now();
     wait(engine, place.clock, place.deadline, held.delay()).await?;
     let delayed = place.clock.now();
@@ -243,7 +249,7 @@ async fn elsewhere<T: Send + 'static>(
             let _gone = answer.send(work());
         }
     });
-    submitted.map_err(|refused| refused_error(engine, refused))?;
+    submitted.map_err(|refused| refused_error(&engine.name, refused))?;
     let left = place.deadline.left(place.clock.now());
     match tokio::time::timeout(left, result).await {
         Ok(Ok(result)) => result,
@@ -320,7 +326,7 @@ impl Streaming {
             return Err(Error::Decoupled);
         };
         let submitted = self.compute.submit(engine.threads, work);
-        submitted.map_err(|refused| refused_error(engine, refused))
+        submitted.map_err(|refused| refused_error(&engine.name, refused))
     }
 
     async fn wait(&mut self) -> Result<(), Error> {

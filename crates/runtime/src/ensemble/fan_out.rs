@@ -5,7 +5,6 @@
 use std::ops::Range;
 
 use parking_lot::Mutex;
-use protocol::oip::proto::model_config::SchedulingChoice;
 use protocol::{Tensor, Timing};
 
 use super::graph::{FanOut, Step};
@@ -175,10 +174,9 @@ fn chunk(member: &Model, fan_out: &FanOut, alone: bool) -> usize {
     let Some(rows_max) = member.interface.batch_max.filter(|_| alone) else {
         return 1;
     };
-    let joins = matches!(
-        member.config.scheduling_choice,
-        Some(SchedulingChoice::DynamicBatching(_))
-    );
+    let joins = member
+        .by_engine()
+        .is_some_and(|engine| engine.queue.batches());
     let chosen = fan_out.chunk.unwrap_or(if joins { 1 } else { rows_max });
     chosen.clamp(1, rows_max)
 }

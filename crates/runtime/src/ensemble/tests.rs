@@ -15,6 +15,7 @@ use crate::testing::{Fake, builtin, config, far, floats, ints, repository, start
 mod double;
 mod fan_out;
 mod items;
+mod members;
 mod random;
 
 /// `config.pbtxt` of an ensemble of INT32 [-1] tensors; a step is `model: in=tensor,… -> out=tensor,…`.

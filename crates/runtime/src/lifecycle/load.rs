@@ -7,7 +7,9 @@ use std::sync::Arc;
 use protocol::sidecar::Sidecar;
 
 use super::plan::{Plan, Refused};
-use super::{NOT_LOADED, Override, Previous, Stamp, Task, UNLOADED, gone, residency, retire, swap};
+use super::{
+    NOT_LOADED, Override, Previous, Stamp, Task, UNLOADED, gone, members, residency, retire, swap,
+};
 use crate::catalogue::{Entry, Ready, Version, Versions, Woken};
 use crate::loader;
 use crate::metrics::SwapOutcome;
@@ -23,7 +25,12 @@ pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), Str
             .ok_or_else(|| "there is no such model".to_owned())
     };
     match task {
-        Task::Start => load(inner, &entry()?, How::default()),
+        Task::Start => {
+            let entry = entry()?;
+            let loaded = load(inner, &entry, How::default());
+            members::start(inner, &entry);
+            loaded
+        }
         Task::Register => register(inner, &entry()?),
         Task::Follow => follow(inner, model, known.as_ref()),
         Task::Wake => wake(inner, &entry()?),
@@ -488,8 +495,11 @@ fn take_out(inner: &Arc<Inner>, entry: &Arc<Entry>, after: impl Fn(&Version) -> 
     }
     let before = entry.publish(next);
     let leaving: Vec<_> = before
-        .ready()
-        .map(|(number, ready)| (number, ready.clone()))
+        .states
+        .iter()
+        .filter_map(|(number, state)| {
+            Some((*number, state.ready().or_else(|| state.blocked())?.clone()))
+        })
         .collect();
     drop(before);
     retire::retire(inner, entry, leaving);
@@ -497,7 +507,7 @@ fn take_out(inner: &Arc<Inner>, entry: &Arc<Entry>, after: impl Fn(&Version) -> 
 
 fn unloaded(state: &Version) -> Version {
     match state {
-        Version::Ready(_) => Version::Unloading,
+        Version::Ready(_) | Version::Blocked(_) => Version::Unloading,
         Version::Unavailable(reason) => Version::Unloaded(reason.clone()),
         _ => Version::Unloaded(UNLOADED.to_owned()),
     }
@@ -505,7 +515,7 @@ fn unloaded(state: &Version) -> Version {
 
 fn asleep(state: &Version) -> Version {
     match state {
-        Version::Ready(_) => Version::Asleep,
+        Version::Ready(_) | Version::Blocked(_) => Version::Asleep,
         other => other.clone(),
     }
 }

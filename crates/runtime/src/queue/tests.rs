@@ -38,6 +38,11 @@ impl Lane for Still {
 }
 
 fn queue(lanes: usize, waiting_max: usize) -> (Arc<Queue>, Gauge) {
+    made(Settings::single(lanes, waiting_max))
+}
+
+fn made(settings: Settings) -> (Arc<Queue>, Gauge) {
+    let lanes = settings.lanes;
     let loaded: Arc<dyn Loaded> = Arc::new(Nothing(vec![TensorSpec::new(
         "x",
         DataType::Fp32,
@@ -56,7 +61,7 @@ fn queue(lanes: usize, waiting_max: usize) -> (Arc<Queue>, Gauge) {
     let queue = Queue::new(
         ("m", loaded),
         slots,
-        Settings::single(lanes, waiting_max),
+        settings,
         (Statistics::new(metrics), 1),
         (tools, None),
     );
@@ -77,9 +82,12 @@ fn is_held(poll: &Poll<Result<Held, Error>>) -> bool {
 async fn lanes_go_out_in_order_of_arrival() {
     let (queue, depth) = queue(1, 8);
     let clock = Clock::real();
-    let first = queue.acquire(far(), &clock).await.expect("free");
-    let mut second = pin!(queue.acquire(far(), &clock));
-    let mut third = pin!(queue.acquire(far(), &clock));
+    let first = queue
+        .acquire(Call::default(), far(), &clock)
+        .await
+        .expect("free");
+    let mut second = pin!(queue.acquire(Call::default(), far(), &clock));
+    let mut third = pin!(queue.acquire(Call::default(), far(), &clock));
     assert!(poll(&mut second).is_pending());
     assert!(poll(&mut third).is_pending());
     assert_eq!(depth.get(), 2);
@@ -93,15 +101,43 @@ async fn lanes_go_out_in_order_of_arrival() {
 }
 
 #[tokio::test]
+async fn a_lane_of_one_s_own_goes_to_the_most_urgent() {
+    let (queue, _) = made(Settings {
+        levels: vec![batch::Policy::default(); 2],
+        level_default: 1,
+        ..Settings::single(1, 8)
+    });
+    let clock = Clock::real();
+    let ask = |priority| Call {
+        priority,
+        ..Call::default()
+    };
+    let first = queue.acquire(ask(0), far(), &clock).await.expect("free");
+    let mut second = pin!(queue.acquire(ask(0), far(), &clock));
+    let mut third = pin!(queue.acquire(ask(1), far(), &clock));
+    assert!(poll(&mut second).is_pending());
+    assert!(poll(&mut third).is_pending());
+    drop(first);
+    assert!(poll(&mut second).is_pending());
+    assert!(is_held(&poll(&mut third)));
+}
+
+#[tokio::test]
 async fn one_more_than_the_bound_is_refused() {
     let (queue, _) = queue(1, 2);
     let clock = Clock::real();
-    let _held = queue.acquire(far(), &clock).await.expect("free");
-    let mut one = pin!(queue.acquire(far(), &clock));
-    let mut two = pin!(queue.acquire(far(), &clock));
+    let _held = queue
+        .acquire(Call::default(), far(), &clock)
+        .await
+        .expect("free");
+    let mut one = pin!(queue.acquire(Call::default(), far(), &clock));
+    let mut two = pin!(queue.acquire(Call::default(), far(), &clock));
     assert!(poll(&mut one).is_pending());
     assert!(poll(&mut two).is_pending());
-    let error = queue.acquire(far(), &clock).await.expect_err("full");
+    let error = queue
+        .acquire(Call::default(), far(), &clock)
+        .await
+        .expect_err("full");
     assert_eq!(
         error.to_string(),
         "Exceeds maximum queue size: queue of model `m` is full (2 waiting)"
@@ -112,14 +148,17 @@ async fn one_more_than_the_bound_is_refused() {
 async fn who_leaves_the_line_frees_the_place() {
     let (queue, depth) = queue(1, 1);
     let clock = Clock::real();
-    let held = queue.acquire(far(), &clock).await.expect("free");
+    let held = queue
+        .acquire(Call::default(), far(), &clock)
+        .await
+        .expect("free");
     {
-        let mut leaves = pin!(queue.acquire(far(), &clock));
+        let mut leaves = pin!(queue.acquire(Call::default(), far(), &clock));
         assert!(poll(&mut leaves).is_pending());
         assert_eq!(queue.waiting(), 1);
     }
     assert_eq!((queue.waiting(), depth.get()), (0, 0));
-    let mut stays = pin!(queue.acquire(far(), &clock));
+    let mut stays = pin!(queue.acquire(Call::default(), far(), &clock));
     assert!(poll(&mut stays).is_pending());
     drop(held);
     assert!(is_held(&poll(&mut stays)));
@@ -129,9 +168,12 @@ async fn who_leaves_the_line_frees_the_place() {
 async fn a_lane_handed_to_somebody_who_left_goes_on() {
     let (queue, _) = queue(1, 2);
     let clock = Clock::real();
-    let held = queue.acquire(far(), &clock).await.expect("free");
+    let held = queue
+        .acquire(Call::default(), far(), &clock)
+        .await
+        .expect("free");
     {
-        let mut leaves = pin!(queue.acquire(far(), &clock));
+        let mut leaves = pin!(queue.acquire(Call::default(), far(), &clock));
         assert!(poll(&mut leaves).is_pending());
         drop(held);
         // The lane is in its hands now, and it goes without having looked.
@@ -144,10 +186,21 @@ async fn the_deadline_holds_in_the_line() {
     let (queue, _) = queue(1, 2);
     let clock = Clock::real();
     let passed = Deadline::after(clock.now(), Duration::ZERO);
-    assert!(queue.acquire(passed, &clock).await.is_err());
-    let _held = queue.acquire(far(), &clock).await.expect("free");
+    assert!(
+        queue
+            .acquire(Call::default(), passed, &clock)
+            .await
+            .is_err()
+    );
+    let _held = queue
+        .acquire(Call::default(), far(), &clock)
+        .await
+        .expect("free");
     let soon = Deadline::after(clock.now(), Duration::from_millis(5));
-    let error = queue.acquire(soon, &clock).await.expect_err("late");
+    let error = queue
+        .acquire(Call::default(), soon, &clock)
+        .await
+        .expect_err("late");
     assert_eq!(
         error.to_string(),
         "deadline passed in the queue of model `m`"

@@ -7,7 +7,9 @@ use base::ErrorKind;
 use protocol::{DataType, ModelState, Parameter, RequestedOutput, Tensor};
 
 use super::*;
-use crate::testing::{Fake, PANIC, builtin, config, far, floats, ints, repository, start, until};
+use crate::testing::{
+    Fake, Gate, PANIC, builtin, config, far, floats, ints, repository, start, until,
+};
 
 /// Polls a call once, which puts it in the line or on a thread.
 fn begin<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
@@ -517,4 +519,34 @@ async fn equal_requests_run_once_where_the_model_says_that_answers_may_be_kept()
         |sum: Option<protocol::oip::proto::StatisticDuration>| sum.map_or(0, |sum| sum.count);
     assert_eq!((count(times.cache_hit), count(times.cache_miss)), (2, 2));
     assert_eq!((count(times.success), statistics.execution_count), (4, 2));
+}
+
+#[tokio::test]
+async fn large_inputs_are_hashed_on_a_compute_thread() {
+    let text = "response_cache { enable: true }";
+    let root = repository(&[("m/config.pbtxt", &builtin("identity", text))]);
+    let (runtime, _) = start(config(&[root.path()]), []).await;
+    let gate: Arc<Gate> = Arc::default();
+    gate.close();
+    for _ in 0..2 {
+        let gate = Arc::clone(&gate);
+        let compute = &runtime.inner().tools.compute;
+        let held = compute.submit(1, move || gate.pass());
+        assert!(held.is_ok());
+    }
+    let large = vec![7; 64 << 10];
+    let first = begin(runtime.infer(ints("m", &large), far()));
+    runtime
+        .infer(ints("m", &[1]), far())
+        .await
+        .expect("a small one needs no thread");
+    gate.open();
+    let (response, _) = first.await.expect("answers");
+    let (again, _) = runtime
+        .infer(ints("m", &large), far())
+        .await
+        .expect("answers");
+    assert_eq!(response.outputs, again.outputs);
+    let statistics = &runtime.statistics(Some("m"), None).expect("known")[0];
+    assert_eq!(statistics.execution_count, 2);
 }

@@ -103,3 +103,44 @@ async fn wrong_words_in_the_pipeline_are_named() {
         assert!(reason.contains(expected), "{reason}");
     }
 }
+
+/// Requests, items and executions of the member.
+fn counts(runtime: &Runtime) -> (u64, u64, u64) {
+    let statistics = runtime.statistics(Some("each"), None).expect("known");
+    let stats = statistics[0].inference_stats.expect("counted");
+    let requests = stats.success.map_or(0, |success| success.count);
+    (
+        requests,
+        statistics[0].inference_count,
+        statistics[0].execution_count,
+    )
+}
+
+#[tokio::test]
+async fn the_member_s_batcher_joins_items_of_several_requests() {
+    let dynamic =
+        "dynamic_batching { preferred_batch_size: 8 max_queue_delay_microseconds: 50000 }";
+    for (batching, slo) in [(dynamic, ""), ("", "[slo]\np99_ms = 200\n")] {
+        let member = format!("backend: \"double\" max_batch_size: 8 {batching}");
+        let root = pipeline(&member, "", "2");
+        std::fs::write(root.path().join("each/kapok.toml"), slo).expect("writes");
+        let mut config = config(&[root.path()]);
+        config.queue_max = 64;
+        let (runtime, _) = start(config, double::engines()).await;
+        let before = counts(&runtime);
+        let asked = [(); 4].map(|()| begin(infer(&runtime, items(6))));
+        for answer in asked {
+            let (response, _) = answer.await.expect("answers");
+            let expected: Vec<i32> = (0..12).map(|value| value * 2).collect();
+            assert_eq!(values(&response, "found"), expected);
+        }
+        let after = counts(&runtime);
+        assert_eq!(after.0 - before.0, 24, "{batching}{slo}: a call per item");
+        assert_eq!(after.1 - before.1, 24, "{batching}{slo}");
+        let executions = after.2 - before.2;
+        assert!(
+            executions < 24,
+            "{batching}{slo}: {executions} for 24 items"
+        );
+    }
+}
