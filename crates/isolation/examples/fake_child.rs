@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{DataType, Tensor, TensorSpec};
-use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
+use runtime::engine::{
+    Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source, absent, is_absent,
+};
 
 #[derive(Debug)]
 struct Fake;
@@ -54,6 +56,10 @@ impl Loaded for Model {
         Ok(Box::new(Doubling))
     }
 
+    fn takes_absent(&self) -> bool {
+        true
+    }
+
     fn memory_bytes(&self) -> u64 {
         123
     }
@@ -61,6 +67,9 @@ impl Loaded for Model {
 
 impl Lane for Doubling {
     fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        if is_absent(&call.inputs[0]) {
+            return Ok(vec![absent()]);
+        }
         let x: &[f32] = call.inputs[0].elements().unwrap_or_default();
         let y = match x.first() {
             Some(-1.0) => std::process::abort(),

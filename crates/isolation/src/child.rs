@@ -41,6 +41,7 @@ pub fn serve(engines: &[Arc<dyn Engine>]) -> io::Result<()> {
         outputs: specs(loaded.outputs()),
         delay: loaded.delay(),
         memory_bytes: loaded.memory_bytes(),
+        takes_absent: loaded.takes_absent(),
     }))?;
     let mut lanes: HashMap<u64, SyncSender<Job>> = HashMap::new();
     while let Some(order) = wire::receive(&mut orders)? {

@@ -98,6 +98,7 @@ impl Engine for Isolated {
             outputs: specs(loaded.outputs),
             delay: loaded.delay,
             memory_bytes: loaded.memory_bytes,
+            takes_absent: loaded.takes_absent,
             owner: Arc::new(Owner(shared)),
         }))
     }
@@ -234,6 +235,7 @@ struct IsolatedModel {
     outputs: Vec<TensorSpec>,
     delay: Duration,
     memory_bytes: u64,
+    takes_absent: bool,
     owner: Arc<Owner>,
 }
 
@@ -273,6 +275,10 @@ impl Loaded for IsolatedModel {
     /// Bytes are copied to the child whatever their address.
     fn needs_alignment(&self) -> bool {
         false
+    }
+
+    fn takes_absent(&self) -> bool {
+        self.takes_absent
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -68,6 +68,7 @@ pub(crate) struct Loaded {
     pub(crate) outputs: Vec<Spec>,
     pub(crate) delay: Duration,
     pub(crate) memory_bytes: u64,
+    pub(crate) takes_absent: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -239,4 +240,48 @@ pub(crate) fn receive<T: DeserializeOwned>(mut from: impl Read) -> io::Result<Op
     let mut frame = vec![0; length];
     from.read_exact(&mut frame)?;
     Ok(Some(serde_json::from_slice(&frame)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Parameters;
+
+    use super::*;
+
+    #[test]
+    fn all_that_an_engine_is_told_arrives() {
+        let mut sidecar = Sidecar::default();
+        sidecar.custom_ops.libs.push("ops.so".into());
+        let spec = TensorSpec::new("x", DataType::Fp32, vec![-1, 3]);
+        let parameter = Parameter::Text("2".to_owned());
+        let source = Source {
+            model: "m".to_owned(),
+            path: "/m/1/model.onnx".into(),
+            backend: "onnxruntime".to_owned(),
+            parameters: Parameters::from([("threads".to_owned(), parameter)]),
+            inputs: vec![spec.clone()],
+            outputs: vec![spec],
+            folder: "/m".into(),
+            config: Arc::new(ModelConfig {
+                name: "m".to_owned(),
+                max_batch_size: 4,
+                ..ModelConfig::default()
+            }),
+            sidecar: Arc::new(sidecar),
+        };
+        let options = LoadOptions {
+            threads: 2,
+            lanes: 3,
+            precision: Precision::Bf16,
+        };
+        let mut sent = Vec::new();
+        let model = Model::new("onnxruntime", &source, options);
+        send(&mut sent, &Order::Load(Box::new(model))).expect("fits");
+        let Some(Order::Load(model)) = receive(sent.as_slice()).expect("arrives") else {
+            panic!("another order");
+        };
+        let (arrived, with) = model.source().expect("whole");
+        assert_eq!(with, options);
+        assert_eq!(format!("{arrived:?}"), format!("{source:?}"));
+    }
 }

@@ -8,7 +8,9 @@ use base::Clock;
 use isolation::Isolation;
 use protocol::sidecar::Sidecar;
 use protocol::{DataType, Tensor, TensorSpec};
-use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source, Stop};
+use runtime::engine::{
+    Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source, Stop, absent, is_absent,
+};
 
 /// Long enough for a loaded machine, short enough for a person.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -122,6 +124,10 @@ fn tensors_small_empty_and_large_go_there_and_back() {
             assert!(double(lane.as_mut(), &values).expect("runs") == expected);
         }
     }
+    // What stands for an input that a request left out does so on the other side too.
+    assert!(loaded.takes_absent());
+    let outputs = lanes[0].once(&[absent()], &[0]).expect("runs");
+    assert!(is_absent(&outputs[0]), "{outputs:?}");
     let refused = double(lanes[0].as_mut(), &[-2.0]);
     assert!(matches!(&refused, Err(EngineError::Input(said)) if said == "x is negative"));
 }

@@ -8,8 +8,7 @@ pub(crate) const NAME: &str = "run-engine";
 
 /// Returns when kapok has closed its side.
 pub(crate) fn run(engine: &str, environment: &Environment) -> Outcome {
-    let mut engines = crate::up::all_engines(environment);
-    engines.retain(|known| known.name() == engine);
-    isolation::serve(&engines)
+    let engine = crate::up::one_engine(engine, environment);
+    isolation::serve(engine.as_slice())
         .map_err(|error| Failure::failed(format!("kapok cannot be heard: {error}")))
 }

@@ -40,31 +40,57 @@ pub(super) fn find(
     engines
 }
 
+/// The engine of this name, for a process that runs one model: no other library is loaded.
+pub(crate) fn one(name: &str, environment: &Environment) -> Option<Arc<dyn Engine>> {
+    match name {
+        "rten" => Some(Arc::new(RtenEngine::default())),
+        "node" => Some(Arc::new(NodeEngine)),
+        "openvino" => openvino(environment),
+        "onnxruntime" => onnx_runtime(environment),
+        _ => None,
+    }
+}
+
 /// Every engine that runs code of others. The most complete comes first: it is the reference that the rest are compared
 /// with.
 pub(crate) fn all(environment: &Environment) -> Vec<Arc<dyn Engine>> {
-    let mut engines: Vec<Arc<dyn Engine>> =
-        vec![Arc::new(RtenEngine::default()), Arc::new(NodeEngine)];
-    match OpenVinoEngine::find(&openvino_search(environment), &Processor::here()) {
-        Ok(engine) => {
-            let library = engine.library().display().to_string();
-            tracing::info!(version = engine.version(), library, "found OpenVINO");
-            engines.insert(0, Arc::new(engine));
-        }
-        Err(error) => tracing::info!(reason = base::chain(&error), "without OpenVINO"),
-    }
+    let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
+    engines.extend(onnx_runtime(environment));
+    engines.extend(openvino(environment));
+    engines.push(Arc::new(RtenEngine::default()));
+    engines.push(Arc::new(NodeEngine));
+    engines
+}
+
+fn onnx_runtime(environment: &Environment) -> Option<Arc<dyn Engine>> {
     match OrtEngine::find(&search(environment)) {
         Ok(engine) => {
             let library = engine.library().display().to_string();
             tracing::info!(version = engine.version(), library, "found ONNX Runtime");
-            engines.insert(0, Arc::new(engine));
+            Some(Arc::new(engine))
         }
-        Err(error) => tracing::info!(
-            reason = base::chain(&error),
-            "without ONNX Runtime: models run on rten, or are refused if it cannot run them"
-        ),
+        Err(error) => {
+            tracing::info!(
+                reason = base::chain(&error),
+                "without ONNX Runtime: models run on rten, or are refused if it cannot run them"
+            );
+            None
+        }
     }
-    engines
+}
+
+fn openvino(environment: &Environment) -> Option<Arc<dyn Engine>> {
+    match OpenVinoEngine::find(&openvino_search(environment), &Processor::here()) {
+        Ok(engine) => {
+            let library = engine.library().display().to_string();
+            tracing::info!(version = engine.version(), library, "found OpenVINO");
+            Some(Arc::new(engine))
+        }
+        Err(error) => {
+            tracing::info!(reason = base::chain(&error), "without OpenVINO");
+            None
+        }
+    }
 }
 
 /// Where this process looks for ONNX Runtime.
@@ -88,4 +114,19 @@ pub(crate) fn openvino_search(environment: &Environment) -> Search {
         .system
         .push("/opt/intel/openvino/runtime/lib/intel64".into());
     search
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_own_process_knows_every_engine_of_this_one() {
+        let environment = Environment::default();
+        for engine in all(&environment) {
+            let one = one(engine.name(), &environment);
+            assert_eq!(one.map(|one| one.name()), Some(engine.name()));
+        }
+        assert!(one("builtin", &environment).is_none());
+    }
 }
