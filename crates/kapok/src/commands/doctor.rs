@@ -53,8 +53,10 @@ impl Check {
 pub(super) fn run(printer: &Printer, environment: &Environment) -> Outcome {
     let mut checks = machine::checks();
     checks.extend(software::checks(environment));
-    checks.extend(gpu::checks());
-    let document = json!({ "version": env!("CARGO_PKG_VERSION"), "checks": checks });
+    let (gpus, reading) = gpu::checks(environment);
+    checks.extend(gpus);
+    let document =
+        json!({ "version": env!("CARGO_PKG_VERSION"), "checks": checks, "gpu": reading });
     printer.print(&document, table)?;
     let broken: Vec<&str> = checks
         .iter()
@@ -96,7 +98,7 @@ mod tests {
         let environment = Environment::default();
         let mut checks = machine::checks();
         checks.extend(software::checks(&environment));
-        checks.extend(gpu::checks());
+        checks.extend(gpu::checks(&environment).0);
         for check in &checks {
             assert_ne!(check.verdict, Verdict::Broken, "{check:?}");
             assert!(!check.found.is_empty(), "{check:?}");

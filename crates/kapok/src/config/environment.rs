@@ -18,6 +18,8 @@ pub(crate) struct Environment {
     pub(crate) cache: Option<PathBuf>,
     /// Search path for programs.
     pub(crate) path: Vec<PathBuf>,
+    /// Folders where the loader looks first.
+    pub(crate) libraries: Vec<PathBuf>,
     pub(crate) url: Option<String>,
     pub(crate) admin_url: Option<String>,
     pub(crate) api_key: Option<String>,
@@ -57,6 +59,7 @@ impl Environment {
             openvino_dylib: get("OPENVINO_DYLIB_PATH").map(PathBuf::from),
             cache: cache(get),
             path: paths("PATH"),
+            libraries: paths("LD_LIBRARY_PATH"),
             url: get("KAPOK_URL"),
             admin_url: get("KAPOK_ADMIN_URL"),
             api_key: get("KAPOK_API_KEY"),

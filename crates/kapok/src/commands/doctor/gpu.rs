@@ -1,9 +1,14 @@
-//! NVIDIA driver, library and devices, by their files alone: nothing is loaded or asked.
+//! NVIDIA driver, devices and what lies between them and a model: by their files, then by asking.
+
+mod stack;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use device::{Nvml, Probe as _, Reading};
+
 use super::{Check, Verdict};
+use crate::config::Environment;
 
 const LIBRARY_FOLDERS: [&str; 6] = [
     "/usr/lib/x86_64-linux-gnu",
@@ -14,9 +19,28 @@ const LIBRARY_FOLDERS: [&str; 6] = [
     "/run/nvidia/driver/usr/lib/x86_64-linux-gnu",
 ];
 
-pub(super) fn checks() -> Vec<Check> {
+/// What there is to say, and what the devices said.
+pub(super) fn checks(environment: &Environment) -> (Vec<Check>, Option<Reading>) {
     let found = look(Path::new("/"));
-    vec![judge(&found)]
+    let judged = judge(&found);
+    // Half a driver does not answer, and its files say why.
+    if judged.verdict != Verdict::Ok {
+        return (vec![judged], None);
+    }
+    match Nvml::find(None).and_then(|nvml| nvml.read()) {
+        Ok(reading) => {
+            let stack = stack::found(environment, reading.clone());
+            (stack::checks(&stack), Some(reading))
+        }
+        Err(error) => {
+            let reason = format!("{}; {}", judged.found, base::chain(&error));
+            let check = Check::new("GPU", Verdict::Warn, reason).fix(
+                "the driver's files are there and it does not answer: run nvidia-smi, which says more; after an update of \
+                 the driver, restart",
+            );
+            (vec![check], None)
+        }
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
