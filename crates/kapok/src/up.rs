@@ -25,7 +25,10 @@ use crate::config::{Config, Environment};
 use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
 use crate::triton::Manners;
-pub(crate) use engines::{all as all_engines, openvino_search, search as engine_search};
+pub(crate) use engines::{
+    all as all_engines, one as one_engine, openvino_search, search as engine_search,
+};
+pub(crate) use gpus::usable_here as usable_gpus;
 use node::{Node, Outside};
 use ports::{Addresses, Ports};
 use ready::Progress;

@@ -43,6 +43,8 @@ pub type Described = Result<(Vec<TensorSpec>, Vec<TensorSpec>), String>;
 pub struct Readers<'a> {
     pub engines: &'a [Arc<dyn Engine>],
     pub describe: &'a dyn Fn(&Source) -> Described,
+    /// As [`crate::Config::gpus`].
+    pub gpus: &'a [i32],
 }
 
 impl std::fmt::Debug for Readers<'_> {
@@ -122,7 +124,7 @@ fn look(found: &Found, readers: Readers<'_>) -> Looked {
             member: None,
         };
     }
-    let (definition, mut faults) = Definition::inspect(found, None);
+    let (definition, mut faults) = Definition::inspect(found, None, readers.gpus);
     let Some(definition) = definition else {
         return Looked {
             faults,

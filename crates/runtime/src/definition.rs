@@ -59,6 +59,8 @@ pub(crate) struct Definition {
     pub(crate) sidecar: Sidecar,
     /// What somebody has set of ours, as parameters.
     shown: BTreeMap<String, String>,
+    /// The GPUs that a model may ask for.
+    gpus: Vec<i32>,
 }
 
 /// How calls share the cores.
@@ -72,9 +74,9 @@ pub(crate) struct Layout {
 
 impl Definition {
     /// Reads both files; either may be absent. `instead` is a configuration in JSON that a client gives in place of the
-    /// file. The error is for people and names file, line and column.
-    pub(crate) fn read(found: &Found, instead: Option<&str>) -> Result<Self, String> {
-        let (definition, faults) = Self::inspect(found, instead);
+    /// file; `gpus` are those that a model may ask for. The error is for people and names file, line and column.
+    pub(crate) fn read(found: &Found, instead: Option<&str>, gpus: &[i32]) -> Result<Self, String> {
+        let (definition, faults) = Self::inspect(found, instead, gpus);
         match definition {
             Some(definition) if faults.is_empty() => Ok(definition),
             _ => Err(join(faults.iter())),
@@ -82,7 +84,11 @@ impl Definition {
     }
 
     /// Everything that is wrong with a model's files, and the definition as far as it can be made.
-    pub(crate) fn inspect(found: &Found, instead: Option<&str>) -> (Option<Self>, Vec<Fault>) {
+    pub(crate) fn inspect(
+        found: &Found,
+        instead: Option<&str>,
+        gpus: &[i32],
+    ) -> (Option<Self>, Vec<Fault>) {
         let mut faults = Vec::new();
         let file = match config_file(found, instead) {
             Ok(file) => file,
@@ -96,7 +102,7 @@ impl Definition {
         let undetermined = config::normalize(&mut normalized, &found.name, contents.as_ref());
         let setting = Setting {
             folder: &found.name,
-            gpus: &[],
+            gpus,
         };
         let flat = found
             .versions
@@ -123,6 +129,7 @@ impl Definition {
             normalized,
             sidecar: merged.sidecar,
             shown: merged.shown,
+            gpus: gpus.to_vec(),
         };
         let located = problems.iter().map(|problem| definition.fault(problem));
         let faults = located.chain(faults).collect();
@@ -327,7 +334,7 @@ impl Definition {
             .map_err(|problem| vec![self.fault(&problem)])?;
         let setting = Setting {
             folder: &self.model,
-            gpus: &[],
+            gpus: &self.gpus,
         };
         let mut problems = config::validate(&config, setting);
         problems.extend(config::against_model(&config, inputs, outputs));

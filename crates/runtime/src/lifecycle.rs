@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) settle: Duration,
     pub(crate) poll: Duration,
     pub(crate) public_key: Option<String>,
+    pub(crate) gpus: Vec<i32>,
     /// Where the files of overridden models are kept while they are loaded.
     pub(crate) scratch: PathBuf,
 }

@@ -62,6 +62,8 @@ pub struct Config {
     pub poll: Duration,
     /// A minisign key: only models whose manifest is signed by it are loaded.
     pub public_key: Option<String>,
+    /// The devices that `instance_group` may name: those whose compute capability is at least 6.0.
+    pub gpus: Vec<i32>,
 }
 
 impl Default for Config {
@@ -79,6 +81,7 @@ impl Default for Config {
             settle: Duration::from_millis(300),
             poll: Duration::from_secs(15),
             public_key: None,
+            gpus: Vec::new(),
         }
     }
 }
@@ -192,6 +195,7 @@ impl Runtime {
                 settle: config.settle,
                 poll: config.poll,
                 public_key: config.public_key,
+                gpus: config.gpus,
             },
             tools: Tools {
                 clock,

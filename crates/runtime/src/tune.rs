@@ -34,6 +34,8 @@ pub struct Tune<'a> {
     /// The first that runs the model is the reference of the others.
     pub engines: &'a [Arc<dyn Engine>],
     pub cores: usize,
+    /// As [`crate::Config::gpus`].
+    pub gpus: &'a [i32],
     /// Of one measurement, at least.
     pub time: Duration,
     pub clock: Clock,
@@ -67,7 +69,7 @@ impl Tune<'_> {
     /// The error is for people: the model is not there, or nothing runs it.
     pub fn run(&self) -> Result<Tuned, String> {
         let found = self.found()?;
-        let definition = Definition::read(&found, None)?;
+        let definition = Definition::read(&found, None, self.gpus)?;
         let folder = found.versions.values().next_back();
         let source = definition.source(folder.unwrap_or(&found.folder))?;
         let rows_max = definition.rows_max();
@@ -327,6 +329,7 @@ mod tests {
             model,
             engines: &engines,
             cores: 2,
+            gpus: &[],
             time: Duration::ZERO,
             clock: Clock::real(),
         };

@@ -21,9 +21,11 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Outcome {
         Arc::new(NodeEngine),
         Arc::new(Builtin),
     ];
+    let gpus = crate::up::usable_gpus();
     let readers = Readers {
         engines: &engines,
         describe: &describe,
+        gpus: &gpus,
     };
     let checked = runtime::check(std::slice::from_ref(&repository), readers)
         .map_err(|error| Failure::usage(base::chain(&error)))?;

@@ -30,6 +30,7 @@ pub(super) fn run(args: &TuneArgs, printer: &Printer, environment: &Environment)
         model: &args.model,
         engines: &engines,
         cores: base::core_budget().get(),
+        gpus: &crate::up::usable_gpus(),
         time: TIME,
         clock: Clock::real(),
     };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use device::{Budget, Budgeted, Monitor, Nvml, Probe};
+use device::{Budget, Budgeted, Monitor, Nvml, Probe, Reading};
 use runtime::engine::Engine;
 use telemetry::metrics::Registry;
 
@@ -27,6 +27,11 @@ impl Gpus {
         Arc::new(Budgeted::new(engine, monitor, budget))
     }
 
+    /// The devices that a configuration may name.
+    pub(super) fn usable(&self) -> Vec<i32> {
+        usable(&self.monitor.latest())
+    }
+
     /// Whether models on GPUs can be relied on; true without any.
     pub(super) fn ready(&self) -> bool {
         let strain = self.budget.strain(&self.monitor.latest());
@@ -35,6 +40,26 @@ impl Gpus {
         }
         strain.is_none()
     }
+}
+
+/// Triton's minimum, whose rule and words the configuration's check has.
+const CAPABILITY_MIN: (u32, u32) = (6, 0);
+
+/// The indices of devices that are new enough.
+fn usable(reading: &Reading) -> Vec<i32> {
+    let enough = reading.gpus.iter().filter(|gpu| {
+        gpu.compute_capability
+            .is_some_and(|found| found >= CAPABILITY_MIN)
+    });
+    enough
+        .filter_map(|gpu| i32::try_from(gpu.index).ok())
+        .collect()
+}
+
+/// What a configuration may name on this machine, for a command that runs without a node.
+pub(crate) fn usable_here() -> Vec<i32> {
+    let reading = probe().and_then(|probe| probe.read().ok());
+    reading.map(|reading| usable(&reading)).unwrap_or_default()
 }
 
 /// The NVIDIA driver's library, if this machine has one.
@@ -49,5 +74,31 @@ fn probe() -> Option<Box<dyn Probe>> {
             tracing::warn!(reason = base::chain(&error), "the GPUs cannot be watched");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device::Gpu;
+
+    use super::*;
+
+    #[test]
+    fn old_devices_are_not_for_models() {
+        let gpu = |index, compute_capability| Gpu {
+            index,
+            compute_capability,
+            ..Gpu::default()
+        };
+        let reading = Reading {
+            gpus: vec![
+                gpu(0, Some((5, 2))),
+                gpu(1, Some((6, 0))),
+                gpu(2, None),
+                gpu(3, Some((8, 9))),
+            ],
+            ..Reading::default()
+        };
+        assert_eq!(usable(&reading), [1, 3]);
     }
 }

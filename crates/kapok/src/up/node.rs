@@ -74,6 +74,7 @@ impl Node {
                     .map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
                 poll: Duration::from_millis(config.node.model_poll_ms),
                 public_key: config.node.model_public_key.clone(),
+                gpus: gpus.usable(),
                 ..runtime::Config::default()
             },
             engines: engines::find(config, environment, &gpus),

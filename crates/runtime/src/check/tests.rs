@@ -8,6 +8,10 @@ fn describe(_source: &Source) -> Described {
 }
 
 fn checked(files: &[(&str, &str)]) -> Vec<String> {
+    checked_with(files, &[])
+}
+
+fn checked_with(files: &[(&str, &str)], gpus: &[i32]) -> Vec<String> {
     let root = repository(files);
     let engines = [
         Arc::new(Builtin) as Arc<dyn Engine>,
@@ -16,6 +20,7 @@ fn checked(files: &[(&str, &str)]) -> Vec<String> {
     let readers = Readers {
         engines: &engines,
         describe: &describe,
+        gpus,
     };
     let checked = check(&[root.path().to_owned()], readers).expect("readable");
     let shown = |finding: &Finding| {
@@ -89,4 +94,21 @@ fn files_that_are_named_are_looked_for() {
         ),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_model_may_ask_for_the_gpus_that_are_there() {
+    let on = |gpu: i32| {
+        format!("backend: \"onnxruntime\"\ninstance_group {{ kind: KIND_GPU gpus: [ {gpu} ] }}")
+    };
+    let check = |gpu, part: Option<&str>| {
+        let files = [("m/1/model.onnx", "ok"), ("m/config.pbtxt", &*on(gpu))];
+        let found = checked_with(&files, &[0, 2]);
+        match part {
+            None => assert_eq!(found, Vec::<String>::new()),
+            Some(part) => assert!(found.len() == 1 && found[0].contains(part), "{found:?}"),
+        }
+    };
+    check(2, None);
+    check(1, Some("gpu id 1"));
 }

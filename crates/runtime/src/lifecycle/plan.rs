@@ -133,11 +133,12 @@ impl Plan {
             return Err(refused(problem.clone()));
         }
         let config = over.as_ref().and_then(|over| over.config.as_deref());
-        let wanted = Definition::read(&found, config).and_then(|definition| {
-            let policy = definition.config().version_policy;
-            let versions = select(&found.versions, policy.as_ref())?;
-            Ok((definition, versions))
-        });
+        let wanted =
+            Definition::read(&found, config, &inner.settings.gpus).and_then(|definition| {
+                let policy = definition.config().version_policy;
+                let versions = select(&found.versions, policy.as_ref())?;
+                Ok((definition, versions))
+            });
         let (definition, versions) = wanted.map_err(&refused)?;
         let stamp = stamp
             .clone()
