@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use protocol::{BufferPool, Tensor};
+use protocol::{BufferPool, DataType, Tensor};
 
 /// What must be equal for calls to share a batch: every shape but for its first dimension.
 pub(crate) fn class(own: u64, inputs: &[Tensor]) -> u64 {
@@ -33,7 +33,8 @@ pub(crate) fn gather(
         .collect()
 }
 
-fn joined(parts: &[&Tensor], padded: usize, buffers: &BufferPool) -> Option<Tensor> {
+/// Rows of one input of all callers, as [`gather`] says.
+pub(crate) fn joined(parts: &[&Tensor], padded: usize, buffers: &BufferPool) -> Option<Tensor> {
     let first = *parts.first()?;
     let alike = |part: &&Tensor| {
         part.dtype == first.dtype
@@ -80,18 +81,23 @@ fn joined(parts: &[&Tensor], padded: usize, buffers: &BufferPool) -> Option<Tens
 /// Where a row begins; none when the tensor has no rows or its elements are broken.
 fn offset(tensor: &Tensor, row: usize) -> Option<usize> {
     let elements = tensor.shape.get(1..)?.iter().product::<usize>() * row;
-    if let Some(size) = tensor.dtype.size() {
-        return Some(elements * size);
+    bytes_of(elements, tensor.dtype, &tensor.data)
+}
+
+/// Bytes of so many elements at the head of `data`; none when texts among them are broken.
+pub(crate) fn bytes_of(elements: usize, dtype: DataType, data: &[u8]) -> Option<usize> {
+    if let Some(size) = dtype.size() {
+        return elements.checked_mul(size);
     }
     let mut at = 0_usize;
     for _ in 0..elements {
-        let length = tensor.data.get(at..at.checked_add(4)?)?;
+        let length = data.get(at..at.checked_add(4)?)?;
         let length = u32::from_le_bytes(length.try_into().ok()?);
         at = at
             .checked_add(4)?
             .checked_add(usize::try_from(length).ok()?)?;
     }
-    (at <= tensor.data.len()).then_some(at)
+    (at <= data.len()).then_some(at)
 }
 
 /// Gives each caller its rows of an output, without copying. What follows them is padding. The error names the output.
@@ -145,7 +151,6 @@ pub(crate) fn split(output: &Tensor, rows: &[usize], padded: usize) -> Result<Ve
 
 #[cfg(test)]
 mod tests {
-    use protocol::DataType;
     use protocol::tensor::encode_bytes_elements;
 
     use super::*;

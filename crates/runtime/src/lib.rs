@@ -33,6 +33,7 @@ mod loader;
 mod metrics;
 mod model;
 mod queue;
+mod ragged;
 mod repository;
 mod request;
 mod runtime;

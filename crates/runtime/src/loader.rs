@@ -15,12 +15,13 @@ use crate::choose::{Choice, Chosen};
 use crate::classify::Labels;
 use crate::definition::Definition;
 use crate::embed::TextPipeline;
-use crate::engine::{Loaded, Source};
+use crate::engine::{Lane, Loaded, Source};
 use crate::ensemble;
 use crate::lane::Slot;
 use crate::lifecycle::{Track, Warm, warm};
 use crate::model::{ByEngine, Model, Serving};
 use crate::queue::Queue;
+use crate::ragged::{self, Ragged, RaggedLane};
 use crate::request::{Interface, Port, Reshape};
 use crate::runtime::Inner;
 use crate::sequence::{self, Plan, Sequencer};
@@ -38,9 +39,9 @@ pub(crate) fn build(
     let cores = inner.tools.compute.cores();
     let source = definition.source(folder)?;
     let mut chosen = chosen(inner, definition, &source)?;
+    let mut config = definition.complete(chosen.loaded.inputs(), chosen.loaded.outputs())?;
+    let ragged = ragged(inner, &config, &mut chosen)?;
     let loaded = Arc::clone(&chosen.loaded);
-    definition.check_warmup(loaded.inputs())?;
-    let mut config = definition.complete(loaded.inputs(), loaded.outputs())?;
     let interface = interface(
         &config,
         loaded.inputs(),
@@ -81,7 +82,7 @@ pub(crate) fn build(
         sequencer,
         text: text(definition, loaded.as_ref())?,
         queue: Queue::new(
-            (&name, loaded),
+            (&name, loaded, ragged),
             slots,
             definition.batching(&config, inner.queue_max),
             (Arc::clone(&statistics), layout.threads),
@@ -120,7 +121,9 @@ fn chosen(inner: &Inner, definition: &Definition, source: &Source) -> Result<Cho
         alternative: definition.alternative(cores),
         tools: &inner.tools,
     };
-    choice.make()
+    let chosen = choice.make()?;
+    definition.check_warmup(chosen.loaded.inputs())?;
+    Ok(chosen)
 }
 
 fn sequencer(
@@ -166,6 +169,30 @@ fn text(definition: &Definition, loaded: &dyn Loaded) -> Result<Option<TextPipel
     let text = definition.sidecar.text.as_ref();
     text.map(|text| TextPipeline::load(&definition.folder, text, loaded, rows_max))
         .transpose()
+}
+
+/// Puts what batches of different shapes need before the engine.
+fn ragged(
+    inner: &Inner,
+    config: &ModelConfig,
+    chosen: &mut Chosen,
+) -> Result<Option<Arc<ragged::Plan>>, String> {
+    let Some(plan) = ragged::Plan::of(config, chosen.loaded.as_ref())?.map(Arc::new) else {
+        return Ok(None);
+    };
+    let buffers = inner.buffers.clone();
+    let lane = chosen.lane.take().map(|lane| RaggedLane {
+        lane,
+        plan: Arc::clone(&plan),
+        buffers: buffers.clone(),
+    });
+    chosen.lane = lane.map(|lane| Box::new(lane) as Box<dyn Lane>);
+    chosen.loaded = Arc::new(Ragged {
+        model: Arc::clone(&chosen.loaded),
+        plan: Arc::clone(&plan),
+        buffers,
+    });
+    Ok(Some(plan))
 }
 
 fn slots(chosen: &mut Chosen, lanes: usize) -> Result<Vec<Slot>, String> {

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::gather;
 use crate::lane::Slot;
 use crate::limit::Limit;
+use crate::ragged;
 use crate::statistics::Statistics;
 use crate::timer::{Alarm, Timer};
 
@@ -56,8 +57,10 @@ pub(crate) struct Queue {
     threads: usize,
     /// What running batches of several models share.
     limit: Option<Limit>,
-    /// Requests of different shapes may meet in a batch.
+    /// Requests may meet in a batch.
     batches: bool,
+    /// How requests of different shapes do.
+    ragged: Option<Arc<ragged::Plan>>,
     state: Mutex<State>,
 }
 
@@ -105,16 +108,20 @@ enum Step {
 
 impl Queue {
     pub(crate) fn new(
-        (model, loaded): (&str, Arc<dyn Loaded>),
+        (model, loaded, ragged): (&str, Arc<dyn Loaded>, Option<Arc<ragged::Plan>>),
         slots: Vec<Slot>,
         settings: Settings,
         (statistics, threads): (Arc<Statistics>, usize),
         (tools, limit): (Tools, Option<Limit>),
     ) -> Arc<Self> {
-        let settings = Settings {
+        let mut settings = Settings {
             lanes: slots.len(),
             ..settings
         };
+        if ragged.is_some() {
+            // A row of filling would be one of an unknown length.
+            settings.buckets.clear();
+        }
         let queue = Arc::new(Self {
             model: model.to_owned(),
             loaded,
@@ -123,6 +130,7 @@ impl Queue {
             threads,
             limit,
             batches: settings.rows_max > 1,
+            ragged,
             state: Mutex::new(State {
                 batcher: Batcher::new(settings),
                 slots: slots.into_iter().map(Some).collect(),
@@ -206,7 +214,11 @@ impl Queue {
     pub(crate) fn submit(self: &Arc<Self>, pending: Box<Pending>) -> Result<Place, Error> {
         let mut request = self.request(&pending.call, pending.deadline);
         if self.batches && request.rows > 0 {
-            request.class = gather::class(request.class, &pending.call.inputs);
+            let inputs = &pending.call.inputs;
+            request.class = match &self.ragged {
+                Some(ragged) => ragged.class(request.class, inputs),
+                None => gather::class(request.class, inputs),
+            };
         }
         self.enter(request, Waiter::Call(pending))
     }

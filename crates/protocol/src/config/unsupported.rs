@@ -16,6 +16,27 @@ pub(super) fn unsupported(config: &ModelConfig, name: &str, problems: &mut Vec<P
         let fix = "remove it; a decoupled model gives any number of answers to one request";
         refuse("sequence_batching.iterative_sequence".to_owned(), fix);
     }
+    let sequences = matches!(
+        config.scheduling_choice,
+        Some(SchedulingChoice::SequenceBatching(_))
+    );
+    let policy = config.model_transaction_policy.as_ref();
+    if sequences || policy.is_some_and(|policy| policy.decoupled) {
+        let fix = "remove it; only the dynamic batcher makes ragged batches";
+        for (index, input) in config.input.iter().enumerate() {
+            if input.allow_ragged_batch {
+                refuse(format!("input[{index}].allow_ragged_batch"), fix);
+            }
+        }
+        for (there, field) in [
+            (!config.batch_input.is_empty(), "batch_input"),
+            (!config.batch_output.is_empty(), "batch_output"),
+        ] {
+            if there {
+                refuse(field.to_owned(), fix);
+            }
+        }
+    }
     if config.model_repository_agents.is_some() {
         let fix = "remove it; `[integrity] manifest` in kapok.toml checks the files";
         refuse("model_repository_agents".to_owned(), fix);

@@ -158,7 +158,7 @@ async fn a_queue_policys_timeout_is_told_while_the_lane_is_busy() {
 #[tokio::test]
 async fn a_delay_fills_the_batch_and_ends_by_itself() {
     let (runtime, fake) =
-        batching("max_queue_delay_microseconds: 20000 preferred_batch_size: 4").await;
+        batching("max_queue_delay_microseconds: 400000 preferred_batch_size: 4").await;
     let before = fake.gate.runs();
     let waiting: Vec<_> = (0..3).map(|_| begin(&runtime, row(1.0), far())).collect();
     // The fourth starts the batch, which may be done before it has to wait.

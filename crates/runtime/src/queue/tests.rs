@@ -59,7 +59,7 @@ fn made(settings: Settings) -> (Arc<Queue>, Gauge) {
         timer: Timer::start(clock).expect("starts"),
     };
     let queue = Queue::new(
-        ("m", loaded),
+        ("m", loaded, None),
         slots,
         settings,
         (Statistics::new(metrics), 1),

@@ -262,40 +262,31 @@ impl Work {
     ) -> Result<Vec<Answered>, Option<Error>> {
         let queue = Arc::clone(self.held.queue());
         let clock = &queue.tools.clock;
-        let callers: Vec<&[Tensor]> = members
-            .iter()
-            .map(|(_, pending)| pending.call.inputs.as_slice())
-            .collect();
-        let inputs = gather::gather(&callers, padded, &queue.tools.buffers).ok_or(None)?;
         let wanted = wanted(members);
+        let inputs = gathered(&queue, members, padded).ok_or(None)?;
         let ready = clock.now();
+        let repeated = queue.ragged.is_some().then(|| wanted.repeat(members.len()));
         let outputs = self.held.run(&Run {
             inputs: &inputs,
-            wanted: &wanted,
+            wanted: repeated.as_ref().unwrap_or(&wanted),
             stop: &self.running.stop,
         });
         let outputs = outputs.map_err(Some)?;
         let end = clock.now();
-        let shares: Vec<usize> = members
-            .iter()
-            .map(|(_, pending)| pending.call.rows)
-            .collect();
-        let failed = |reason| {
-            Some(Error::Failed {
-                model: queue.model.clone(),
-                reason,
-            })
+        let parts = if queue.ragged.is_some() {
+            outputs
+                .chunks(wanted.len().max(1))
+                .map(<[_]>::to_vec)
+                .collect()
+        } else {
+            apart(&queue, members, &outputs, padded)?
         };
-        let mut parts = Vec::with_capacity(outputs.len());
-        for output in &outputs {
-            parts.push(gather::split(output, &shares, padded).map_err(failed)?);
-        }
         let times = (self.started, began, self.delay);
         let mut answers = Vec::with_capacity(members.len());
         for (caller, (_, pending)) in members.iter().enumerate() {
             let own = pending.call.wanted.iter().filter_map(|index| {
                 let place = wanted.iter().position(|wanted| wanted == index)?;
-                parts.get(place)?.get(caller).cloned()
+                parts.get(caller)?.get(place).cloned()
             });
             answers.push(Answered {
                 outputs: Ok(own.collect()),
@@ -321,6 +312,44 @@ impl Queue {
         self.booked(items, done);
         self.learn(padded, took);
     }
+}
+
+/// The inputs of one call for all of them; none when their shapes do not fit together.
+fn gathered(queue: &Queue, members: &[Member], padded: usize) -> Option<Vec<Tensor>> {
+    let callers = members
+        .iter()
+        .map(|(_, pending)| pending.call.inputs.as_slice());
+    if queue.ragged.is_some() {
+        return Some(callers.flatten().cloned().collect());
+    }
+    let callers: Vec<&[Tensor]> = callers.collect();
+    gather::gather(&callers, padded, &queue.tools.buffers)
+}
+
+/// Each caller's outputs, in the order in which the engine gave them.
+fn apart(
+    queue: &Queue,
+    members: &[Member],
+    outputs: &[Tensor],
+    padded: usize,
+) -> Result<Vec<Vec<Tensor>>, Option<Error>> {
+    let shares: Vec<usize> = members
+        .iter()
+        .map(|(_, pending)| pending.call.rows)
+        .collect();
+    let mut parts = vec![Vec::with_capacity(outputs.len()); members.len()];
+    for output in outputs {
+        let split = gather::split(output, &shares, padded).map_err(|reason| {
+            Some(Error::Failed {
+                model: queue.model.clone(),
+                reason,
+            })
+        })?;
+        for (own, part) in parts.iter_mut().zip(split) {
+            own.push(part);
+        }
+    }
+    Ok(parts)
 }
 
 /// Outputs that anybody wants, each once.
