@@ -11,6 +11,7 @@ use protocol::oip::proto::model_config::SchedulingChoice;
 use protocol::oip::proto::model_warmup::Input;
 use protocol::oip::proto::model_warmup::input::InputDataType;
 use protocol::oip::proto::{ModelConfig, ModelWarmup};
+use protocol::sidecar::Sidecar;
 use protocol::tensor::{element_count, encode_bytes_elements};
 use protocol::{DataType, InferRequest, Tensor, TensorSpec};
 
@@ -40,7 +41,7 @@ pub(crate) struct Warm<'a> {
 /// owner gave it; a guess of ours that fails is not.
 pub(crate) fn warm(loaded: &Arc<dyn Loaded>, warm: Warm<'_>) -> Result<(), String> {
     let samples = &warm.config.model_warmup;
-    let sizes = sizes(warm.config);
+    let sizes = sizes(warm.config, &warm.definition.sidecar);
     // A built-in has nothing to warm, and perhaps an artificial delay.
     let quick = loaded.inline_bytes_max() > 0;
     if samples.is_empty() && (quick || sizes.is_empty()) {
@@ -67,15 +68,20 @@ pub(crate) fn warm(loaded: &Arc<dyn Loaded>, warm: Warm<'_>) -> Result<(), Strin
     Ok(())
 }
 
-/// Powers of two, the sizes that the owner prefers, and the largest; nothing for models that take one item at a time.
-fn sizes(config: &ModelConfig) -> Vec<usize> {
+/// Powers of two, the sizes that the owner prefers, those that batches may be filled up to, and the largest; nothing for
+/// models that take one item at a time.
+fn sizes(config: &ModelConfig, sidecar: &Sidecar) -> Vec<usize> {
     let max = usize::try_from(config.max_batch_size).unwrap_or(0);
-    let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else {
-        return Vec::new();
+    let preferred = match &config.scheduling_choice {
+        Some(SchedulingChoice::DynamicBatching(batching)) => &batching.preferred_batch_size[..],
+        // The batcher is on without it where there is a target.
+        _ if sidecar.slo.target().is_some() => &[],
+        _ => return Vec::new(),
     };
-    let preferred = batching.preferred_batch_size.iter();
+    let preferred = preferred.iter();
     let mut sizes: Vec<usize> = preferred
         .filter_map(|size| usize::try_from(*size).ok())
+        .chain(sidecar.batch.buckets.iter().copied())
         .collect();
     sizes.extend(
         std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|size| *size <= max),
@@ -240,4 +246,33 @@ fn read(folder: &Path, file: &str) -> Result<Vec<u8>, String> {
         return Err(format!("`warmup/{file}` is larger than 1 GiB"));
     }
     fs::read(&path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_that_batches_are_likely_to_have_is_warmed() {
+        let cases: [(&str, &str, &[usize]); 5] = [
+            ("max_batch_size: 8 dynamic_batching { }", "", &[2, 4, 8]),
+            (
+                "max_batch_size: 12 dynamic_batching { preferred_batch_size: [ 6 ] }",
+                "",
+                &[2, 4, 6, 8, 12],
+            ),
+            (
+                "max_batch_size: 12 dynamic_batching { }",
+                "[batch]\nbuckets = [3, 10]",
+                &[2, 3, 4, 8, 10, 12],
+            ),
+            ("max_batch_size: 4", "", &[]),
+            ("max_batch_size: 4", "[slo]\np99_ms = 20", &[2, 4]),
+        ];
+        for (config, sidecar, expected) in cases {
+            let config = protocol::config::parse("config.pbtxt", config).expect("valid").config;
+            let sidecar = Sidecar::parse(sidecar, "kapok.toml").expect("valid");
+            assert_eq!(sizes(&config, &sidecar), expected);
+        }
+    }
 }
