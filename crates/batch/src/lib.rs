@@ -16,7 +16,7 @@ mod settings;
 
 pub use batcher::{Batch, Batcher, Expired, Full, Why};
 pub use latency::Latency;
-pub use limiter::{Limiter, Member, Share};
+pub use limiter::{Limiter, Member, Share, TooMuch};
 pub use request::{Request, Ticket};
 pub use sequence::{Next, SequenceRefused, SequenceSettings, Sequences, Turn};
 pub use settings::{OnTimeout, Policy, Settings};

@@ -17,6 +17,8 @@ pub struct Member(u64);
 
 #[derive(Debug, Default)]
 pub struct Limiter {
+    /// What there is of some resources.
+    given: BTreeMap<String, u32>,
     /// In use, by name.
     used: BTreeMap<String, u32>,
     members: BTreeMap<Member, Part>,
@@ -31,9 +33,34 @@ struct Part {
     waits: bool,
 }
 
+/// A member asks for more than there is, so it would never run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooMuch {
+    pub resource: String,
+    pub wanted: u32,
+    pub given: u32,
+}
+
 impl Limiter {
-    /// Takes part from now on. There is as much of each resource as the most demanding member needs, as in Triton.
-    pub fn join(&mut self, share: Share) -> Member {
+    /// There is as much of each resource as is given here, or else as the most demanding member needs, as in Triton.
+    pub fn new(given: BTreeMap<String, u32>) -> Self {
+        Self {
+            given,
+            ..Self::default()
+        }
+    }
+
+    /// Takes part from now on.
+    pub fn join(&mut self, share: Share) -> Result<Member, TooMuch> {
+        for (resource, wanted) in &share.resources {
+            if let Some(given) = self.given.get(resource).filter(|given| *given < wanted) {
+                return Err(TooMuch {
+                    resource: resource.clone(),
+                    wanted: *wanted,
+                    given: *given,
+                });
+            }
+        }
         let member = Member(self.next);
         self.next += 1;
         // Whoever comes late does not make up for turns that it never wanted.
@@ -44,7 +71,7 @@ impl Limiter {
             waits: false,
         };
         self.members.insert(member, part);
-        member
+        Ok(member)
     }
 
     pub fn leave(&mut self, member: Member) {
@@ -52,6 +79,9 @@ impl Limiter {
     }
 
     fn total(&self, name: &str) -> u32 {
+        if let Some(given) = self.given.get(name) {
+            return *given;
+        }
         let needs = self.members.values().map(|part| &part.share.resources);
         needs
             .filter_map(|resources| resources.get(name).copied())
@@ -152,9 +182,9 @@ mod tests {
     fn a_resource_is_never_given_out_twice() {
         let mut limiter = Limiter::default();
         let one = share("memory", 1, 1);
-        let small = limiter.join(one.clone());
-        let large = limiter.join(share("memory", 3, 1));
-        let other = limiter.join(share("disk", 1, 1));
+        let small = limiter.join(one.clone()).expect("enough");
+        let large = limiter.join(share("memory", 3, 1)).expect("enough");
+        let other = limiter.join(share("disk", 1, 1)).expect("enough");
         assert!(limiter.take(small) && limiter.take(small) && limiter.take(small));
         assert!(!limiter.take(small), "three is all there is");
         assert!(!limiter.take(large));
@@ -168,10 +198,22 @@ mod tests {
     }
 
     #[test]
+    fn what_the_operator_gives_is_all_there_is() {
+        let mut limiter = Limiter::new(BTreeMap::from([("memory".to_owned(), 2)]));
+        let member = limiter.join(share("memory", 1, 1)).expect("enough");
+        assert!(limiter.take(member) && limiter.take(member) && !limiter.take(member));
+        let refused = limiter.join(share("memory", 3, 1)).expect_err("too much");
+        assert_eq!((refused.wanted, refused.given), (3, 2));
+    }
+
+    #[test]
     fn priority_shares_out_the_turns() {
         let mut limiter = Limiter::default();
         let one = share("r", 1, 1);
-        let members = [limiter.join(one.clone()), limiter.join(share("r", 1, 2))];
+        let members = [
+            limiter.join(one.clone()).expect("enough"),
+            limiter.join(share("r", 1, 2)).expect("enough"),
+        ];
         let mut turns = [0_u32; 2];
         let mut waiting = members.to_vec();
         for _ in 0..300 {

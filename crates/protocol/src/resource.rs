@@ -121,6 +121,10 @@ pub struct NodeSpec {
     pub request_timeout_ms: u64,
     /// Requests waiting for a lane, per model; one more is refused.
     pub queue_max: usize,
+    /// Whether models share resources as `instance_group { rate_limiter { … } }` says.
+    pub rate_limit: RateLimit,
+    /// What there is of a resource; of one that is not named here, as much as the most demanding model asks for.
+    pub rate_limit_resources: BTreeMap<String, u32>,
     /// Memory for answers of models that say `response_cache { enable: true }`, all together; 0 keeps none.
     pub response_cache_mb: usize,
     /// Finished requests kept for `kapok explain`.
@@ -150,6 +154,8 @@ impl Default for NodeSpec {
             // openai-python's own default is ten minutes.
             request_timeout_ms: 600_000,
             queue_max: 1024,
+            rate_limit: RateLimit::Off,
+            rate_limit_resources: BTreeMap::new(),
             response_cache_mb: 0,
             recent_requests_max: 1000,
             drain_timeout_ms: 30_000,
@@ -206,6 +212,17 @@ pub enum SharedMemory {
     Auto,
     On,
     Off,
+}
+
+/// Triton's rate limiter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RateLimit {
+    /// What configurations say of resources is read and not used, as Triton does unless it is told otherwise.
+    #[default]
+    Off,
+    /// A batch waits until the resources of its lane are free; turns are shared out by batches run.
+    ExecutionCount,
 }
 
 /// Who decides which models are loaded.

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use batch::{Limiter, Member, Share};
+use batch::{Limiter, Member, Share, TooMuch};
 use parking_lot::Mutex;
-use protocol::oip::proto::{ModelConfig, ModelRateLimiter};
+use protocol::oip::proto::ModelConfig;
 
 use crate::queue::Queue;
 
-/// Cheap to clone; every clone is the same.
+/// Cheap to clone; every clone is the same. None while nothing is limited.
 #[derive(Clone, Default)]
-pub(crate) struct Limits(Arc<Mutex<Shared>>);
+pub(crate) struct Limits(Option<Arc<Mutex<Shared>>>);
 
 #[derive(Default)]
 struct Shared {
@@ -22,79 +22,103 @@ struct Shared {
 
 /// One model version's part.
 pub(crate) struct Limit {
-    limits: Limits,
+    shared: Arc<Mutex<Shared>>,
     member: Member,
     share: Share,
 }
 
 impl Limits {
-    /// None when the configuration asks for no resources.
-    pub(crate) fn join(&self, config: &ModelConfig) -> Option<Limit> {
-        let limiter = config.instance_group.iter().find_map(|group| {
-            let limiter = group.rate_limiter.as_ref()?;
-            (!limiter.resources.is_empty()).then_some(limiter)
-        })?;
-        let share = share(limiter);
-        let member = self.0.lock().limiter.join(share.clone());
-        Some(Limit {
-            limits: self.clone(),
-            member,
-            share,
-        })
+    /// `given`: what there is of some resources; none at all limits nothing, whatever configurations say.
+    pub(crate) fn new(given: Option<BTreeMap<String, u32>>) -> Self {
+        Self(given.map(|given| {
+            Arc::new(Mutex::new(Shared {
+                limiter: Limiter::new(given),
+                queues: BTreeMap::new(),
+            }))
+        }))
     }
 
-    /// Each has its turn, those who have had the fewest first.
-    fn wake(&self, members: Vec<Member>) {
-        for member in members {
-            let queue = self.0.lock().queues.get(&member).and_then(Weak::upgrade);
-            if let Some(queue) = queue {
-                queue.wake();
-            }
+    /// None when the configuration asks for no resources.
+    pub(crate) fn join(&self, config: &ModelConfig) -> Result<Option<Limit>, String> {
+        let share = share(config);
+        let Some(shared) = self.0.as_ref().filter(|_| !share.resources.is_empty()) else {
+            return Ok(None);
+        };
+        let joined = shared.lock().limiter.join(share.clone());
+        let member = joined.map_err(|TooMuch { resource, wanted, given }| {
+            format!(
+                "Resource count for \"{resource}\" is limited to {given} which will prevent scheduling of one or more model instances, the minimum required count is {wanted}"
+            )
+        })?;
+        Ok(Some(Limit {
+            shared: Arc::clone(shared),
+            member,
+            share,
+        }))
+    }
+}
+
+/// Each has its turn, those who have had the fewest first.
+fn wake(shared: &Mutex<Shared>, members: Vec<Member>) {
+    for member in members {
+        let queue = shared.lock().queues.get(&member).and_then(Weak::upgrade);
+        if let Some(queue) = queue {
+            queue.wake();
         }
     }
 }
 
-/// Resources of one name are one amount on a machine without GPUs, `global` or not.
-fn share(limiter: &ModelRateLimiter) -> Share {
-    let mut resources = BTreeMap::new();
-    for resource in &limiter.resources {
-        let amount: &mut u32 = resources.entry(resource.name.clone()).or_default();
-        *amount = amount.saturating_add(resource.count);
+/// Lanes are not told apart by their group, so each takes what the most demanding group asks for. Resources of one name
+/// are one amount on a machine without GPUs, `global` or not.
+fn share(config: &ModelConfig) -> Share {
+    let mut share = Share::default();
+    for limiter in config
+        .instance_group
+        .iter()
+        .filter_map(|group| group.rate_limiter.as_ref())
+    {
+        let mut own: BTreeMap<&str, u32> = BTreeMap::new();
+        for resource in &limiter.resources {
+            let amount = own.entry(&resource.name).or_default();
+            *amount = amount.saturating_add(resource.count);
+        }
+        for (name, amount) in own {
+            let most = share.resources.entry(name.to_owned()).or_default();
+            *most = amount.max(*most);
+        }
+        share.priority = share.priority.max(limiter.priority);
     }
-    Share {
-        resources,
-        priority: limiter.priority,
-    }
+    share
 }
 
 impl Limit {
     /// Whose queue is told when it may try again.
     pub(crate) fn serve(&self, queue: &Arc<Queue>) {
-        let mut shared = self.limits.0.lock();
+        let mut shared = self.shared.lock();
         shared.queues.insert(self.member, Arc::downgrade(queue));
     }
 
     pub(crate) fn take(&self) -> bool {
-        self.limits.0.lock().limiter.take(self.member)
+        self.shared.lock().limiter.take(self.member)
     }
 
     /// Not while a queue is locked: others have their turn at once.
     pub(crate) fn give_back(&self, more: bool) {
         let part = (self.member, &self.share);
-        let waiting = self.limits.0.lock().limiter.give_back(part, more);
-        self.limits.wake(waiting);
+        let waiting = self.shared.lock().limiter.give_back(part, more);
+        wake(&self.shared, waiting);
     }
 
     /// Nothing waits here; not while a queue is locked.
     pub(crate) fn rest(&self) {
-        let waiting = self.limits.0.lock().limiter.rest(self.member);
-        self.limits.wake(waiting);
+        let waiting = self.shared.lock().limiter.rest(self.member);
+        wake(&self.shared, waiting);
     }
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        let mut shared = self.limits.0.lock();
+        let mut shared = self.shared.lock();
         shared.limiter.leave(self.member);
         shared.queues.remove(&self.member);
     }

@@ -86,7 +86,7 @@ pub(crate) fn build(
             slots,
             definition.batching(&config, inner.queue_max),
             (Arc::clone(&statistics), layout.threads),
-            (inner.queues.clone(), inner.limits.join(&config)),
+            (inner.queues.clone(), inner.limits.join(&config)?),
         ),
         embeds: Semaphore::new(embeds_max),
         embeds_max,

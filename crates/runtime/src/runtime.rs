@@ -1,6 +1,6 @@
 //! The handle that others hold: everything a door asks about models in this process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub struct Config {
     pub queue_max: usize,
     /// Answers kept for models that say `response_cache { enable: true }`; 0 keeps none.
     pub response_cache_bytes: usize,
+    /// What there is of the resources that configurations name; none leaves models unlimited.
+    pub rate_limit: Option<BTreeMap<String, u32>>,
     /// Compute threads: the machine's core budget.
     pub cores: usize,
     /// Where engine choices are kept between starts; none keeps nothing.
@@ -74,6 +76,7 @@ impl Default for Config {
             cores: 1,
             cache_dir: None,
             response_cache_bytes: 0,
+            rate_limit: None,
             control: ModelControl::Auto,
             load_models: Vec::new(),
             memory_budget: None,
@@ -182,7 +185,7 @@ impl Runtime {
                 buffers: buffers.clone(),
                 timer,
             },
-            limits: Limits::default(),
+            limits: Limits::new(config.rate_limit.clone()),
             queue_max: config.queue_max,
             response_cache: ResponseCache::new(config.response_cache_bytes),
             metrics: Metrics::register(&registry, compute.cores()),

@@ -45,7 +45,6 @@ const NO_TLS: &str = "kapok does not speak TLS to clients; put a proxy in front"
 const KEYS: &str = "kapok restricts calls by a `Key` in kapok.yaml";
 const BACKENDS: &str = "engines are built in or named by ORT_DYLIB_PATH";
 const H2: &str = "connections are watched by kapok's own limits";
-const RATES: &str = "what a model's configuration says of rates holds";
 const METRICS: &str = "every metric is always there";
 
 pub(super) static FLAGS: &[Flag] = &[
@@ -380,8 +379,12 @@ pub(super) static FLAGS: &[Flag] = &[
         Takes::Value,
         Act(Plan::cache_bytes),
     ),
-    flag("rate-limit", Takes::Value, Nothing(RATES)),
-    flag("rate-limit-resource", Takes::Value, Nothing(RATES)),
+    flag("rate-limit", Takes::Value, Act(Plan::rate_limit)),
+    flag(
+        "rate-limit-resource",
+        Takes::Value,
+        Act(Plan::rate_limit_resource),
+    ),
     flag(
         "pinned-memory-pool-byte-size",
         Takes::Value,

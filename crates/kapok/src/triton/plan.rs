@@ -1,5 +1,6 @@
 //! What the flags add up to.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -65,6 +66,8 @@ pub(super) struct Plan {
     /// Fields of the Node; later wins.
     settings: Vec<(&'static str, Value)>,
     notes: Vec<String>,
+    /// Of `--rate-limit-resource`, which may be given many times.
+    resources: BTreeMap<String, u32>,
 }
 
 impl Default for Plan {
@@ -87,6 +90,7 @@ impl Default for Plan {
                 ("sharedMemory", json!("on")),
             ],
             notes: Vec::new(),
+            resources: BTreeMap::new(),
         }
     }
 }
@@ -182,6 +186,32 @@ impl Plan {
     pub(super) fn cache_bytes(&mut self, value: &str) -> Result<(), String> {
         let bytes: u64 = number(value)?;
         self.set("responseCacheMb", json!(bytes.div_ceil(1 << 20)))
+    }
+
+    pub(super) fn rate_limit(&mut self, value: &str) -> Result<(), String> {
+        match value {
+            "off" => self.set("rateLimit", json!("off")),
+            "execution_count" => self.set("rateLimit", json!("executionCount")),
+            _ => Err(format!("`{value}` is neither off nor execution_count")),
+        }
+    }
+
+    /// `<name>:<count>`, or `<name>:<count>:<device>`; the device says nothing on a machine without GPUs.
+    pub(super) fn rate_limit_resource(&mut self, value: &str) -> Result<(), String> {
+        let mut parts = value.split(':');
+        let (name, count) = (parts.next(), parts.next());
+        let device = parts.next().map(number::<u32>).transpose()?;
+        let (Some(name), Some(count), None) = (name, count, parts.next()) else {
+            return Err(format!("`{value}` is not `<name>:<count>[:<device>]`"));
+        };
+        if device.is_some() {
+            let reason = "a resource is the machine's, whatever the device";
+            self.note("the device of --rate-limit-resource", reason);
+        }
+        let own = self.resources.entry(name.to_owned()).or_default();
+        *own = number::<u32>(count)?.max(*own);
+        let resources = json!(self.resources);
+        self.set("rateLimitResources", resources)
     }
 
     /// `kapok up`'s arguments, once all flags are taken.

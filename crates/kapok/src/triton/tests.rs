@@ -1,3 +1,5 @@
+use protocol::resource::RateLimit;
+
 use super::*;
 
 fn words(line: &str) -> Vec<String> {
@@ -112,6 +114,8 @@ fn what_cannot_be_done_is_refused_with_a_reason() {
         ),
         ("--model-store=/m --allow-http=maybe", "is true or false"),
         ("--model-store=/m stray", "is no flag"),
+        ("--model-store=/m --rate-limit=maybe", "neither off nor"),
+        ("--model-store=/m --rate-limit-resource=R", "is not `<name>"),
         (
             "--model-store=/m --cache-config=redis,host=x",
             "only the cache `local`",
@@ -133,10 +137,13 @@ fn the_binarys_name_is_the_command() {
 fn every_setting_is_a_field_of_the_node() {
     let args = translated(
         "--model-store=/m --model-control-mode=poll --repository-poll-secs=3 --strict-readiness \
-         --allow-client-shm=false --response-cache-byte-size=1048576",
+         --allow-client-shm=false --response-cache-byte-size=1048576 --rate-limit=execution_count \
+         --rate-limit-resource=R1:10 --rate-limit-resource=R2:5:0",
     );
     let environment = Environment::default();
     let config = crate::config::Config::load(&args, &environment);
     let config = config.unwrap_or_else(|failure| panic!("{}", failure.error));
     assert_eq!(config.node.model_poll_ms, 3000);
+    assert_eq!(config.node.rate_limit, RateLimit::ExecutionCount);
+    assert_eq!(config.node.rate_limit_resources["R1"], 10);
 }

@@ -5,6 +5,7 @@ use base::{Clock, TaskKind, Tasks};
 use gateway::Gateway;
 use protocol::BufferPool;
 use protocol::oip::settings::TraceSettings;
+use protocol::resource::RateLimit;
 use runtime::Runtime;
 use telemetry::Recent;
 use telemetry::logs::Logs;
@@ -64,6 +65,8 @@ impl Node {
                 repositories: config.node.model_repositories.clone(),
                 queue_max: config.node.queue_max,
                 response_cache_bytes: config.node.response_cache_mb.saturating_mul(1 << 20),
+                rate_limit: (config.node.rate_limit == RateLimit::ExecutionCount)
+                    .then(|| config.node.rate_limit_resources.clone()),
                 cores: base::core_budget().get(),
                 cache_dir: environment.cache.clone(),
                 control: config.node.model_control,

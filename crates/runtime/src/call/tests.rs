@@ -211,7 +211,8 @@ async fn a_delayed_batch_frees_its_lane_when_its_callers_are_gone() {
 #[tokio::test]
 async fn models_that_share_a_resource_take_turns() {
     let limited = r#"backend: "onnxruntime" max_batch_size: 8
-        instance_group { count: 1 kind: KIND_CPU rate_limiter { resources { name: "R" count: 1 } } }
+        instance_group [ { count: 1 kind: KIND_CPU },
+            { count: 1 kind: KIND_CPU rate_limiter { resources { name: "R" count: 1 } } } ]
         input { name: "x" data_type: TYPE_FP32 dims: 2 }
         output { name: "y" data_type: TYPE_FP32 dims: 2 }"#;
     let root = repository(&[
@@ -221,7 +222,18 @@ async fn models_that_share_a_resource_take_turns() {
         ("n/1/model.onnx", "ok"),
     ]);
     let fake = Fake::new("onnxruntime");
-    let (runtime, _) = start(config(&[root.path()]), [fake.engine()]).await;
+    let limits = |given: &[(&str, u32)]| {
+        let given = given
+            .iter()
+            .map(|(name, count)| ((*name).to_owned(), *count));
+        let mut config = config(&[root.path()]);
+        config.rate_limit = Some(given.collect());
+        config
+    };
+    let (runtime, _) = start(limits(&[("R", 0)]), [fake.engine()]).await;
+    let said = format!("{:?}", runtime.index());
+    assert!(said.contains("the minimum required count is 1"), "{said}");
+    let (runtime, _) = start(limits(&[]), [fake.engine()]).await;
     assert!(runtime.ready(), "{:?}", runtime.index());
     let first = occupied(&runtime, &fake).await;
     let other = begin(&runtime, floats("n", [1.0, 0.0]), far());
