@@ -11,10 +11,13 @@ mod fixed;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::order::Order;
 use crate::{Latency, OnTimeout, Request, Settings, Ticket};
+
+/// The latest that a request may ask to be due: beyond, it would only be further behind.
+const OWN_TARGET_MAX: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug)]
 pub struct Batcher {
@@ -171,9 +174,10 @@ impl Batcher {
             None => now,
             Some(target) => {
                 self.rate.arrived(now, request.rows.max(1), target);
-                let due = (now + target).min(request.deadline);
                 let asked = request.timeout.filter(|asked| !asked.is_zero());
-                asked.map_or(due, |asked| due.min(now + asked))
+                // Bounded, for it comes from outside.
+                let own = asked.unwrap_or(target).min(OWN_TARGET_MAX);
+                (now + own).min(request.deadline)
             }
         };
         let entry = Entry {
@@ -358,7 +362,7 @@ impl Batcher {
     }
 
     /// How long the engine took for so many rows.
-    pub fn learn(&mut self, rows: usize, took: std::time::Duration) {
+    pub fn learn(&mut self, rows: usize, took: Duration) {
         self.latency.observe(rows.max(1), took);
     }
 

@@ -13,7 +13,8 @@ pub struct Request {
     pub class: u64,
     /// 1 is the most urgent; 0, and what the model does not have, means the model's default.
     pub priority: u64,
-    /// The caller's own bound on the time in the queue; the model's policy says whether it counts.
+    /// The caller's own bound on the time in the queue; the model's policy says whether it counts. With a latency target
+    /// it takes the target's place for this request: who can wait longer lets others pass.
     pub timeout: Option<Duration>,
     /// After this nobody waits for the answer.
     pub deadline: Instant,

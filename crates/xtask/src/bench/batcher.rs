@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
-use batch::{Batcher, Request, Settings, Ticket};
+use batch::{Batcher, Policy, Request, Settings, Ticket};
 
 use super::Bench;
 use super::results::Outcome;
@@ -31,7 +31,15 @@ const DELAYS_US: [u64; 9] = [0, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000,
 /// Mean loads, as shares of what full batches carry.
 const LOADS: [f64; 4] = [0.1, 0.2, 0.3, 0.4];
 
+/// What a request in the background says it can wait, beside callers who say nothing.
+const BACKGROUND: Duration = Duration::from_secs(2);
+
+/// Shares of the requests that are in the background.
+const MIXES: [f64; 2] = [0.0, 0.5];
+
 const FIXED: &str = "best fixed delay";
+const PRIORITIES: &str = "that delay with two priorities";
+const TARGET: &str = "latency target";
 
 pub(super) fn run(bench: &Bench<'_>) -> Outcome {
     let mut samples = Vec::new();
@@ -39,9 +47,21 @@ pub(super) fn run(bench: &Bench<'_>) -> Outcome {
     let seconds = f64::from(bench.options.seconds) * 20.0;
     for round in 0..bench.options.rounds {
         let seed = u64::from(round) + 1;
-        for load in LOADS {
-            let case = format!("{:.0} % of the capacity of full batches", load * 100.0);
-            samples.extend(compare((case, round), load * CAPACITY, (seed, seconds)));
+        for (load, background) in LOADS
+            .into_iter()
+            .flat_map(|load| MIXES.map(|mix| (load, mix)))
+        {
+            let case = format!(
+                "{:.0} % of the capacity of full batches, {:.0} % in the background",
+                load * 100.0,
+                background * 100.0
+            );
+            let world = Given {
+                seed,
+                seconds,
+                background,
+            };
+            samples.extend(compare((case, round), load * CAPACITY, world));
         }
     }
     Outcome {
@@ -50,7 +70,10 @@ pub(super) fn run(bench: &Bench<'_>) -> Outcome {
             "virtual clock; a batch of n takes {FIXED_US:.0} + {ROW_US:.0} n µs ± 5 % (stated, not measured), up to {ROWS_MAX} rows, \
              {LANES} lane; Poisson arrivals, {BURST_MS:.0} ms bursts of {BURST:.0} times the rate between {QUIET_MS:.0} ms of quiet, {seconds:.0} s; \
              for each load the fixed delay of {DELAYS_US:?} µs with the lowest p99, then the largest load at which a target \
-             keeps that p99 over all requests, none refused"
+             keeps that p99, none refused; p99 is over all requests, but where a share is in the background (each names a \
+             timeout of {} s, the others none) over the others, while 99 % of the background stay within theirs; two \
+             priorities: the same fixed delay with the background on the second level, as Triton would be set up for it",
+            BACKGROUND.as_secs()
         ),
         samples,
         compare: Some(Compare {
@@ -61,45 +84,52 @@ pub(super) fn run(bench: &Bench<'_>) -> Outcome {
     }
 }
 
-fn compare((case, round): (String, u32), rate: f64, world: (u64, f64)) -> [Sample; 2] {
+fn compare((case, round): (String, u32), rate: f64, world: Given) -> Vec<Sample> {
     let fixed = DELAYS_US.map(|delay| (delay, simulate(&settings(delay, None), rate, world)));
     let best = fixed
         .into_iter()
         .min_by(|left, right| left.1.p99.total_cmp(&right.1.p99));
     let (delay, best) = best.unwrap_or_default();
-    let (carried, reached) = largest(rate, best.p99, world);
     let sample = |target: &str, figures: BTreeMap<&'static str, f64>| Sample {
         case: case.clone(),
         target: target.to_owned(),
         round,
         figures,
     };
-    let figures = |rate: f64, figures: Figures| {
+    let figures = |(rate, figures): (f64, Figures)| {
         BTreeMap::from([
             ("requests_s", rate),
             ("p99_ms", figures.p99 * 1e3),
+            ("background_p99_ms", figures.background_p99 * 1e3),
             ("worst_ms", figures.worst * 1e3),
             ("rows", figures.rows),
         ])
     };
-    let mut own = figures(rate, best);
+    let mut own = figures((rate, best));
     own.insert("delay_ms", delay as f64 / 1e3);
-    [
-        sample(FIXED, own),
-        sample("latency target", figures(carried, reached)),
-    ]
+    let mut samples = vec![sample(FIXED, own)];
+    let reached = |settings: &Settings| figures(largest(settings, (rate, best.p99), world));
+    if world.background > 0.0 {
+        let levels = vec![Policy::default(); 2];
+        let two = Settings {
+            levels,
+            ..settings(delay, None)
+        };
+        samples.push(sample(PRIORITIES, reached(&two)));
+    }
+    let target = Duration::try_from_secs_f64(best.p99).unwrap_or_default();
+    samples.push(sample(TARGET, reached(&settings(0, Some(target)))));
+    samples
 }
 
 /// The largest load whose p99 stays within the bound, to a hundredth, and what it looks like there.
-fn largest(rate: f64, p99: f64, world: (u64, f64)) -> (f64, Figures) {
-    let target = Duration::try_from_secs_f64(p99).unwrap_or_default();
-    let settings = settings(0, Some(target));
+fn largest(settings: &Settings, (rate, p99): (f64, f64), world: Given) -> (f64, Figures) {
     let mut found = (0.0, Figures::default());
     let (mut low, mut high) = (0.5, 3.0);
     while high - low > 0.01 {
         let factor = f64::midpoint(low, high);
-        let figures = simulate(&settings, rate * factor, world);
-        if figures.p99 <= p99 {
+        let figures = simulate(settings, rate * factor, world);
+        if figures.p99 <= p99 && figures.background_p99 <= BACKGROUND.as_secs_f64() {
             found = (rate * factor, figures);
             low = factor;
         } else {
@@ -118,19 +148,35 @@ fn settings(delay_us: u64, target: Option<Duration>) -> Settings {
     }
 }
 
+/// The same for all sides of a comparison.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    seed: u64,
+    seconds: f64,
+    /// Share of the requests.
+    background: f64,
+}
+
 /// Seconds, and rows of the mean batch.
 #[derive(Debug, Clone, Copy, Default)]
 struct Figures {
     p99: f64,
+    background_p99: f64,
     worst: f64,
     rows: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Arrive,
+    Arrive(Urgency),
     Done(usize),
     Wake,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    Interactive,
+    Background,
 }
 
 struct World {
@@ -139,27 +185,34 @@ struct World {
     origin: Instant,
     now: Duration,
     events: BinaryHeap<Reverse<(Duration, Event)>>,
-    arrived: BTreeMap<Ticket, Duration>,
+    arrived: BTreeMap<Ticket, (Duration, Urgency)>,
     running: BTreeMap<usize, Vec<Ticket>>,
     waits: Vec<f64>,
+    background: Vec<f64>,
     batches: u32,
 }
 
-fn simulate(settings: &Settings, rate: f64, (seed, seconds): (u64, f64)) -> Figures {
+fn simulate(settings: &Settings, rate: f64, given: Given) -> Figures {
     let mut world = World {
         batcher: Batcher::new(settings.clone()),
-        draw: Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+        draw: Draw(given.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
         origin: crate::workspace::now(),
         now: Duration::ZERO,
         events: BinaryHeap::new(),
         arrived: BTreeMap::new(),
         running: BTreeMap::new(),
         waits: Vec::new(),
+        background: Vec::new(),
         batches: 0,
     };
     // Drawn first: both sides of a comparison meet the same arrivals.
-    for at in arrivals(rate, seconds, &mut world.draw) {
-        world.events.push(Reverse((at, Event::Arrive)));
+    for at in arrivals(rate, given.seconds, &mut world.draw) {
+        let urgency = if given.background > 0.0 && world.draw.unit() <= given.background {
+            Urgency::Background
+        } else {
+            Urgency::Interactive
+        };
+        world.events.push(Reverse((at, Event::Arrive(urgency))));
     }
     while let Some(Reverse((at, event))) = world.events.pop() {
         world.now = at;
@@ -194,24 +247,30 @@ impl World {
     fn step(&mut self, event: Event) {
         let now = self.origin + self.now;
         match event {
-            Event::Arrive => {
+            Event::Arrive(urgency) => {
+                let background = urgency == Urgency::Background;
                 let request = Request {
                     rows: 1,
                     class: 0,
-                    priority: 0,
-                    timeout: None,
+                    // Where there is one level only, both are on it.
+                    priority: if background { 2 } else { 1 },
+                    timeout: background.then_some(BACKGROUND),
                     deadline: now + Duration::from_secs(3_600),
                     lane: None,
                 };
                 if let Ok(ticket) = self.batcher.arrive(now, request) {
-                    self.arrived.insert(ticket, self.now);
+                    self.arrived.insert(ticket, (self.now, urgency));
                 }
             }
             Event::Done(lane) => {
                 self.batcher.done(lane);
                 for ticket in self.running.remove(&lane).unwrap_or_default() {
-                    if let Some(arrived) = self.arrived.remove(&ticket) {
-                        self.waits.push((self.now - arrived).as_secs_f64());
+                    if let Some((arrived, urgency)) = self.arrived.remove(&ticket) {
+                        let waits = match urgency {
+                            Urgency::Interactive => &mut self.waits,
+                            Urgency::Background => &mut self.background,
+                        };
+                        waits.push((self.now - arrived).as_secs_f64());
                     }
                 }
             }
@@ -239,12 +298,16 @@ impl World {
     }
 
     fn figures(mut self) -> Figures {
-        self.waits.sort_by(f64::total_cmp);
-        let at = self.waits.len() * 99 / 100;
+        let rows = (self.waits.len() + self.background.len()) as f64;
+        let sorted = |waits: &mut Vec<f64>| {
+            waits.sort_by(f64::total_cmp);
+            waits.get(waits.len() * 99 / 100).copied()
+        };
         Figures {
-            p99: self.waits.get(at).copied().unwrap_or(f64::INFINITY),
+            p99: sorted(&mut self.waits).unwrap_or(f64::INFINITY),
+            background_p99: sorted(&mut self.background).unwrap_or_default(),
             worst: self.waits.last().copied().unwrap_or_default(),
-            rows: self.waits.len() as f64 / f64::from(self.batches.max(1)),
+            rows: rows / f64::from(self.batches.max(1)),
         }
     }
 }
