@@ -270,7 +270,9 @@ mod tests {
             ("max_batch_size: 4", "[slo]\np99_ms = 20", &[2, 4]),
         ];
         for (config, sidecar, expected) in cases {
-            let config = protocol::config::parse("config.pbtxt", config).expect("valid").config;
+            let config = protocol::config::parse("config.pbtxt", config)
+                .expect("valid")
+                .config;
             let sidecar = Sidecar::parse(sidecar, "kapok.toml").expect("valid");
             assert_eq!(sizes(&config, &sidecar), expected);
         }
