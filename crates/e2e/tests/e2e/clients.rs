@@ -48,6 +48,32 @@ fn tritonclient_on_asyncio() {
     run_on_tensors("triton_aio.py");
 }
 
+/// Triton's own decoupled test model.
+const REPEAT: &str = r#"
+backend: "repeat"
+max_batch_size: 0
+model_transaction_policy { decoupled: true }
+input [
+  { name: "IN" data_type: TYPE_INT32 dims: [ -1 ] },
+  { name: "DELAY" data_type: TYPE_UINT32 dims: [ -1 ] },
+  { name: "WAIT" data_type: TYPE_UINT32 dims: [ 1 ] }
+]
+output [
+  { name: "OUT" data_type: TYPE_INT32 dims: [ 1 ] },
+  { name: "IDX" data_type: TYPE_UINT32 dims: [ 1 ] }
+]
+instance_group [ { kind: KIND_CPU count: 1 } ]
+"#;
+
+#[test]
+fn tritonclient_with_shared_memory_streams_and_compression() {
+    let repository = tensors()
+        .file("repeat/config.pbtxt", REPEAT)
+        .file("repeat/1/.keep", "");
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    println!("{}", Script::new("triton_wire.py").against(&kapok).run());
+}
+
 #[test]
 fn the_openapi_document_describes_every_answer() {
     let repository = tensors();
