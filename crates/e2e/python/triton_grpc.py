@@ -65,15 +65,6 @@ def check_large_tensors():
     np.testing.assert_array_equal(answer.as_numpy("OUTPUT0"), array)
 
 
-def check_compression_is_refused():
-    given = [tensor("INPUT0", np.arange(10_000, dtype=np.float32), "FP32")]
-    for algorithm in ("gzip", "deflate"):
-        error = raises(
-            InferenceServerException, lambda: client.infer("identity", given, compression_algorithm=algorithm)
-        )
-        assert error.status() == "StatusCode.UNIMPLEMENTED", error
-
-
 def check_async_calls():
     answers = queue.Queue()
     for turn in range(8):

@@ -88,17 +88,6 @@ def check_batches():
     assert "8" in error.message() and error.status() == "400", error
 
 
-def check_compression_is_refused_or_left_out():
-    array = np.arange(10_000, dtype=np.float32)
-    given = [tensor("INPUT0", array, "FP32")]
-    for algorithm in ("gzip", "deflate"):
-        answer = client.infer("identity", given, response_compression_algorithm=algorithm)
-        np.testing.assert_array_equal(answer.as_numpy("OUTPUT0"), array)
-        call = lambda: client.infer("identity", given, request_compression_algorithm=algorithm)
-        error = raises(InferenceServerException, call)
-        assert error.status() == "415" and algorithm in error.message(), error
-
-
 def check_async_calls():
     arrays = [np.full((100,), turn, np.float32) for turn in range(8)]
     calls = [client.async_infer("identity", [tensor("INPUT0", array, "FP32")]) for array in arrays]
