@@ -31,6 +31,8 @@ pub struct Config {
     pub shared_memory: SharedMemory,
     /// Whether nobody but this machine reaches the public port and its alias.
     pub loopback: bool,
+    /// Whether nobody but this machine reaches the admin port.
+    pub admin_loopback: bool,
 }
 
 /// For all request bodies: a quarter of a small machine. A node that allows large bodies has room for eight.
@@ -61,6 +63,7 @@ impl From<&NodeSpec> for Config {
                     .grpc_alias
                     .address()
                     .is_none_or(|alias| alias.ip().is_loopback()),
+            admin_loopback: node.admin.ip().is_loopback(),
         }
     }
 }

@@ -102,7 +102,7 @@ async fn answer(
             Ok(Reply::json(crate::openapi::document(version)))
         }
         path::Call::Metrics => Ok(health::metrics(visit.exchange)),
-        call => admin::answer(&visit, call, head.uri.query()),
+        call => admin::answer(visit, call, head.uri.query()).await,
     }
 }
 

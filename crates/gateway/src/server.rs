@@ -62,6 +62,9 @@ pub trait ModelServer: Send + Sync + fmt::Debug + 'static {
     /// is made of, too.
     fn unload(&self, model: &str, dependents: bool) -> Answer<'_, ()>;
 
+    /// Back to the version that served before, which is warm while the node keeps it; a conflict if there is none.
+    fn roll_back(&self, model: &str) -> Answer<'_, ()>;
+
     /// Whether the model takes text (`/v1/embeddings`).
     fn embeds(&self, model: &str) -> bool;
 

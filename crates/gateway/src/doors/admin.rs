@@ -2,6 +2,7 @@ use base::ErrorKind;
 use http::StatusCode;
 use protocol::ApiError;
 
+use super::control;
 use super::path::Call;
 use super::visit::Visit;
 use crate::reply::{Failure, Reply};
@@ -9,11 +10,15 @@ use crate::reply::{Failure, Reply};
 /// Enough for a person to look through, when no number is given.
 const REQUESTS_SHOWN: usize = 100;
 
-pub(super) fn answer(visit: &Visit<'_>, call: Call, query: Option<&str>) -> Result<Reply, Failure> {
+pub(super) async fn answer(
+    visit: Visit<'_>,
+    call: Call,
+    query: Option<&str>,
+) -> Result<Reply, Failure> {
     if let Some(key) = visit.key {
         key.may_administer()?;
     }
-    let gateway = &visit.exchange.gateway;
+    let gateway = visit.exchange.gateway.clone();
     let shared = gateway.shared();
     Ok(match call {
         Call::Request(id) => {
@@ -29,6 +34,7 @@ pub(super) fn answer(visit: &Visit<'_>, call: Call, query: Option<&str>) -> Resu
             Reply::serialised(StatusCode::OK, &records)?
         }
         Call::Models => Reply::serialised(StatusCode::OK, &shared.models.describe())?,
+        Call::RollBack(model) => control::roll_back(visit, &model).await?,
         Call::Upstreams => Reply::serialised(StatusCode::OK, &gateway.upstreams())?,
         // The other calls have doors of their own.
         Call::Live

@@ -109,6 +109,19 @@ async fn unload(visit: &mut Visit<'_>, model: &str, dependents: bool) -> Result<
         .await
 }
 
+/// An operator's order, on the operators' port: what decides about loads has no say.
+pub(super) async fn roll_back(mut visit: Visit<'_>, model: &str) -> Result<Reply, Failure> {
+    let config = &visit.exchange.gateway.shared().config;
+    if !config.admin_loopback && !visit.snapshot.keys.required() {
+        let message = "the admin port is not loopback, and no `Key` guards it; add a `Key`, or set `admin` in the Node";
+        return Err(ApiError::new(ErrorKind::Denied, message).into());
+    }
+    model.clone_into(&mut visit.exchange.model);
+    let gateway = visit.exchange.gateway.clone();
+    visit.wait(gateway.shared().models.roll_back(model)).await?;
+    Ok(Reply::json(DONE))
+}
+
 /// Whether this caller may name shared memory objects of this machine.
 pub(super) fn may_share_memory(visit: &Visit<'_>) -> Result<(), Failure> {
     match visit.exchange.gateway.shared().config.shared_memory {

@@ -16,6 +16,8 @@ pub(super) enum Call {
     Request(String),
     Requests,
     Models,
+    /// A model goes back to the version before.
+    RollBack(String),
     Upstreams,
     OpenAi(OpenAi),
     Oip(Oip),
@@ -89,7 +91,11 @@ impl Call {
             Self::Live | Self::Ready(_) | Self::Oip(Oip::Live) => Operation::Health,
             Self::Metrics => Operation::Metrics,
             Self::OpenApi => Operation::OpenApi,
-            Self::Request(_) | Self::Requests | Self::Models | Self::Upstreams => Operation::Admin,
+            Self::Request(_)
+            | Self::Requests
+            | Self::Models
+            | Self::RollBack(_)
+            | Self::Upstreams => Operation::Admin,
             Self::OpenAi(OpenAi::List | OpenAi::Get(_)) => Operation::OpenAiModels,
             Self::OpenAi(OpenAi::Post(operation)) => *operation,
             Self::Oip(Oip::Server) => Operation::ServerMetadata,
@@ -124,9 +130,7 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
         ["health", "ready"] => (Call::Ready(Shape::OpenAi), GET),
         ["metrics"] => (Call::Metrics, GET),
         ["openapi.json"] if door == Door::Public => (Call::OpenApi, GET),
-        ["admin", "v1", rest @ ..] if door == Door::Admin => {
-            (admin(rest).ok_or_else(unknown)?, GET)
-        }
+        ["admin", "v1", rest @ ..] if door == Door::Admin => admin(rest).ok_or_else(unknown)?,
         ["v1", rest @ ..] if door == Door::Public => openai(rest).ok_or_else(unknown)?,
         ["v2", rest @ ..] if door == Door::Public => oip(rest).ok_or_else(unknown)?,
         _ => return Err(unknown()),
@@ -151,12 +155,13 @@ const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
 
-fn admin(segments: &[&str]) -> Option<Call> {
+fn admin(segments: &[&str]) -> Option<(Call, &'static str)> {
     Some(match segments {
-        ["requests"] => Call::Requests,
-        ["requests", id] => Call::Request(decode(id)?),
-        ["models"] => Call::Models,
-        ["upstreams"] => Call::Upstreams,
+        ["requests"] => (Call::Requests, GET),
+        ["requests", id] => (Call::Request(decode(id)?), GET),
+        ["models"] => (Call::Models, GET),
+        ["models", model, "rollback"] => (Call::RollBack(decode(model)?), POST),
+        ["upstreams"] => (Call::Upstreams, GET),
         _ => return None,
     })
 }
@@ -482,6 +487,14 @@ mod tests {
             (Door::Public, Method::POST, "/v1/models", 405),
             (Door::Admin, Method::GET, "/v2", 404),
             (Door::Admin, Method::POST, "/admin/v1/models", 405),
+            (Door::Admin, Method::GET, "/admin/v1/models/m/rollback", 405),
+            (Door::Admin, Method::POST, "/admin/v1/models//rollback", 404),
+            (
+                Door::Public,
+                Method::POST,
+                "/admin/v1/models/m/rollback",
+                404,
+            ),
             (Door::Metrics, Method::GET, "/v1/models", 404),
             (Door::Grpc, Method::GET, "/metrics", 404),
         ] {

@@ -3,6 +3,7 @@
 use protocol::resource::{KeySpec, ModelControl, Resource, SettingsControl, Spec};
 
 use super::Served;
+use super::client::Client;
 use crate::Config;
 use crate::snapshot::tests::resource;
 
@@ -178,5 +179,37 @@ async fn log_settings_are_shown_and_changed_by_who_may() {
             let got = served.post(path, "{}").await;
             assert_eq!(got.status, status, "{settings_control:?}: {}", got.text());
         }
+    }
+}
+
+#[tokio::test]
+async fn operators_roll_models_back_and_clients_do_not() {
+    for (admin_loopback, keyed, model, bearer, status, part) in [
+        (true, false, "echo", "", 200, "{}"),
+        (true, false, "vectors", "", 409, "nothing served before"),
+        (true, false, "none", "", 404, "'none' is not found"),
+        (false, false, "echo", "", 403, "admin port is not loopback"),
+        (false, true, "echo", "", 401, "key"),
+        (
+            false,
+            true,
+            "echo",
+            "authorization: Bearer sesame\r\n",
+            200,
+            "{}",
+        ),
+    ] {
+        let config = Config {
+            admin_loopback,
+            ..Config::default()
+        };
+        let resources: Vec<_> = keyed.then(|| key(None)).into_iter().collect();
+        let served = Served::with(config, &resources);
+        let path = format!("/admin/v1/models/{model}/rollback");
+        let mut client = Client::connect(served.admin).await;
+        let got = client.ask("POST", &path, bearer, b"").await;
+        assert_eq!(got.status, status, "{model}: {}", got.text());
+        assert!(got.text().contains(part), "{model}: {}", got.text());
+        assert_eq!(served.post(&path, "").await.status, 404);
     }
 }

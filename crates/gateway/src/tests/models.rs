@@ -208,6 +208,18 @@ impl ModelServer for FakeModels {
         Box::pin(async move { known(&model) })
     }
 
+    fn roll_back(&self, model: &str) -> Answer<'_, ()> {
+        let model = model.to_owned();
+        Box::pin(async move {
+            known(&model)?;
+            if model == "echo" {
+                return Ok(());
+            }
+            let message = format!("failed to roll back '{model}', nothing served before");
+            Err(ApiError::new(ErrorKind::Conflict, message))
+        })
+    }
+
     fn embeds(&self, model: &str) -> bool {
         model == "vectors"
     }

@@ -30,7 +30,8 @@ Examples:
   kapok models tune m --repo .   measure and write down the best engine and layout
   kapok models check ./models   what is wrong in a folder of models, without a server
   kapok models load magika      and wait until it serves
-  kapok models unload magika";
+  kapok models unload magika
+  kapok models rollback magika   back to what served before, at once";
 
 pub(super) const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -143,6 +144,12 @@ pub(crate) enum ModelsCommand {
         /// Also the models that an ensemble is made of
         #[arg(long)]
         dependents: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Put back what served before the last swap; no request is dropped
+    Rollback {
+        model: String,
         #[command(flatten)]
         server: ServerArgs,
     },

@@ -56,6 +56,12 @@ pub(super) fn run(args: &ModelsArgs, printer: &Printer, environment: &Environmen
             block_on(order(server, environment, (model, "unload"), &body))?;
             done(printer, model, "unloaded")?;
         }
+        ModelsCommand::Rollback { model, server } => {
+            let admin = Client::admin(server, environment)?;
+            let path = format!("/admin/v1/models/{}/rollback", escaped(model));
+            block_on(async { admin.post_json(&path, &json!({})).await.map(|_reply| ()) })?;
+            done(printer, model, "rolled back")?;
+        }
     }
     Ok(())
 }

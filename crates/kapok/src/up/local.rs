@@ -76,6 +76,11 @@ impl ModelServer for LocalModels {
         Box::pin(async move { self.models.unload(&model, dependents).await })
     }
 
+    fn roll_back(&self, model: &str) -> Answer<'_, ()> {
+        let model = model.to_owned();
+        Box::pin(async move { self.models.roll_back(&model).await })
+    }
+
     fn embeds(&self, model: &str) -> bool {
         self.models.embeds(model)
     }
