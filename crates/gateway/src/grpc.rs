@@ -13,7 +13,7 @@ use protocol::ApiError;
 use protocol::status;
 
 use crate::body::Payload;
-use crate::coding::{Coding, Unpacker};
+use crate::coding::{Coding, Packer, Unpacker};
 use crate::headers::{GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GRPC_MESSAGE, GRPC_STATUS};
 use crate::read::{Pieces, Reader};
 use crate::reply::{Failure, Reply, Shape};
@@ -25,6 +25,8 @@ const OK: HeaderValue = HeaderValue::from_static("0");
 
 /// A compression flag, then the length in big-endian.
 const ENVELOPE_BYTES: usize = 5;
+const PLAIN: u8 = 0;
+const PACKED: u8 = 1;
 
 /// Of a refusal's text: clients in C++ and Python refuse an answer whose metadata exceed 8 KiB, and each byte can
 /// become three.
@@ -68,7 +70,7 @@ where
     if pieces.remaining() < bytes {
         return Err(truncated().into());
     }
-    if compressed == 0 {
+    if compressed == PLAIN {
         return Ok(Some(pieces));
     }
     let Some(coding) = coding else {
@@ -163,24 +165,74 @@ pub(crate) fn answer_pieces(parts: Vec<Bytes>) -> Reply {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(GRPC_STATUS, OK);
     Reply {
-        response: head(Payload::Pieces(pieces)),
+        response: head(Payload::Pieces(pieces), None),
         trailers: Some(trailers),
         counted_as: None,
     }
 }
 
 /// An encoded message in its envelope.
-pub(crate) fn enveloped(parts: Vec<Bytes>) -> Vec<Bytes> {
+fn enveloped(parts: Vec<Bytes>) -> Vec<Bytes> {
     let mut pieces = Vec::with_capacity(parts.len() + 1);
-    pieces.push(envelope(parts.iter().map(Bytes::len).sum()));
+    pieces.push(envelope(PLAIN, parts.iter().map(Bytes::len).sum()));
     pieces.extend(parts.into_iter().filter(|part| !part.is_empty()));
     pieces
 }
 
+/// An encoded message in its envelope, packed if that is asked for.
+pub(crate) async fn message(parts: Vec<Bytes>, packing: Option<Coding>) -> Vec<Bytes> {
+    let Some(coding) = packing else {
+        return enveloped(parts);
+    };
+    if parts.iter().all(Bytes::is_empty) {
+        return enveloped(parts);
+    }
+    let mut packer = Packer::new(coding, parts.into());
+    // The envelope names the length, so all of it is made before any of it is sent.
+    let mut pieces = vec![Bytes::new()];
+    while let Some(part) = packer.next_part() {
+        pieces.push(part);
+        if !packer.ended() {
+            tokio::task::yield_now().await;
+        }
+    }
+    pieces[0] = envelope(PACKED, pieces.iter().map(Bytes::len).sum());
+    pieces
+}
+
+/// The same answer with its message packed; refusals have none.
+pub(crate) async fn packed(mut reply: Reply, packing: Option<Coding>) -> Reply {
+    let Some(coding) = packing else { return reply };
+    match std::mem::take(reply.response.body_mut()) {
+        Payload::Pieces(mut pieces) => {
+            pieces.pop_front();
+            let parts = message(pieces.into(), packing).await;
+            *reply.response.body_mut() = Payload::Pieces(parts.into());
+            let name = HeaderValue::from_static(coding.name());
+            reply.response.headers_mut().insert(GRPC_ENCODING, name);
+        }
+        other => *reply.response.body_mut() = other,
+    }
+    reply
+}
+
+/// How answers are packed: as the requests are, which is what gRPC's own servers do, if the client takes it. That it
+/// could is said by every client, so that alone asks for nothing.
+pub(crate) fn packing(headers: &HeaderMap, coding: Option<Coding>) -> Option<Coding> {
+    let coding = coding?;
+    let mut accepted = headers.get_all(GRPC_ACCEPT_ENCODING).iter().peekable();
+    let silent = accepted.peek().is_none();
+    let takes = accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|name| Coding::of_name(name) == Some(coding));
+    (silent || takes).then_some(coding)
+}
+
 /// A head; messages and status follow.
-pub(crate) fn streamed(payload: Payload) -> Reply {
+pub(crate) fn streamed(payload: Payload, packing: Option<Coding>) -> Reply {
     Reply {
-        response: head(payload),
+        response: head(payload, packing),
         trailers: None,
         counted_as: None,
     }
@@ -209,9 +261,9 @@ fn set_status(headers: &mut HeaderMap, error: &ApiError) {
     }
 }
 
-fn envelope(bytes: usize) -> Bytes {
+fn envelope(flag: u8, bytes: usize) -> Bytes {
     let mut envelope = BytesMut::with_capacity(ENVELOPE_BYTES);
-    envelope.put_u8(0);
+    envelope.put_u8(flag);
     // Above 4 GiB the client sees a length that does not fit; answers are bounded far below by memory.
     envelope.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));
     envelope.freeze()
@@ -220,7 +272,7 @@ fn envelope(bytes: usize) -> Bytes {
 /// A status without a message: HTTP calls it an answer of headers only.
 pub(crate) fn refusal(error: &ApiError) -> Reply {
     let status = status::of(error.kind);
-    let mut response = head(Payload::Empty);
+    let mut response = head(Payload::Empty, None);
     set_status(response.headers_mut(), error);
     Reply {
         response,
@@ -229,12 +281,13 @@ pub(crate) fn refusal(error: &ApiError) -> Reply {
     }
 }
 
-fn head(payload: Payload) -> Response<Payload> {
+fn head(payload: Payload, packing: Option<Coding>) -> Response<Payload> {
     let mut response = Response::new(payload);
     *response.status_mut() = StatusCode::OK;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
-    headers.insert(GRPC_ENCODING, IDENTITY);
+    let encoding = packing.map_or(IDENTITY, |coding| HeaderValue::from_static(coding.name()));
+    headers.insert(GRPC_ENCODING, encoding);
     headers.insert(GRPC_ACCEPT_ENCODING, ACCEPTED);
     response
 }

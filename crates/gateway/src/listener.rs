@@ -139,6 +139,11 @@ impl Connections {
         *self.stop.borrow()
     }
 
+    /// Turns true when the node takes no more work.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
     /// Now and then: is the connection of any use still?
     fn next_look(&self, activity: &Activity, now: Instant, closing: &mut Closing) -> Look {
         let stalled = activity.stalled(now).unwrap_or_default();

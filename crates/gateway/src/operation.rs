@@ -44,10 +44,11 @@ pub(crate) enum Operation {
     GrpcSharedMemory,
     GrpcInfer,
     GrpcStreamInfer,
+    GrpcReflection,
 }
 
 impl Operation {
-    pub(crate) const COUNT: usize = Self::GrpcStreamInfer as usize + 1;
+    pub(crate) const COUNT: usize = Self::GrpcReflection as usize + 1;
 
     /// The door and the call.
     pub(crate) fn name(self) -> &'static str {
@@ -91,6 +92,7 @@ impl Operation {
             Self::GrpcSharedMemory => "grpc shared memory",
             Self::GrpcInfer => "grpc infer",
             Self::GrpcStreamInfer => "grpc stream.infer",
+            Self::GrpcReflection => "grpc reflection",
         }
     }
 

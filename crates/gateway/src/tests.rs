@@ -6,6 +6,7 @@ mod control;
 mod grpc;
 mod models;
 mod oip;
+mod open;
 mod openai;
 mod packed;
 mod relay;

@@ -28,6 +28,7 @@ pub use complete::complete;
 pub use json::{from_json, to_json};
 pub use normalize::{Contents, instances_asked, normalize};
 pub use parse::parse;
+pub(crate) use parse::pool;
 pub use print::to_pbtxt;
 pub use reshape::reshaped;
 pub use specs::{engine_specs, specs};

@@ -3,6 +3,7 @@
 mod checks;
 pub mod grpc;
 pub mod proto;
+pub mod reflection;
 pub mod repository;
 pub mod rest;
 pub mod settings;

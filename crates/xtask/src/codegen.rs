@@ -9,12 +9,20 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use protox::prost::Message as _;
 
-const FILES: [&str; 3] = ["model_config.proto", "grpc_service.proto", "health.proto"];
+const FILES: [&str; 5] = [
+    "model_config.proto",
+    "grpc_service.proto",
+    "health.proto",
+    "reflection.proto",
+    "reflection_v1alpha.proto",
+];
 
-/// The module that the compiler names after the package, and the file it becomes.
-const MODULES: [(&str, &str); 2] = [
+/// The module that the compiler names after the package, and the file it becomes. Reflection's older package has the
+/// same messages, so that only its descriptor is of use.
+const MODULES: [(&str, &str); 3] = [
     ("inference.rs", "inference.rs"),
     ("grpc.health.v1.rs", "health.rs"),
+    ("grpc.reflection.v1.rs", "reflection.rs"),
 ];
 
 const HEADER: &str =

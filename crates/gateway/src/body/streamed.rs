@@ -14,6 +14,8 @@ use crate::relay::Cut;
 pub(crate) enum Part {
     Data(Bytes),
     Trailers(HeaderMap),
+    /// Whom the first request is for, for the record.
+    Model(String),
     /// What the client was told went wrong, for the record.
     Failed(String),
 }
@@ -51,12 +53,20 @@ impl Streamed {
         exchange.doing = Stage::Infer;
         let frame = loop {
             break match std::task::ready!(self.flow.poll_next(cx)) {
+                Some(Part::Model(model)) => {
+                    exchange.model = model;
+                    continue;
+                }
                 Some(Part::Failed(message)) => {
                     exchange.error = Some(message);
                     continue;
                 }
                 Some(Part::Data(bytes)) => Some(Ok(Frame::data(bytes))),
-                Some(Part::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+                Some(Part::Trailers(trailers)) => {
+                    // hyper asks no further.
+                    exchange.complete = true;
+                    Some(Ok(Frame::trailers(trailers)))
+                }
                 None if self.flow.broken() => {
                     let message = "the server failed at this request, which is a bug of the server";
                     exchange.error = Some(message.to_owned());

@@ -1,4 +1,7 @@
+mod health;
 mod infer;
+mod open;
+mod reflect;
 mod region;
 mod stream;
 
@@ -8,7 +11,7 @@ use http::request::Parts;
 use prost::Message;
 use protocol::ApiError;
 use protocol::oip::grpc::{model_metadata, repository_index, server_metadata};
-use protocol::oip::proto::{self, health};
+use protocol::oip::proto;
 use telemetry::Stage;
 
 use super::health::is_ready;
@@ -18,7 +21,7 @@ use super::visit::Visit;
 use super::{control, settings};
 use crate::coding::Coding;
 use crate::exchange::Exchange;
-use crate::grpc::{answer as answer_message, coding, only_message};
+use crate::grpc::{answer as answer_message, coding, only_message, packed, packing};
 use crate::operation::Operation;
 use crate::read::Pieces;
 use crate::reply::{Failure, Reply, Shape};
@@ -27,10 +30,25 @@ use crate::upload::Upload;
 
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
+/// What older clients ask, with the same messages.
+const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection";
+
+/// What is answered here.
+const SERVICES: [&str; 4] = [INFERENCE, HEALTH, REFLECTION, REFLECTION_ALPHA];
 
 /// The calls that are answered here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Method {
+    StreamInfer,
+    Reflect,
+    WatchHealth,
+    Unary(Unary),
+}
+
+/// Those of one message.
+#[derive(Debug, Clone, Copy)]
+enum Unary {
     ServerLive,
     ServerReady,
     HealthCheck,
@@ -48,11 +66,7 @@ pub(super) async fn answer(
         return Err(ApiError::invalid("gRPC needs HTTP/2").into());
     }
     let method = method(head.uri.path())?;
-    exchange.operation = match method {
-        Method::ServerLive | Method::ServerReady | Method::HealthCheck => Operation::GrpcHealth,
-        Method::Region(..) => Operation::GrpcSharedMemory,
-        Method::Of(operation) => operation,
-    };
+    exchange.operation = operation(method);
     let snapshot = exchange.gateway.snapshot();
     let probe = exchange.operation == Operation::GrpcHealth;
     // Probes need no key: whoever restarts us has none.
@@ -65,31 +79,52 @@ pub(super) async fn answer(
     } else {
         Visit::enter(exchange, &snapshot, &head.headers)?
     };
-    if method == Method::Of(Operation::GrpcStreamInfer) {
-        return stream::answer(visit, &head.headers, body);
-    }
+    let call = match method {
+        Method::StreamInfer => return stream::answer(visit, &head.headers, body),
+        Method::Reflect => return reflect::answer(visit, &head.headers, body),
+        Method::WatchHealth => return health::watch(visit, &head.headers, body),
+        Method::Unary(call) => call,
+    };
     let coding = coding(&head.headers)?;
     let message = read(&mut visit, body, coding).await?;
-    match method {
-        Method::ServerLive => Ok(answer_message(&proto::ServerLiveResponse { live: true })),
-        Method::ServerReady => {
-            let ready = is_ready(visit.exchange, &snapshot);
+    let reply = answer_one(visit, call, message).await?;
+    Ok(packed(reply, packing(&head.headers, coding)).await)
+}
+
+async fn answer_one(visit: Visit<'_>, call: Unary, message: Pieces) -> Result<Reply, Failure> {
+    match call {
+        Unary::ServerLive => Ok(answer_message(&proto::ServerLiveResponse { live: true })),
+        Unary::ServerReady => {
+            let ready = is_ready(&visit.exchange.gateway, visit.snapshot);
             Ok(answer_message(&proto::ServerReadyResponse { ready }))
         }
-        Method::HealthCheck => check(&visit, message),
-        Method::Region(device, verb) => region::answer(&visit, (device, verb), message),
-        Method::Of(Operation::GrpcInfer) => infer::answer(visit, message).await,
-        Method::Of(Operation::GrpcRepositoryLoad) => {
+        Unary::HealthCheck => health::check(&visit, message),
+        Unary::Region(device, verb) => region::answer(&visit, (device, verb), message),
+        Unary::Of(Operation::GrpcInfer) => infer::answer(visit, message).await,
+        Unary::Of(Operation::GrpcRepositoryLoad) => {
             control::load_over_grpc(visit, decode(message)?).await
         }
-        Method::Of(Operation::GrpcRepositoryUnload) => {
+        Unary::Of(Operation::GrpcRepositoryUnload) => {
             control::unload_over_grpc(visit, decode(message)?).await
         }
-        Method::Of(Operation::GrpcTraceSettings) => {
+        Unary::Of(Operation::GrpcTraceSettings) => {
             settings::trace_over_grpc(&visit, decode(message)?)
         }
-        Method::Of(Operation::GrpcLogSettings) => settings::log_over_grpc(&visit, decode(message)?),
-        Method::Of(operation) => about(visit, operation, message),
+        Unary::Of(Operation::GrpcLogSettings) => settings::log_over_grpc(&visit, decode(message)?),
+        Unary::Of(operation) => about(visit, operation, message),
+    }
+}
+
+fn operation(method: Method) -> Operation {
+    match method {
+        Method::StreamInfer => Operation::GrpcStreamInfer,
+        Method::Reflect => Operation::GrpcReflection,
+        Method::WatchHealth
+        | Method::Unary(Unary::ServerLive | Unary::ServerReady | Unary::HealthCheck) => {
+            Operation::GrpcHealth
+        }
+        Method::Unary(Unary::Region(..)) => Operation::GrpcSharedMemory,
+        Method::Unary(Unary::Of(operation)) => operation,
     }
 }
 
@@ -100,37 +135,45 @@ fn method(path: &str) -> Result<Method, ApiError> {
         parts.next().unwrap_or_default(),
     );
     Ok(match (service, name) {
-        (INFERENCE, "ServerLive") => Method::ServerLive,
-        (INFERENCE, "ServerReady") => Method::ServerReady,
-        (HEALTH, "Check") => Method::HealthCheck,
-        (INFERENCE, "ServerMetadata") => Method::Of(Operation::GrpcServerMetadata),
-        (INFERENCE, "ModelReady") => Method::Of(Operation::GrpcModelReady),
-        (INFERENCE, "ModelMetadata") => Method::Of(Operation::GrpcModelMetadata),
-        (INFERENCE, "ModelConfig") => Method::Of(Operation::GrpcModelConfig),
-        (INFERENCE, "ModelStatistics") => Method::Of(Operation::GrpcModelStatistics),
-        (INFERENCE, "RepositoryIndex") => Method::Of(Operation::GrpcRepositoryIndex),
-        (INFERENCE, "RepositoryModelLoad") => Method::Of(Operation::GrpcRepositoryLoad),
-        (INFERENCE, "RepositoryModelUnload") => Method::Of(Operation::GrpcRepositoryUnload),
-        (INFERENCE, "TraceSetting") => Method::Of(Operation::GrpcTraceSettings),
-        (INFERENCE, "LogSettings") => Method::Of(Operation::GrpcLogSettings),
+        (INFERENCE, "ModelStreamInfer") => Method::StreamInfer,
+        (REFLECTION | REFLECTION_ALPHA, "ServerReflectionInfo") => Method::Reflect,
+        (HEALTH, "Watch") => Method::WatchHealth,
+        _ => Method::Unary(unary(service, name)?),
+    })
+}
+
+fn unary(service: &str, name: &str) -> Result<Unary, ApiError> {
+    Ok(match (service, name) {
+        (INFERENCE, "ServerLive") => Unary::ServerLive,
+        (INFERENCE, "ServerReady") => Unary::ServerReady,
+        (HEALTH, "Check") => Unary::HealthCheck,
+        (INFERENCE, "ServerMetadata") => Unary::Of(Operation::GrpcServerMetadata),
+        (INFERENCE, "ModelReady") => Unary::Of(Operation::GrpcModelReady),
+        (INFERENCE, "ModelMetadata") => Unary::Of(Operation::GrpcModelMetadata),
+        (INFERENCE, "ModelConfig") => Unary::Of(Operation::GrpcModelConfig),
+        (INFERENCE, "ModelStatistics") => Unary::Of(Operation::GrpcModelStatistics),
+        (INFERENCE, "RepositoryIndex") => Unary::Of(Operation::GrpcRepositoryIndex),
+        (INFERENCE, "RepositoryModelLoad") => Unary::Of(Operation::GrpcRepositoryLoad),
+        (INFERENCE, "RepositoryModelUnload") => Unary::Of(Operation::GrpcRepositoryUnload),
+        (INFERENCE, "TraceSetting") => Unary::Of(Operation::GrpcTraceSettings),
+        (INFERENCE, "LogSettings") => Unary::Of(Operation::GrpcLogSettings),
         (INFERENCE, "SystemSharedMemoryStatus") => {
-            Method::Region(Device::System, RegionVerb::Status)
+            Unary::Region(Device::System, RegionVerb::Status)
         }
         (INFERENCE, "SystemSharedMemoryRegister") => {
-            Method::Region(Device::System, RegionVerb::Register)
+            Unary::Region(Device::System, RegionVerb::Register)
         }
         (INFERENCE, "SystemSharedMemoryUnregister") => {
-            Method::Region(Device::System, RegionVerb::Unregister)
+            Unary::Region(Device::System, RegionVerb::Unregister)
         }
-        (INFERENCE, "CudaSharedMemoryStatus") => Method::Region(Device::Cuda, RegionVerb::Status),
+        (INFERENCE, "CudaSharedMemoryStatus") => Unary::Region(Device::Cuda, RegionVerb::Status),
         (INFERENCE, "CudaSharedMemoryRegister") => {
-            Method::Region(Device::Cuda, RegionVerb::Register)
+            Unary::Region(Device::Cuda, RegionVerb::Register)
         }
         (INFERENCE, "CudaSharedMemoryUnregister") => {
-            Method::Region(Device::Cuda, RegionVerb::Unregister)
+            Unary::Region(Device::Cuda, RegionVerb::Unregister)
         }
-        (INFERENCE, "ModelStreamInfer") => Method::Of(Operation::GrpcStreamInfer),
-        (INFERENCE, "ModelInfer") => Method::Of(Operation::GrpcInfer),
+        (INFERENCE, "ModelInfer") => Unary::Of(Operation::GrpcInfer),
         _ => {
             let message = format!("`{service}/{name}` is not supported by this server");
             return Err(ApiError::new(ErrorKind::Unsupported, message));
@@ -162,23 +205,6 @@ fn decode<M: Message + Default>(message: Pieces) -> Result<M, ApiError> {
 
 fn none_if_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
-}
-
-fn check(visit: &Visit<'_>, message: Pieces) -> Result<Reply, Failure> {
-    use health::health_check_response::ServingStatus;
-    let request: health::HealthCheckRequest = decode(message)?;
-    if !matches!(request.service.as_str(), "" | INFERENCE | HEALTH) {
-        let message = format!("service `{}` is not known here", request.service);
-        return Err(ApiError::new(ErrorKind::NotFound, message).into());
-    }
-    let status = if is_ready(visit.exchange, visit.snapshot) {
-        ServingStatus::Serving
-    } else {
-        ServingStatus::NotServing
-    };
-    Ok(answer_message(&health::HealthCheckResponse {
-        status: status.into(),
-    }))
 }
 
 /// Only this process answers over gRPC; a model on an upstream is reached over REST until the bridges come.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::path::{Call, Oip};
 use crate::body::Payload;
 use crate::exchange::Exchange;
+use crate::gateway::Gateway;
 use crate::listener::Door;
 use crate::reply::{Failure, JSON, Reply, Shape};
 use crate::snapshot::Snapshot;
@@ -39,7 +40,7 @@ pub(super) fn ready(
     shape: Shape,
     asked: (Door, &HeaderMap),
 ) -> Result<Reply, Failure> {
-    let waiting_for = waiting(exchange, snapshot);
+    let waiting_for = waiting(&exchange.gateway, snapshot);
     let ready = waiting_for.is_empty();
     let status = if ready {
         StatusCode::OK
@@ -66,19 +67,19 @@ fn may_know(snapshot: &Snapshot, (door, headers): (Door, &HeaderMap)) -> bool {
             .is_ok_and(|key| key.is_none_or(|key| key.may_administer().is_ok()))
 }
 
-pub(super) fn is_ready(exchange: &Exchange, snapshot: &Snapshot) -> bool {
-    !exchange.gateway.shared().connections.draining()
-        && models_ready(exchange)
+pub(super) fn is_ready(gateway: &Gateway, snapshot: &Snapshot) -> bool {
+    !gateway.shared().connections.draining()
+        && models_ready(gateway)
         && snapshot.upstreams.values().all(|upstream| upstream.ready())
 }
 
-fn models_ready(exchange: &Exchange) -> bool {
-    let shared = exchange.gateway.shared();
+fn models_ready(gateway: &Gateway) -> bool {
+    let shared = gateway.shared();
     !shared.config.strict_readiness || shared.models.ready()
 }
 
-fn waiting(exchange: &Exchange, snapshot: &Snapshot) -> Vec<Waiting> {
-    let models = &exchange.gateway.shared().models;
+fn waiting(gateway: &Gateway, snapshot: &Snapshot) -> Vec<Waiting> {
+    let models = &gateway.shared().models;
     let mut waiting: Vec<Waiting> = snapshot
         .upstreams
         .values()
@@ -89,14 +90,14 @@ fn waiting(exchange: &Exchange, snapshot: &Snapshot) -> Vec<Waiting> {
             reason: upstream.reason(),
         })
         .collect();
-    if exchange.gateway.shared().connections.draining() {
+    if gateway.shared().connections.draining() {
         waiting.push(Waiting {
             kind: "node",
             name: String::new(),
             reason: "the node is stopping".to_owned(),
         });
     }
-    if models_ready(exchange) {
+    if models_ready(gateway) {
         return waiting;
     }
     let before = waiting.len();

@@ -21,7 +21,7 @@ use super::{Served, beside, eventually, within};
 pub(super) struct Channel(SendRequest<Full<Bytes>>);
 
 pub(super) struct Called {
-    head: HeaderMap,
+    pub(super) head: HeaderMap,
     pub(super) message: Option<Bytes>,
     /// All messages, in their envelopes.
     pub(super) data: Bytes,

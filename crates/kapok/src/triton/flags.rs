@@ -191,7 +191,7 @@ pub(super) static FLAGS: &[Flag] = &[
     flag(
         "grpc-infer-response-compression-level",
         Takes::Value,
-        Nothing("answers are packed as the client asks"),
+        Nothing("an answer is packed as its request was"),
     ),
     flag("grpc-keepalive-time", Takes::Value, Nothing(H2)),
     flag("grpc-keepalive-timeout", Takes::Value, Nothing(H2)),

@@ -22,6 +22,11 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         .expect("the checked-in descriptor is what the generator wrote")
 });
 
+/// Every message, enum and service of the wire.
+pub(crate) fn pool() -> &'static DescriptorPool {
+    &POOL
+}
+
 /// The description of `ModelConfig` that the text is read by.
 pub(super) fn descriptor() -> MessageDescriptor {
     POOL.get_message_by_name("inference.ModelConfig")

@@ -9,6 +9,9 @@
 mod inference;
 #[rustfmt::skip]
 pub mod health;
+#[rustfmt::skip]
+#[expect(clippy::doc_markdown, reason = "generated: names follow the wire, not the house")]
+pub mod reflection;
 
 pub use inference::*;
 

@@ -11,11 +11,10 @@ use tokio::sync::mpsc;
 
 use crate::flow::Flow;
 use crate::gateway::Gateway;
-use crate::grpc::enveloped;
 use crate::read::Held;
 use crate::regions;
 
-/// One message of the answer, and the error that it is about.
+/// One message of the answer, without its envelope, and the error that it is about.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) parts: Vec<Bytes>,
@@ -127,7 +126,7 @@ impl Call {
 
 fn refusal(id: &str, error: ApiError) -> Answer {
     Answer {
-        parts: enveloped(vec![encode_stream_error(id, &error.message)]),
+        parts: vec![encode_stream_error(id, &error.message)],
         error: Some(error),
     }
 }
@@ -156,7 +155,7 @@ async fn answer(
     let deadline = Deadline::after(shared.clock.now(), shared.config.request_timeout);
     let mut answers = shared.models.stream(request, deadline).await?;
     let send = async |response: InferResponse, last: bool| {
-        let parts = enveloped(encode_streamed(response, &placement, last));
+        let parts = encode_streamed(response, &placement, last);
         sender.send(Answer { parts, error: None }).await.is_ok()
     };
     while let Some(next) = answers.next().await? {
