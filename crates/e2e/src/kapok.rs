@@ -82,6 +82,45 @@ impl Kapok {
         let mut command = self.command("up", home.path());
         command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(["--output", "json"]);
+        let path = if self.wait_for_live_only {
+            "/health/live"
+        } else {
+            "/health/ready"
+        };
+        let (mut running, out) = self.spawn(command, home);
+        running.wait_for_addresses(&out);
+        running.wait_for(path);
+        running
+    }
+
+    /// Starts it under Triton's name, with Triton's flags, and returns when it says Triton's words.
+    ///
+    /// # Panics
+    /// When it exits or does not say them.
+    pub fn start_as_tritonserver(self) -> Running {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let command = self.as_tritonserver(home.path());
+        let (mut running, _out) = self.spawn(command, home);
+        running.public = running.started("HTTPService");
+        running
+    }
+
+    /// The same for a start that must fail.
+    pub fn run_as_tritonserver(self) -> Finished {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        Finished::of(self.as_tritonserver(home.path()))
+    }
+
+    fn as_tritonserver(&self, home: &Path) -> Command {
+        let program = home.join("tritonserver");
+        std::os::unix::fs::symlink(binary::path(), &program).expect("the folder is ours");
+        let mut command = Command::new(program);
+        command.args(&self.args);
+        self.surround(&mut command, home);
+        command
+    }
+
+    fn spawn(self, mut command: Command, home: TempDir) -> (Running, Log) {
         let mut child = command.spawn().expect("the binary starts");
         let out = Log::default();
         let log = Log::default();
@@ -89,7 +128,7 @@ impl Kapok {
             out.collect(child.stdout.take().expect("stdout is piped")),
             log.collect(child.stderr.take().expect("stderr is piped")),
         ];
-        let mut running = Running {
+        let running = Running {
             child,
             public: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -99,14 +138,7 @@ impl Kapok {
             exited: None,
             _home: home,
         };
-        running.wait_for_addresses(&out);
-        let path = if self.wait_for_live_only {
-            "/health/live"
-        } else {
-            "/health/ready"
-        };
-        running.wait_for(path);
-        running
+        (running, out)
     }
 
     /// Runs to its end: a start that must fail.
@@ -119,18 +151,23 @@ impl Kapok {
 
     fn command(&self, verb: &str, home: &Path) -> Command {
         let mut command = Command::new(binary::path());
-        command.arg(verb).args(&self.args).current_dir(home);
+        command.arg(verb).args(&self.args);
+        self.surround(&mut command, home);
+        command
+    }
+
+    fn surround(&self, command: &mut Command, home: &Path) {
+        command.current_dir(home);
         if let Some(yaml) = &self.config {
             std::fs::write(home.join("kapok.yaml"), yaml).expect("the folder is ours");
             command.arg("--config").arg("kapok.yaml");
         }
-        isolate(&mut command, home);
+        isolate(command, home);
         command
             .envs(self.envs.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        command
     }
 }
 
@@ -196,6 +233,23 @@ impl Running {
 
     pub fn log(&self) -> String {
         self.log.text()
+    }
+
+    /// Where a service of Triton's name is, which its ready line says.
+    ///
+    /// # Panics
+    /// When it exits or does not say so.
+    pub fn started(&mut self, service: &str) -> SocketAddr {
+        let words = format!("Started {service} at ");
+        wait::until(&words, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                self.exited = Some(status);
+                fail(&format!("it exited with {status}\n{}", self.log.text()));
+            }
+            let text = self.log.text();
+            let (_, rest) = text.split_once(&words)?;
+            rest.split_whitespace().next()?.parse().ok()
+        })
     }
 
     pub fn wait_for_log(&self, part: &str) {

@@ -5,6 +5,53 @@ use e2e::{Answer, FakeUpstream, Finished, Kapok, Repository};
 use serde_json::json;
 
 #[test]
+fn models_come_go_and_come_back() {
+    let repository = Repository::new().builtin("identity", &Builtin::default());
+    let kapok = Kapok::new()
+        .model_repo(repository.path())
+        .arg("--set")
+        .arg("node.modelControl=explicit")
+        .arg("--set")
+        .arg("node.loadModels=[\"identity\"]")
+        .allow_log("rolled back to the previous version")
+        .start();
+    let order = |args: &[&str], done: &str| {
+        let ordered = kapok.cli(&[&["models"], args].concat());
+        assert_eq!(ordered.code, 0, "{ordered:?}");
+        let expected = json!({"model": "identity", "done": done});
+        assert_eq!(ordered.json(), expected, "{ordered:?}");
+    };
+    let served = || {
+        let asked = kapok.cli(&["infer", "identity", "--input", "INPUT0=[1]"]);
+        (asked.code == 0).then(|| asked.json()["model_version"].clone())
+    };
+    let nothing = kapok.cli(&["models", "rollback", "identity"]);
+    assert_eq!(nothing.code, 1, "{nothing:?}");
+    assert!(
+        nothing.stderr.contains("no previous version"),
+        "{nothing:?}"
+    );
+    let repository = repository.file("identity/2/.keep", "");
+    assert_eq!(served(), Some(json!("1")));
+    order(&["load", "identity"], "loaded");
+    assert_eq!(served(), Some(json!("2")));
+    order(&["rollback", "identity"], "rolled back");
+    assert_eq!(served(), Some(json!("1")));
+    order(&["unload", "identity"], "unloaded");
+    assert_eq!(served(), None);
+    order(&["load", "identity"], "loaded");
+    assert_eq!(served(), Some(json!("2")));
+    let config = repository.path().join("override.json");
+    std::fs::write(&config, r#"{"max_batch_size": 8}"#).expect("the folder is ours");
+    let config = config.to_str().expect("UTF-8");
+    order(&["load", "identity", "--config", config], "loaded");
+    let config = kapok.http().get("/v2/models/identity/config").json();
+    assert_eq!(config["max_batch_size"], 8, "{config}");
+    let unknown = kapok.cli(&["models", "unload", "nobody"]);
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+}
+
+#[test]
 fn infer_asks_a_model() {
     let repository = Repository::new().builtin("identity", &Builtin::default());
     let kapok = Kapok::new().model_repo(repository.path()).start();

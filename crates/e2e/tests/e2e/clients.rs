@@ -87,6 +87,11 @@ fn broken_grpc_messages() {
 }
 
 #[test]
+fn grpcs_own_services() {
+    run_on_tensors("grpc_services.py");
+}
+
+#[test]
 fn kserve_inference_clients() {
     run_on_tensors("kserve_client.py");
 }

@@ -23,3 +23,4 @@ mod readme;
 mod relay;
 mod routes;
 mod threads;
+mod tritonserver;
