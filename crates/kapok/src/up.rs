@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use base::Clock;
 use gateway::Door;
-use protocol::ModelState;
 use runtime::Runtime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -90,11 +89,8 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
 
 /// What Triton's scripts wait to see, or the end that they expect when a model does not load.
 fn tritons_words(manners: &Manners, models: &Runtime, addresses: &Addresses) -> Outcome {
-    let index = models.index();
-    let failed = index
-        .iter()
-        .find(|entry| entry.state == ModelState::Unavailable && !entry.reason.is_empty());
-    if let Some(entry) = failed.filter(|_| manners.exit_on_error) {
+    let failed = models.failed();
+    if let Some(entry) = failed.first().filter(|_| manners.exit_on_error) {
         return Err(Failure::failed(format!(
             "creating server: Internal - failed to load all models: `{}`: {}",
             entry.name, entry.reason

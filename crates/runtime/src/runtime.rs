@@ -272,9 +272,19 @@ impl Runtime {
 
     /// Every version known, ready or not, by name and version.
     pub fn index(&self) -> Vec<IndexEntry> {
+        self.entries(|_version| true)
+    }
+
+    /// Of the index, what was to serve and could not be loaded. What nobody asked to load has not failed.
+    pub fn failed(&self) -> Vec<IndexEntry> {
+        self.entries(|version| matches!(version, Version::Unavailable(_)))
+    }
+
+    fn entries(&self, wanted: impl Fn(&Version) -> bool) -> Vec<IndexEntry> {
         let mut index = Vec::new();
         for (name, entry) in self.0.catalogue.models().iter() {
-            for (number, version) in &entry.versions().states {
+            let versions = entry.versions();
+            for (number, version) in versions.states.iter().filter(|(_, state)| wanted(state)) {
                 index.push(IndexEntry {
                     name: name.clone(),
                     version: number.to_string(),

@@ -52,9 +52,7 @@ impl Node {
             registry,
             logs,
         } = outside;
-        let tracer = Tracer::new(TraceSettings::from(&config.node.trace)).map_err(|error| {
-            Failure::usage(error.to_string()).hint("see `trace` of the Node in the configuration")
-        })?;
+        let tracer = start_tracer(config)?;
         let tasks = Tasks::new();
         say_version(&registry);
         let gpus = Gpus::watch(&registry)
@@ -157,6 +155,12 @@ impl Node {
         }
         Ok(())
     }
+}
+
+fn start_tracer(config: &Config) -> Outcome<Tracer> {
+    Tracer::new(TraceSettings::from(&config.node.trace)).map_err(|error| {
+        Failure::usage(error.to_string()).hint("see `trace` of the Node in the configuration")
+    })
 }
 
 /// Lets a dashboard join any figure with the version that gave it.

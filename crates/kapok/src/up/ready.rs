@@ -62,7 +62,7 @@ impl Progress {
             count(good, "model"),
             count(self.upstreams, "upstream")
         );
-        let bad = index.len() - good;
+        let bad = models.failed().len();
         if bad > 0 {
             tracing::info!(
                 "kapok serves{address} {counts}, without {}: kapok models list",
