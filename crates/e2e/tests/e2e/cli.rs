@@ -42,7 +42,13 @@ fn models_come_go_and_come_back() {
     order(&["load", "identity"], "loaded");
     assert_eq!(served(), Some(json!("2")));
     let config = repository.path().join("override.json");
-    std::fs::write(&config, r#"{"max_batch_size": 8}"#).expect("the folder is ours");
+    let document = json!({
+        "backend": "identity",
+        "max_batch_size": 8,
+        "input": [{"name": "INPUT0", "data_type": "TYPE_FP32", "dims": [-1]}],
+        "output": [{"name": "OUTPUT0", "data_type": "TYPE_FP32", "dims": [-1]}],
+    });
+    std::fs::write(&config, document.to_string()).expect("the folder is ours");
     let config = config.to_str().expect("UTF-8");
     order(&["load", "identity", "--config", config], "loaded");
     let config = kapok.http().get("/v2/models/identity/config").json();

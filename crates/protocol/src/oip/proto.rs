@@ -10,7 +10,11 @@ mod inference;
 #[rustfmt::skip]
 pub mod health;
 #[rustfmt::skip]
-#[expect(clippy::doc_markdown, reason = "generated: names follow the wire, not the house")]
+#[expect(
+    clippy::doc_markdown,
+    clippy::enum_variant_names,
+    reason = "generated: names follow the wire, not the house"
+)]
 pub mod reflection;
 
 pub use inference::*;
