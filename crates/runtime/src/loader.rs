@@ -27,6 +27,10 @@ use crate::runtime::Inner;
 use crate::sequence::{self, Plan, Sequencer};
 use crate::statistics::Statistics;
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "a model's parts, in the order in which they need each other"
+)]
 pub(crate) fn build(
     inner: &Inner,
     definition: &Definition,

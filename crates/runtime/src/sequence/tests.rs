@@ -328,6 +328,10 @@ async fn a_sequence_waits_for_a_compute_thread_and_keeps_its_state() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a caller that the test can abort"
+)]
 async fn a_batch_for_which_nobody_waits_is_stopped_and_its_sequence_ended() {
     let delay = r#"parameters { key: "execute_delay_ms" value { string_value: "60000" } }"#;
     let (runtime, _root) = runtime(&configured("sequence", 1, "direct { }", delay)).await;

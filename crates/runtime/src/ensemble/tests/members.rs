@@ -77,6 +77,10 @@ async fn an_ensemble_brings_its_members_and_takes_them_along() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a caller that the test can abort"
+)]
 async fn sleeping_members_are_loaded_together_and_stay_while_the_request_runs() {
     let slow = builtin(
         "identity",
