@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::error::Place;
 use super::header::ResponseForm;
-use crate::oip::shared::Shared;
 use crate::tensor::BytesElements;
 use crate::{ApiError, DataType, InferResponse, Parameter, Parameters, Tensor};
 
@@ -20,11 +19,12 @@ pub struct EncodedResponse {
 }
 
 /// Where an output's elements go.
-enum Where<'a> {
+#[derive(Clone, Copy)]
+enum Where {
     Here,
     Behind,
-    /// Written there already.
-    Shared(&'a Shared),
+    /// In shared memory already.
+    Shared,
 }
 
 /// Writes each output as the client asked.
@@ -48,15 +48,15 @@ pub fn encode(response: &InferResponse, form: &ResponseForm) -> Result<EncodedRe
         if index > 0 {
             json.push(b',');
         }
-        let place = match form.placement.get(&tensor.name) {
-            Some(shared) => Where::Shared(shared),
-            None if form.wants_binary(&tensor.name) => {
-                binary.push(tensor.data.clone());
-                Where::Behind
-            }
-            None => Where::Here,
+        let place = if form.placement.contains_key(&tensor.name) {
+            Where::Shared
+        } else if form.wants_binary(&tensor.name) {
+            binary.push(tensor.data.clone());
+            Where::Behind
+        } else {
+            Where::Here
         };
-        write_tensor(&mut json, tensor, index, &place)?;
+        write_tensor(&mut json, tensor, index, place)?;
     }
     json.extend_from_slice(b"]}");
     let header_length = (!binary.is_empty()).then_some(json.len());
@@ -99,7 +99,7 @@ fn write_tensor(
     json: &mut Vec<u8>,
     tensor: &Tensor,
     index: usize,
-    place: &Where<'_>,
+    place: Where,
 ) -> Result<(), ApiError> {
     json.extend_from_slice(b"{\"name\":");
     write(json, &tensor.name);
@@ -113,10 +113,8 @@ fn write_tensor(
             write(json, &tensor.data.len());
             json.push(b'}');
         }
-        Where::Shared(shared) => {
-            json.extend_from_slice(b",\"parameters\":");
-            write_parameters(json, &shared.parameters(tensor.data.len() as u64));
-        }
+        // Nothing: Triton's C++ client takes any `parameters` for those of a binary tensor, and fails without its size.
+        Where::Shared => {}
         Where::Here => {
             json.extend_from_slice(b",\"data\":");
             write_data(json, tensor).map_err(|message| {

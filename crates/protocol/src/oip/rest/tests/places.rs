@@ -78,8 +78,7 @@ fn shared_memory_is_planned_read_and_said() {
     let answer: serde_json::Value = serde_json::from_slice(&encoded.json).expect("JSON");
     assert_eq!(
         answer["outputs"][0],
-        serde_json::json!({"name": "a", "datatype": "INT16", "shape": [2], "parameters": {
-            "shared_memory_region": "o", "shared_memory_byte_size": 4}})
+        serde_json::json!({"name": "a", "datatype": "INT16", "shape": [2]})
     );
     let wrong = json.replace("[2]", "[3]");
     let error = parse_header(wrong.as_bytes())
