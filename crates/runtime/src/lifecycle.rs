@@ -157,8 +157,9 @@ pub(crate) async fn load(inner: &Arc<Inner>, request: LoadRequest) -> Result<(),
     let known = inner.catalogue.get(&model).is_ok();
     let there = repository::find(&inner.settings.repositories, &model).is_some();
     if !known && !there && request.files.is_empty() {
+        // Triton's words, which its clients match on; it calls this an internal error, which it is not.
         let message = failed("failed to poll from model repository");
-        return Err(ApiError::new(ErrorKind::Internal, message));
+        return Err(ApiError::new(ErrorKind::NotFound, message));
     }
     if !repository::is_name(&model) {
         let message = failed("a model's name is a folder's: no `/`, and no `.` in front");

@@ -101,7 +101,7 @@ async fn a_client_loads_and_unloads_and_the_index_tells_each_step() {
         let error = runtime.load(load(model)).await.expect_err("not there");
         assert_eq!(
             (error.kind, error.message.as_str()),
-            (ErrorKind::Internal, said)
+            (ErrorKind::NotFound, said)
         );
     }
     write(root.path(), "m/1/model.onnx", "broken");
