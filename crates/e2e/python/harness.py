@@ -22,6 +22,15 @@ def raises(kind, call):
     raise AssertionError(f"expected {kind}, got {answer!r}")
 
 
+def within(seconds, ask, holds):
+    """The first answer of which this holds; asks until then."""
+    end = time.monotonic() + seconds
+    while not holds(answer := ask()):
+        assert time.monotonic() < end, f"not within {seconds} s: {answer!r}"
+        time.sleep(0.02)
+    return answer
+
+
 def run(names):
     checks = [(name, check) for name, check in names.items() if name.startswith("check_")]
     assert checks, "a script without checks checks nothing"
