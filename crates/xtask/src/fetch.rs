@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use sha2::{Digest as _, Sha256};
 use ureq::Agent;
 
-pub(crate) use store::{Store, hex, write_text};
+pub(crate) use store::{Store, hex, sha256_of, write_text};
 
 use crate::catalogue::{self, Catalogue, Entry, Kind, Origin};
 use crate::{minilm, workspace};

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
 use crate::catalogue::Entry;
-use crate::fetch::{hex, write_text};
+use crate::fetch::{hex, sha256_of, write_text};
 use crate::process::{output, run};
 use crate::workspace::env;
 
@@ -39,6 +39,59 @@ pub(crate) fn debian(programs: &[Program]) -> Result<()> {
     run(apt()
         .args(["install", "-y", "--no-install-recommends"])
         .args(&missing))
+}
+
+/// A file of a Debian package: brought and unpacked without being root, for a package that only one program of ours needs.
+pub(crate) struct DebianFile {
+    pub(crate) package: &'static str,
+    /// Inside the package.
+    pub(crate) member: &'static str,
+    pub(crate) sha256: &'static str,
+}
+
+impl DebianFile {
+    /// Puts it at `to`, unless it is there.
+    pub(crate) fn place(&self, to: &Path) -> Result<()> {
+        if to.exists() && sha256_of(to)? == self.sha256 {
+            return Ok(());
+        }
+        let scratch = to.with_extension("debian");
+        fs::create_dir_all(&scratch)?;
+        let apt = |args: &[&str]| {
+            run(Command::new("apt-get")
+                .arg("-qq")
+                .args(args)
+                .current_dir(&scratch))
+        };
+        // A container often starts without the list of packages.
+        if apt(&["download", self.package]).is_err() {
+            apt(&["update"])?;
+            apt(&["download", self.package])?;
+        }
+        let package = fs::read_dir(&scratch)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|end| end == "deb"))
+            .with_context(|| format!("apt-get brought no package `{}`", self.package))?;
+        let unpacked = scratch.join("unpacked");
+        run(Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(&package)
+            .arg(&unpacked))?;
+        let member = unpacked.join(self.member);
+        let found = sha256_of(&member)?;
+        if found != self.sha256 {
+            bail!(
+                "`{}` of {} has SHA-256 {found}, not {}",
+                self.member,
+                package.display(),
+                self.sha256
+            );
+        }
+        fs::rename(&member, to)?;
+        fs::remove_dir_all(&scratch)?;
+        Ok(())
+    }
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {

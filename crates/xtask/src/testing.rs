@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and every test, with all set-up.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::catalogue::Catalogue;
 use crate::fetch::{self, Store};
 use crate::process::{self, cargo, run};
-use crate::setup::{self, Install, Program};
+use crate::setup::{self, DebianFile, Install, Program};
 use crate::workspace::{self, cache_dir, env, now};
 
 /// What the tests start besides kapok and Python packages.
@@ -21,6 +22,13 @@ const REQUIREMENTS: &[(&[&str], &str)] = &[
     (&[], "crates/e2e/python/requirements.txt"),
     (&["--no-deps"], "crates/e2e/python/requirements-nodeps.txt"),
 ];
+
+/// What `perf_analyzer` is linked with, as bookworm has it.
+const LIBB64: DebianFile = DebianFile {
+    package: "libb64-0d",
+    member: "usr/lib/x86_64-linux-gnu/libb64.so.0d",
+    sha256: "9d910643a635b0b534228f1437af9787d8386cf7b955639019ce6f65422b8f37",
+};
 
 /// Closing lines of the test runner that are repeated at the very end.
 const CLOSING_LINES: usize = 12;
@@ -59,6 +67,9 @@ pub(crate) fn run_all(cache: Option<PathBuf>, filter: &[String]) -> Result<()> {
             .collect();
         let store = Store::new(cache.clone());
         fetch::bring(&catalogue, &all, &store)?;
+        if let Some(entry) = all.iter().find(|entry| entry.name == "perf-analyzer") {
+            perf_analyzer(&store.entry_dir(entry))?;
+        }
         let openvino = all.iter().any(|entry| entry.name == "openvino");
         Ok((fetch::ort_library(&catalogue, &store)?, openvino))
     });
@@ -97,6 +108,13 @@ fn environment(command: &mut Command) -> &mut Command {
         command.env("CARGO_INCREMENTAL", "0");
     }
     command
+}
+
+/// Makes it run from its folder.
+fn perf_analyzer(folder: &Path) -> Result<()> {
+    let program = folder.join("perf_analyzer");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    LIBB64.place(&folder.join("libb64.so.0d"))
 }
 
 fn python(cache: &Path) -> Result<PathBuf> {

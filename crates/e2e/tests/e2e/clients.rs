@@ -75,6 +75,40 @@ fn tritonclient_with_shared_memory_streams_and_compression() {
 }
 
 #[test]
+fn every_call_of_tritonclient() {
+    let repository = tensors();
+    let kapok = Kapok::new()
+        .model_repo(repository.path())
+        // A configuration that is no JSON.
+        .allow_log("EOF while parsing an object")
+        .start();
+    println!("{}", Script::new("triton_calls.py").against(&kapok).run());
+}
+
+#[test]
+fn mlserver_infer() {
+    run_on_tensors("mlserver_infer.py");
+}
+
+/// It is published for this processor only.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn perf_analyzer() {
+    let repository = ["magika", "all-minilm-l6-v2"]
+        .into_iter()
+        .fold(Repository::new(), |repository, model| {
+            repository.link(model, &repository::fetched(model))
+        })
+        .builtin("identity", &Builtin::default());
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    let script = Script::new("perf_analyzer.py").env(
+        "KAPOK_PERF_ANALYZER",
+        repository::cache().join("files/perf-analyzer").display(),
+    );
+    println!("{}", script.against(&kapok).run());
+}
+
+#[test]
 fn the_openapi_document_describes_every_answer() {
     let repository = tensors();
     let kapok = Kapok::new().model_repo(repository.path()).start();
