@@ -4,6 +4,7 @@
 //! [`usage`] (CPU and memory of a process tree), [`results`] (the table and the file), then one file per bench.
 
 mod batcher;
+mod density;
 mod embed;
 mod load;
 mod relay;
@@ -11,6 +12,7 @@ mod results;
 mod samples;
 mod serve;
 mod startup;
+mod swap;
 mod usage;
 
 use std::net::TcpListener;
@@ -40,6 +42,9 @@ pub(crate) struct Options {
     /// Length of one measurement
     #[arg(long, default_value_t = 3)]
     seconds: u32,
+    /// Of models, in `bench swap`
+    #[arg(long, default_value_t = 10_000)]
+    swaps: u32,
     /// How kapok is built; published figures are those of dist
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
@@ -69,17 +74,23 @@ enum What {
     ServeIdentity,
     /// Real models over REST and gRPC, beside ONNX Runtime in a loop
     ServeModels,
+    /// Models replaced while requests keep coming
+    Swap,
+    /// 500 models in 50 MB
+    Density,
 }
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const ALL: [What; 6] = [
+const ALL: [What; 8] = [
     What::Startup,
     What::Relay,
     What::Embed,
     What::Batcher,
     What::ServeIdentity,
     What::ServeModels,
+    What::Swap,
+    What::Density,
 ];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -124,6 +135,8 @@ impl Bench<'_> {
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),
             What::ServeModels => serve::models::run(self),
+            What::Swap => swap::run(self),
+            What::Density => density::run(self),
             What::All | What::Serve => bail!("that is several benches"),
         }
     }

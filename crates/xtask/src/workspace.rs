@@ -74,3 +74,9 @@ pub(crate) fn poll_every<T>(
         std::thread::sleep(pause);
     }
 }
+
+/// Returns at once when it is later already.
+#[expect(clippy::disallowed_methods, reason = "there is no executor here")]
+pub(crate) fn sleep_until(at: Instant) {
+    std::thread::sleep(at.saturating_duration_since(now()));
+}
