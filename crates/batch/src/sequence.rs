@@ -112,6 +112,11 @@ impl Sequences {
         }
     }
 
+    /// Whether a sequence of this id takes further requests.
+    pub fn knows(&self, id: &CorrelationId) -> bool {
+        self.open.contains_key(id)
+    }
+
     /// Takes a request in and gives it a number. A START for a sequence that has not ended begins it anew in its place.
     pub fn enter(
         &mut self,

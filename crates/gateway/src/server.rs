@@ -23,11 +23,15 @@ pub trait ModelServer: Send + Sync + fmt::Debug + 'static {
     /// Whether a model of this name is in the repository, ready or not.
     fn has(&self, model: &str) -> bool;
 
-    /// Whether the model (this version, or any) answers now; unknown models are an error.
+    /// Whether the model (this version, or any) answers requests, if need be after loading; unknown models are an error.
     fn model_ready(&self, model: &str, version: Option<&str>) -> Result<bool, ApiError>;
 
     /// Whether every model that should be loaded is.
     fn ready(&self) -> bool;
+
+    /// Brings a model into memory that is loaded on first use, so that what is asked about it can be told; at once for all
+    /// others. An error only where there is no room.
+    fn wake<'a>(&'a self, model: &'a str, version: Option<&'a str>) -> Answer<'a, ()>;
 
     fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError>;
 

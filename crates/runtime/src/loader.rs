@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batch::{SequenceSettings, Sequences};
+use parking_lot::Mutex;
 use protocol::TensorSpec;
 use protocol::config;
 use protocol::oip::proto::ModelConfig;
@@ -84,6 +85,7 @@ pub(crate) fn build(
     let engine = ByEngine {
         name: name.clone(),
         sequencer,
+        before: Mutex::default(),
         text: text(definition, loaded.as_ref())?,
         queue: Queue::new(
             (&name, loaded, ragged),

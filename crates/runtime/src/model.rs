@@ -1,9 +1,10 @@
 //! One model version that is in memory and answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use protocol::oip::proto::ModelConfig;
-use protocol::{EngineCandidate, TensorSpec};
+use protocol::{Controls, EngineCandidate, Parameters, TensorSpec};
 
 use tokio::sync::Semaphore;
 
@@ -50,6 +51,8 @@ pub(crate) struct ByEngine {
     pub(crate) queue: Arc<Queue>,
     /// For a model with sequences: then the lanes are here.
     pub(crate) sequencer: Option<Arc<Sequencer>>,
+    /// What served before, for as long as it stays in memory: sequences go on where they began.
+    pub(crate) before: Mutex<Weak<Model>>,
     pub(crate) text: Option<TextPipeline>,
     /// Places for embedding requests: each may tokenise and hold its texts, so they are counted before they do.
     pub(crate) embeds: Semaphore,
@@ -67,6 +70,19 @@ impl ByEngine {
     /// None when the model does not take text.
     pub(crate) fn with_text(&self) -> Option<(&Self, &TextPipeline)> {
         Some((self, self.text.as_ref()?))
+    }
+
+    /// The version before, if the request's sequence began there and has not ended: its state is there.
+    pub(crate) fn elder(&self, parameters: &Parameters) -> Option<Arc<Model>> {
+        let sequencer = self.sequencer.as_ref()?;
+        let before = self.before.lock().upgrade()?;
+        let controls = Controls::of(parameters).ok()?;
+        let id = controls.sequence.as_ref()?;
+        if controls.start || sequencer.knows(id) {
+            return None;
+        }
+        let began = before.by_engine()?.sequencer.as_ref()?.knows(id);
+        began.then_some(before)
     }
 }
 

@@ -343,6 +343,8 @@ impl Runtime {
         request: InferRequest,
         deadline: Deadline,
     ) -> Result<(InferResponse, Timing), ApiError> {
+        let elder = elder(model, &request);
+        let model = elder.as_ref().unwrap_or(model);
         model.track.keep(&request);
         let outcome = infer::infer(model, self.place(deadline), request).await;
         self.judge(model, outcome.as_ref().map(|(_, timing)| timing));
@@ -513,6 +515,11 @@ impl Runtime {
             deadline,
         }
     }
+}
+
+/// The version that the request's sequence began with, where it is not the one that serves now.
+fn elder(model: &Model, request: &InferRequest) -> Option<Arc<Model>> {
+    model.by_engine()?.elder(&request.parameters)
 }
 
 fn describe(name: &str, number: u64, version: &Version) -> ModelDescription {

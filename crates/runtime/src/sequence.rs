@@ -215,6 +215,14 @@ impl Sequencer {
         Ok(id)
     }
 
+    /// Whether a sequence of this id has begun here and has not ended.
+    pub(crate) fn knows(&self, id: &CorrelationId) -> bool {
+        let now = self.fixed.clock.now();
+        let mut state = self.state.lock();
+        state.sequences.expire(now);
+        state.sequences.knows(id)
+    }
+
     fn enter(self: &Arc<Self>, waiter: Waiter, controls: &Controls) -> Result<u64, Error> {
         let now = waiter.arrived;
         let mut state = self.state.lock();

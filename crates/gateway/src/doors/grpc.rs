@@ -111,7 +111,7 @@ async fn answer_one(visit: Visit<'_>, call: Unary, message: Pieces) -> Result<Re
             settings::trace_over_grpc(&visit, decode(message)?)
         }
         Unary::Of(Operation::GrpcLogSettings) => settings::log_over_grpc(&visit, decode(message)?),
-        Unary::Of(operation) => about(visit, operation, message),
+        Unary::Of(operation) => about(visit, operation, message).await,
     }
 }
 
@@ -222,7 +222,11 @@ fn choose_local(visit: &mut Visit<'_>, model: &str) -> Result<(), Failure> {
     }
 }
 
-fn about(mut visit: Visit<'_>, operation: Operation, message: Pieces) -> Result<Reply, Failure> {
+async fn about(
+    mut visit: Visit<'_>,
+    operation: Operation,
+    message: Pieces,
+) -> Result<Reply, Failure> {
     let gateway = visit.exchange.gateway.clone();
     let models = &gateway.shared().models;
     Ok(match operation {
@@ -246,13 +250,17 @@ fn about(mut visit: Visit<'_>, operation: Operation, message: Pieces) -> Result<
         Operation::GrpcModelMetadata => {
             let request: proto::ModelMetadataRequest = decode(message)?;
             choose_local(&mut visit, &request.name)?;
-            let metadata = models.metadata(&request.name, none_if_empty(&request.version))?;
+            let version = none_if_empty(&request.version);
+            visit.wait(models.wake(&request.name, version)).await?;
+            let metadata = models.metadata(&request.name, version)?;
             answer_message(&model_metadata(metadata))
         }
         Operation::GrpcModelConfig => {
             let request: proto::ModelConfigRequest = decode(message)?;
             choose_local(&mut visit, &request.name)?;
-            let config = models.config(&request.name, none_if_empty(&request.version))?;
+            let version = none_if_empty(&request.version);
+            visit.wait(models.wake(&request.name, version)).await?;
+            let config = models.config(&request.name, version)?;
             answer_message(&proto::ModelConfigResponse {
                 config: Some(config),
             })

@@ -55,7 +55,7 @@ pub(super) async fn answer(
             {
                 generate::answer(visit, &model, &head.headers, body).await
             }
-            Target::Local => about(&visit, &model),
+            Target::Local => about(visit, &model).await,
             Target::Upstream(upstream) => {
                 let body = visit.whole_body(body, Shape::Oip).await?;
                 let outgoing = Outgoing {
@@ -79,9 +79,14 @@ pub(super) fn index(visit: &Visit<'_>, ready_only: bool) -> Vec<protocol::IndexE
     index
 }
 
-fn about(visit: &Visit<'_>, model: &Model) -> Result<Reply, Failure> {
-    let models = &visit.exchange.gateway.shared().models;
+async fn about(mut visit: Visit<'_>, model: &Model) -> Result<Reply, Failure> {
+    let gateway = visit.exchange.gateway.clone();
+    let models = &gateway.shared().models;
     let (name, version) = (model.name.as_str(), model.version.as_deref());
+    let of_memory = [Operation::ModelReady, Operation::ModelStatistics];
+    if !of_memory.contains(&model.operation) {
+        visit.wait(models.wake(name, version)).await?;
+    }
     Ok(match model.operation {
         Operation::ModelReady => {
             let ready = models.model_ready(name, version)?;

@@ -107,6 +107,10 @@ impl ModelServer for FakeModels {
         false
     }
 
+    fn wake<'a>(&'a self, _: &'a str, _: Option<&'a str>) -> Answer<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn metadata(&self, model: &str, _: Option<&str>) -> Result<ModelMetadata, ApiError> {
         known(model)?;
         Ok(ModelMetadata {

@@ -28,6 +28,10 @@ impl ModelServer for LocalModels {
         self.models.ready() && self.gpus.ready()
     }
 
+    fn wake<'a>(&'a self, model: &'a str, version: Option<&'a str>) -> Answer<'a, ()> {
+        Box::pin(self.models.wake(model, version))
+    }
+
     fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError> {
         self.models.metadata(model, version)
     }

@@ -29,6 +29,9 @@ pub(super) fn watch(inner: &Inner, before: &Versions, next: &Versions, sidecar: 
         let Some(reference) = reference.filter(|old| !Arc::ptr_eq(old, &ready.model)) else {
             continue;
         };
+        if let Some(engine) = ready.model.by_engine() {
+            *engine.before.lock() = Arc::downgrade(reference);
+        }
         ready.model.track.inherit(&reference.track);
         ready.model.track.watch(&reference.track, sidecar.swap);
     }

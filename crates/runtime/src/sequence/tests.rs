@@ -4,7 +4,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use base::{Clock, Deadline, ErrorKind};
-use protocol::{DataType, InferRequest, Parameter, Tensor, TensorSpec};
+use protocol::{DataType, InferRequest, LoadRequest, Parameter, Tensor, TensorSpec};
 
 use super::Sequencer;
 use crate::Runtime;
@@ -162,6 +162,33 @@ async fn requests_outside_a_sequence_are_refused_in_triton_s_words() {
     ] {
         assert_eq!(sum(&runtime, request).await, Err(words.to_owned()));
     }
+}
+
+#[tokio::test]
+async fn a_sequence_goes_on_with_the_version_that_it_began_with() {
+    let direct = "direct { } max_sequence_idle_microseconds: 60000000";
+    let (runtime, _root) = runtime(&configured("sequence", 1, direct, "")).await;
+    let load = || {
+        runtime.load(LoadRequest {
+            model: "m".to_owned(),
+            ..LoadRequest::default()
+        })
+    };
+    assert_eq!(sum(&runtime, one(1, 1, START)).await, Ok(vec![1]));
+    let old = sequencer(&runtime);
+    load().await.expect("replaced");
+    assert!(!Arc::ptr_eq(&old, &sequencer(&runtime)));
+    assert_eq!(sum(&runtime, one(2, 1, MORE)).await, Ok(vec![3]));
+    assert_eq!(sum(&runtime, one(10, 2, START)).await, Ok(vec![10]));
+    assert_eq!(sequencer(&runtime).held(), (1, 0));
+    assert_eq!(sum(&runtime, one(4, 1, END)).await, Ok(vec![7]));
+    assert_eq!(old.held(), (0, 0));
+    // The version before the previous one is not kept: its sequences have ended, and their requests are told so.
+    drop(old);
+    load().await.expect("replaced");
+    load().await.expect("replaced");
+    let error = sum(&runtime, one(1, 2, MORE)).await.expect_err("ended");
+    assert!(error.contains("START flag"), "{error}");
 }
 
 #[tokio::test]

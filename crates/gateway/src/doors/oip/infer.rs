@@ -66,6 +66,8 @@ async fn raw(
     let gateway = visit.exchange.gateway.clone();
     let shared = gateway.shared();
     let version = model.version.as_deref();
+    let wake = shared.models.wake(&model.name, version);
+    visit.wait(wake).await?;
     let metadata = shared.models.metadata(&model.name, version)?;
     let batches = shared.models.config(&model.name, version)?.max_batch_size > 0;
     let mut body = visit.reader(body, Shape::Oip)?;
