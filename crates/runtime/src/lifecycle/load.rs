@@ -173,7 +173,7 @@ fn version(
             node_key: inner.settings.public_key.as_deref(),
         };
         check.version(&plan.found, number)?;
-        let (model, bytes) = residency::measured(plan.bytes(number), || {
+        let (model, bytes) = residency::measured(inner, plan.bytes(number), || {
             loader::build(
                 inner,
                 &plan.definition,

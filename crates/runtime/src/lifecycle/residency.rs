@@ -66,6 +66,11 @@ pub(crate) fn used(inner: &Inner) -> u64 {
     bytes
 }
 
+/// As [`used`], without what leaves already: it makes room by itself, and nothing else need go for it.
+fn staying(inner: &Inner) -> u64 {
+    used(inner).saturating_sub(inner.retired.bytes())
+}
+
 pub(super) fn full(inner: &Inner) -> bool {
     inner
         .residency
@@ -92,7 +97,8 @@ pub(super) fn admit<'a>(
     }
     let began = inner.tools.clock.now();
     while used(inner).saturating_add(need) > budget {
-        if evict_one(inner, entry) {
+        let crowded = staying(inner).saturating_add(need) > budget;
+        if crowded && evict_one(inner, entry) {
             continue;
         }
         let waited = inner.tools.clock.now().saturating_duration_since(began);
@@ -111,7 +117,8 @@ pub(super) fn admit<'a>(
 
 /// After a load that took more than expected: others leave until all fits again.
 pub(super) fn shrink(inner: &Arc<Inner>, entry: &Arc<Entry>) {
-    while full(inner) && evict_one(inner, entry) {}
+    let budget = inner.residency.budget.unwrap_or(u64::MAX);
+    while staying(inner) > budget && evict_one(inner, entry) {}
     inner.metrics.lifecycle.resident(used(inner));
 }
 
@@ -177,16 +184,27 @@ fn idle(entry: &Entry) -> bool {
     ready.peek().is_some() && ready.all(|(_, ready)| Arc::strong_count(&ready.model) == 1)
 }
 
-/// Runs a load and says what it took: what the engine measured, else how much the process has grown, but never less than
-/// its files, of which at least the weights are in memory.
+/// Runs a load and says what it took: what the engine measured, but never less than its files, of which at least the
+/// weights are in memory. Under a budget loads go one at a time, and what the process has grown by counts as well: it holds
+/// what the first calls took and what the engine keeps for the next ones, which may be many times the weights.
 pub(super) fn measured<T: Weighs>(
+    inner: &Inner,
     file_bytes: u64,
     load: impl FnOnce() -> Result<T, String>,
 ) -> Result<(T, u64), String> {
-    let before = resident_bytes();
+    let alone = inner.residency.budget.is_some();
+    let own = || {
+        if alone {
+            (inner.give_back)();
+        }
+        anonymous_bytes()
+    };
+    let before = own();
     let model = load()?;
+    let grown = own().saturating_sub(before);
     let bytes = match model.bytes() {
-        0 => resident_bytes().saturating_sub(before).max(file_bytes),
+        0 => grown.max(file_bytes),
+        known if alone => known.max(grown),
         known => known,
     };
     Ok((model, bytes.max(BYTES_MIN)))
@@ -204,10 +222,12 @@ impl Weighs for crate::model::Model {
     }
 }
 
-/// Of this process, as the kernel counts; 0 where it does not say.
-fn resident_bytes() -> u64 {
+/// Of this process without what is mapped from files, as the kernel counts; 0 where it does not say.
+fn anonymous_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB"));
     let kibibytes = kibibytes.and_then(|text| text.trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
