@@ -1,4 +1,4 @@
-use protocol::resource::RateLimit;
+use protocol::resource::{ModelControl, RateLimit, SharedMemory};
 
 use super::*;
 
@@ -144,6 +144,10 @@ fn every_setting_is_a_field_of_the_node() {
     let config = crate::config::Config::load(&args, &environment);
     let config = config.unwrap_or_else(|failure| panic!("{}", failure.error));
     assert_eq!(config.node.model_poll_ms, 3000);
+    assert_eq!(config.node.model_control, ModelControl::Poll);
+    assert_eq!(config.node.shared_memory, SharedMemory::Off);
+    assert!(config.node.strict_readiness);
+    assert_eq!(config.node.response_cache_mb, 1);
     assert_eq!(config.node.rate_limit, RateLimit::ExecutionCount);
     assert_eq!(config.node.rate_limit_resources["R1"], 10);
 }

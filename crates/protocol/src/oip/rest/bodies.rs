@@ -10,10 +10,12 @@ use crate::oip::proto::{
 };
 
 /// Triton's names for what this build answers, and nothing beyond it.
-pub const EXTENSIONS: [&str; 10] = [
+pub const EXTENSIONS: [&str; 12] = [
     "classification",
+    "sequence",
     "model_repository",
     "model_repository(unload_dependents)",
+    "schedule_policy",
     "model_configuration",
     "system_shared_memory",
     "binary_tensor_data",
