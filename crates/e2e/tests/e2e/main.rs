@@ -16,6 +16,7 @@ mod engines;
 mod ensembles;
 mod keys;
 mod ledger;
+mod lifecycle;
 mod limits;
 mod managed;
 mod native;
