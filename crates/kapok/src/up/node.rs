@@ -59,25 +59,7 @@ impl Node {
             .map_err(|error| Failure::failed(format!("cannot watch the GPUs: {error}")))?;
         let pool = BufferPool::default();
         let models = Runtime::start(runtime::Parts {
-            config: runtime::Config {
-                repositories: config.node.model_repositories.clone(),
-                queue_max: config.node.queue_max,
-                response_cache_bytes: config.node.response_cache_mb.saturating_mul(1 << 20),
-                rate_limit: (config.node.rate_limit == RateLimit::ExecutionCount)
-                    .then(|| config.node.rate_limit_resources.clone()),
-                cores: base::core_budget().get(),
-                cache_dir: environment.cache.clone(),
-                control: config.node.model_control,
-                load_models: config.node.load_models.clone(),
-                memory_budget: config
-                    .node
-                    .memory_budget_mb
-                    .map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
-                poll: Duration::from_millis(config.node.model_poll_ms),
-                public_key: config.node.model_public_key.clone(),
-                gpus: gpus.usable(),
-                ..runtime::Config::default()
-            },
+            config: runtime_config(config, environment, &gpus),
             engines: engines::find(config, environment, &gpus),
             clock: clock.clone(),
             tasks: tasks.clone(),
@@ -161,6 +143,28 @@ fn start_tracer(config: &Config) -> Outcome<Tracer> {
     Tracer::new(TraceSettings::from(&config.node.trace)).map_err(|error| {
         Failure::usage(error.to_string()).hint("see `trace` of the Node in the configuration")
     })
+}
+
+fn runtime_config(config: &Config, environment: &Environment, gpus: &Gpus) -> runtime::Config {
+    runtime::Config {
+        repositories: config.node.model_repositories.clone(),
+        queue_max: config.node.queue_max,
+        response_cache_bytes: config.node.response_cache_mb.saturating_mul(1 << 20),
+        rate_limit: (config.node.rate_limit == RateLimit::ExecutionCount)
+            .then(|| config.node.rate_limit_resources.clone()),
+        cores: base::core_budget().get(),
+        cache_dir: environment.cache.clone(),
+        control: config.node.model_control,
+        load_models: config.node.load_models.clone(),
+        memory_budget: config
+            .node
+            .memory_budget_mb
+            .map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
+        poll: Duration::from_millis(config.node.model_poll_ms),
+        public_key: config.node.model_public_key.clone(),
+        gpus: gpus.usable(),
+        ..runtime::Config::default()
+    }
 }
 
 /// Lets a dashboard join any figure with the version that gave it.
