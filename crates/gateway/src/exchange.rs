@@ -42,6 +42,8 @@ pub(crate) struct Exchange {
     pub(crate) body_asked_for: bool,
     /// Set if this request is traced.
     pub(crate) trace: Option<Box<Ticket>>,
+    /// Whether a web page sent it: browsers name the page's origin with every POST.
+    pub(crate) from_page: bool,
     /// What the request's body takes of the memory for bodies.
     pub(crate) body_held: Option<Arc<Held>>,
     /// The client's connection, which is not idle while this lives.
@@ -75,6 +77,7 @@ impl Exchange {
             doing: Stage::Read,
             body_asked_for: false,
             trace: None,
+            from_page: head.headers.contains_key(http::header::ORIGIN),
             body_held: None,
             target: None,
             started: shared.clock.wall(),

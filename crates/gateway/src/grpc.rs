@@ -93,6 +93,7 @@ async fn unpack<B>(
     let mut unpacker = Unpacker::new(coding);
     let mut found = Pieces::default();
     while packed.has_remaining() {
+        tokio::task::consume_budget().await;
         let mut part = packed.copy_to_bytes(packed.chunk().len());
         while let Some(unpacked) = unpacker.next(&mut part).map_err(broken)? {
             if found.remaining() + unpacked.len() > bytes_max {

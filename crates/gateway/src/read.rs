@@ -210,6 +210,8 @@ where
     /// Counts anew, for the next message of a stream. `held` is dropped when that message is in memory no more.
     pub(crate) fn begin_message(&mut self, held: Arc<Held>) -> Result<(), ReadError> {
         self.arrived = self.ahead.len();
+        // Was paid out of the first message's share, which is given back with it.
+        self.prepaid = 0;
         held.add(self.ahead.len())?;
         self.held = held;
         Ok(())

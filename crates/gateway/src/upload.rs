@@ -133,6 +133,11 @@ where
     type Error = UploadError<B::Error>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B::Error> {
+        // One packed frame can become many parts, and none of them waits for the network: others are to have their turn.
+        if self.unpacking.is_some() {
+            let turn = std::task::ready!(tokio::task::coop::poll_proceed(cx));
+            turn.made_progress();
+        }
         loop {
             if let Some(unpacking) = &mut self.unpacking {
                 match unpacking.unpacker.next(&mut unpacking.packed) {

@@ -21,6 +21,7 @@ const DONE: &[u8] = b"{}";
 
 /// Whether this caller may load and unload models: a load brings files and configuration into the process.
 fn may_change_models(visit: &Visit<'_>) -> Result<(), Failure> {
+    refuse_pages(visit)?;
     let config = &visit.exchange.gateway.shared().config;
     match config.model_control {
         ModelControl::None | ModelControl::Poll => {
@@ -33,6 +34,16 @@ fn may_change_models(visit: &Visit<'_>) -> Result<(), Failure> {
     }
     if let Some(key) = visit.key {
         key.may_administer()?;
+    }
+    Ok(())
+}
+
+/// A web page that somebody on this machine visits can send requests here, too, and without a key nothing else tells them
+/// apart: browsers say where a POST comes from.
+pub(super) fn refuse_pages(visit: &Visit<'_>) -> Result<(), Failure> {
+    if visit.exchange.from_page && !visit.snapshot.keys.required() {
+        let message = "a web page (`Origin`) may not give orders to a server without a `Key`";
+        return Err(ApiError::new(ErrorKind::Denied, message).into());
     }
     Ok(())
 }
@@ -111,6 +122,7 @@ async fn unload(visit: &mut Visit<'_>, model: &str, dependents: bool) -> Result<
 
 /// An operator's order, on the operators' port: what decides about loads has no say.
 pub(super) async fn roll_back(mut visit: Visit<'_>, model: &str) -> Result<Reply, Failure> {
+    refuse_pages(&visit)?;
     let config = &visit.exchange.gateway.shared().config;
     if !config.admin_loopback && !visit.snapshot.keys.required() {
         let message = "the admin port is not loopback, and no `Key` guards it; add a `Key`, or set `admin` in the Node";
@@ -124,6 +136,7 @@ pub(super) async fn roll_back(mut visit: Visit<'_>, model: &str) -> Result<Reply
 
 /// Whether this caller may name shared memory objects of this machine.
 pub(super) fn may_share_memory(visit: &Visit<'_>) -> Result<(), Failure> {
+    may_see_regions(visit)?;
     match visit.exchange.gateway.shared().config.shared_memory {
         SharedMemory::On => Ok(()),
         SharedMemory::Auto => may_give_orders(visit, "sharedMemory: on"),
@@ -132,6 +145,15 @@ pub(super) fn may_share_memory(visit: &Visit<'_>) -> Result<(), Failure> {
             Err(ApiError::new(ErrorKind::Denied, message).into())
         }
     }
+}
+
+/// Regions belong to no model, so a key for some models only has no say in them.
+pub(super) fn may_see_regions(visit: &Visit<'_>) -> Result<(), Failure> {
+    refuse_pages(visit)?;
+    if let Some(key) = visit.key {
+        key.may_administer()?;
+    }
+    Ok(())
 }
 
 /// What a Triton without a GPU says to a region that nobody could have registered.

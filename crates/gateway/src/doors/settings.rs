@@ -8,7 +8,7 @@ use protocol::oip::proto::{LogSettingsRequest, TraceSettingRequest};
 use protocol::oip::settings::{LogChange, TraceChange, TraceSettings};
 use protocol::resource::SettingsControl;
 
-use super::control::may_give_orders;
+use super::control::{may_give_orders, refuse_pages};
 use super::visit::Visit;
 use crate::grpc::answer;
 use crate::reply::{Failure, Reply, Shape};
@@ -91,6 +91,7 @@ fn may_read(visit: &Visit<'_>) -> Result<(), Failure> {
 }
 
 fn may_change(visit: &Visit<'_>) -> Result<(), Failure> {
+    refuse_pages(visit)?;
     match visit.exchange.gateway.shared().config.settings_control {
         SettingsControl::Auto => may_give_orders(visit, "settingsControl: on"),
         SettingsControl::On => Ok(()),

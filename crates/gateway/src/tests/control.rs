@@ -182,6 +182,43 @@ async fn log_settings_are_shown_and_changed_by_who_may() {
     }
 }
 
+/// What a browser lets a page send to a server on its visitor's machine: no preflight, but an `Origin`.
+#[tokio::test]
+async fn a_web_page_gives_no_orders_without_a_key() {
+    let page = "origin: https://example.org\r\ncontent-type: text/plain\r\n";
+    let open = Served::start(&[]);
+    for path in [
+        LOAD,
+        "/v2/repository/models/echo/unload",
+        "/v2/logging",
+        "/v2/systemsharedmemory/region/r/register",
+        "/v2/systemsharedmemory/unregister",
+    ] {
+        let got = open.ask("POST", path, page, b"{}").await;
+        assert_eq!(got.status, 403, "{path}: {}", got.text());
+        assert!(got.text().contains("web page"), "{path}: {}", got.text());
+    }
+    // With a key the page must know it.
+    let keyed = Served::start(&[key(None)]);
+    let headers = format!("{page}authorization: Bearer sesame\r\n");
+    let got = keyed.ask("POST", LOAD, &headers, b"{}").await;
+    assert_eq!(got.status, 200, "{}", got.text());
+}
+
+#[tokio::test]
+async fn a_key_for_some_models_has_no_say_in_shared_memory() {
+    let served = Served::start(&[key(Some(&["echo"]))]);
+    let headers = "authorization: Bearer sesame\r\n";
+    for (method, path) in [
+        ("GET", "/v2/systemsharedmemory/status"),
+        ("POST", "/v2/systemsharedmemory/region/r/register"),
+        ("POST", "/v2/systemsharedmemory/unregister"),
+    ] {
+        let got = served.ask(method, path, headers, b"{}").await;
+        assert_eq!(got.status, 403, "{path}: {}", got.text());
+    }
+}
+
 #[tokio::test]
 async fn operators_roll_models_back_and_clients_do_not() {
     for (admin_loopback, keyed, model, bearer, status, part) in [

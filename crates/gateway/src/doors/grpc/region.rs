@@ -14,6 +14,7 @@ pub(super) fn answer(
     asked: (Device, RegionVerb),
     message: Pieces,
 ) -> Result<Reply, Failure> {
+    control::may_see_regions(visit)?;
     let regions = &visit.exchange.gateway.shared().regions;
     Ok(match asked {
         (Device::System, RegionVerb::Status) => {

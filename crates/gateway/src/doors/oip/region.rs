@@ -12,6 +12,7 @@ pub(super) async fn answer(
     asked: Region,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
+    control::may_see_regions(&visit)?;
     let body = visit.whole_body(body, Shape::Oip).await?;
     let name = asked.name.as_str();
     match (asked.device, asked.verb) {
