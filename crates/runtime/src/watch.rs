@@ -139,6 +139,12 @@ impl Watcher {
         if lost {
             // More happened than the system kept: everything may have changed.
             self.polled = now.checked_sub(Duration::from_secs(86_400)).unwrap_or(now);
+            // That a file was closed may be among it.
+            for unsettled in self.unsettled.values_mut() {
+                unsettled.writing.clear();
+                unsettled.unseen = true;
+                unsettled.since = now;
+            }
         }
     }
 
@@ -255,7 +261,8 @@ fn due(inner: &Arc<Inner>, now: Instant) {
     }
 }
 
-fn task_due(entry: &Entry, now: Instant, age_ms: u64) -> Option<Task> {
+/// What is due now for one model.
+pub(crate) fn task_due(entry: &Entry, now: Instant, age_ms: u64) -> Option<Task> {
     let life = entry.life.lock();
     if let Some(previous) = &life.previous
         && previous.until <= now

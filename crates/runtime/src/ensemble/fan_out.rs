@@ -118,6 +118,11 @@ struct Plan {
     rows: bool,
 }
 
+fn too_many(items: usize, items_max: usize) -> Error {
+    let message = format!("{items} items, `max_items` of the pipeline is {items_max}");
+    Error::request("inputs", message)
+}
+
 impl Plan {
     fn of(ensemble: &Ensemble, step: &Step, fan_out: &FanOut, work: &Work) -> Result<Self, Error> {
         let mut items = Vec::new();
@@ -134,6 +139,11 @@ impl Plan {
                 whole.push(for_member(&work.member, name, tensor));
                 continue;
             }
+            // Before anything is counted: a shape with a zero in it may claim any number of items.
+            let claimed = tensor.shape.first().copied().unwrap_or(0);
+            if claimed > fan_out.items_max {
+                return Err(too_many(claimed, fan_out.items_max));
+            }
             let tensor_name = tensor.name.clone();
             let cut = Items::of(tensor).ok_or_else(|| {
                 let message = format!("`{tensor_name}` has no first dimension to count items by");
@@ -148,13 +158,6 @@ impl Plan {
                 items[0].1.name(),
                 other.name(),
                 other.count()
-            );
-            return Err(Error::request("inputs", message));
-        }
-        if count > fan_out.items_max {
-            let message = format!(
-                "{count} items, `max_items` of the pipeline is {}",
-                fan_out.items_max
             );
             return Err(Error::request("inputs", message));
         }

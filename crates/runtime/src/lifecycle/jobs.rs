@@ -81,6 +81,14 @@ impl Done {
 impl Jobs {
     pub(crate) fn submit(inner: &Arc<Inner>, job: Job) {
         let mut state = inner.jobs.0.lock();
+        // Asked for again at every look at the clock or the disk: once is enough.
+        let repeated = matches!(job.task, Task::Forget | Task::Sleep | Task::Follow);
+        let kind = std::mem::discriminant(&job.task);
+        let same =
+            |other: &Job| other.model == job.model && std::mem::discriminant(&other.task) == kind;
+        if repeated && job.done.is_none() && state.waiting.iter().any(same) {
+            return;
+        }
         state.waiting.push_back(job);
         if state.threads >= inner.tools.compute.cores() {
             return;

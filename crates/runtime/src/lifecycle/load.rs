@@ -16,6 +16,7 @@ use crate::metrics::SwapOutcome;
 use crate::repository;
 use crate::runtime::Inner;
 use crate::verify::Check;
+use crate::watch;
 
 pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), String> {
     let known = inner.catalogue.get(model).ok();
@@ -50,13 +51,29 @@ pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), Str
         }
         Task::RollBack { why, judged } => swap::roll_back(inner, &entry()?, &why, judged),
         Task::Forget => {
-            if let Some(entry) = known {
+            // The job may have waited behind a load that has put another version there.
+            let due = |entry: &Arc<Entry>| {
+                let now = inner.tools.clock.now();
+                matches!(
+                    watch::task_due(entry, now, inner.age_ms()),
+                    Some(Task::Forget)
+                )
+            };
+            if let Some(entry) = known.filter(due) {
                 forget(inner, &entry);
             }
             Ok(())
         }
         Task::Sleep => {
             let entry = entry()?;
+            let now = inner.tools.clock.now();
+            // Somebody may have asked for it since.
+            if !matches!(
+                watch::task_due(&entry, now, inner.age_ms()),
+                Some(Task::Sleep)
+            ) {
+                return Ok(());
+            }
             tracing::info!(model, "model leaves memory: nobody asks for it");
             take_out(inner, &entry, asleep);
             inner.metrics.lifecycle.evictions.inc();

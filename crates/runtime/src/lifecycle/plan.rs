@@ -78,14 +78,21 @@ impl Override {
 
 /// Writes a client's files where nobody else can read or change them.
 fn keep(scratch: &Path, files: &BTreeMap<String, Bytes>) -> Result<Scratch, String> {
-    let count = FOLDERS.fetch_add(1, Ordering::Relaxed);
-    let folder = scratch.join(format!("{}-{count}", std::process::id()));
     let mut private = fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
     let failed = |error: std::io::Error| format!("cannot keep the files: {error}");
     private.create(scratch).map_err(failed)?;
-    // Not recursive: a folder that is there already is somebody else's.
-    private.recursive(false).create(&folder).map_err(failed)?;
+    // Not recursive: a folder that is there already is another process's, or was left by one that was killed.
+    private.recursive(false);
+    let folder = loop {
+        let count = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let folder = scratch.join(format!("{}-{count}", std::process::id()));
+        match private.create(&folder) {
+            Ok(()) => break folder,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+    };
     let kept = Scratch(folder);
     private.recursive(true);
     for (name, content) in files {

@@ -1,5 +1,6 @@
 //! Who is in memory under a budget: loaded on first use; the one used longest ago makes room, never one in use.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -157,18 +158,15 @@ fn evict_one(inner: &Arc<Inner>, but: &Arc<Entry>) -> bool {
     };
     for (number, ready) in ready {
         // Only what is still published: a client may have replaced it in this moment.
-        let mut taken = false;
+        let taken = Cell::new(false);
         oldest.amend(number, |version| {
             let same = version
                 .model()
                 .is_some_and(|model| Arc::ptr_eq(model, &ready.model));
+            taken.set(same);
             same.then_some(Version::Asleep)
         });
-        let now = oldest.versions();
-        if let Some(Version::Asleep) = now.states.get(&number) {
-            taken = true;
-        }
-        if taken {
+        if taken.get() {
             leaving.push((number, ready));
         }
     }

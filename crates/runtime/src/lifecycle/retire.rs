@@ -127,10 +127,12 @@ fn serve(inner: &Arc<Inner>) {
 fn settled(inner: &Inner, entry: &Arc<Entry>, number: u64) {
     let serves = |entry: &Arc<Entry>| {
         let versions = entry.versions();
-        versions
-            .states
-            .get(&number)
-            .is_some_and(|version| matches!(version, Version::Ready(_) | Version::Loading))
+        versions.states.get(&number).is_some_and(|version| {
+            matches!(
+                version,
+                Version::Ready(_) | Version::Loading | Version::Waking
+            )
+        })
     };
     let kept = |entry: &Arc<Entry>| {
         let life = entry.life.lock();

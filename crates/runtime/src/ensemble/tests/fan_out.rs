@@ -71,6 +71,21 @@ async fn too_many_items_are_refused_by_name() {
     );
 }
 
+/// No bytes are as many items as a client likes to claim, when an item has none.
+#[tokio::test]
+async fn items_that_are_only_claimed_are_not_counted_out() {
+    let root = pipeline("backend: \"double\"", "", "-1");
+    let (runtime, _) = start(config(&[root.path()]), double::engines()).await;
+    let mut request = items(0);
+    request.inputs[0].shape = vec![1 << 36, 0];
+    let error = infer(&runtime, request).await.expect_err("far too many");
+    assert!(
+        error.message.contains("68719476736 items"),
+        "{}",
+        error.message
+    );
+}
+
 #[tokio::test]
 async fn items_in_flight_stay_within_their_bound() {
     let root = pipeline("backend: \"identity\"", "in_flight = 1\n", "2");
