@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,12 @@ use crate::repository;
 use crate::stream::{self, Responses};
 use crate::timer::Timer;
 
-/// Where the files of overridden models go when there is no cache folder: memory, and cleared at the next boot.
-const SCRATCH: &str = "/dev/shm/kapok";
+/// Where the files of overridden models go when there is no cache folder: memory, and cleared at the next boot. Everybody
+/// may write beside it, so it is this user's and is looked at before it is used.
+fn scratch() -> PathBuf {
+    let user = rustix::process::getuid().as_raw();
+    PathBuf::from(format!("/dev/shm/kapok-{user}"))
+}
 
 /// What the runtime is told.
 #[derive(Debug, Clone)]
@@ -173,10 +177,7 @@ impl Runtime {
         let found = repository::scan(&config.repositories)?;
         let compute = ComputePool::start(config.cores).map_err(Error::Threads)?;
         let timer = Timer::start(clock.clone()).map_err(Error::Threads)?;
-        let scratch = config
-            .cache_dir
-            .as_deref()
-            .unwrap_or_else(|| Path::new(SCRATCH));
+        let scratch = config.cache_dir.clone().unwrap_or_else(scratch);
         let inner = Arc::new(Inner {
             engines,
             queues: queue::Tools {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,6 +82,7 @@ fn keep(scratch: &Path, files: &BTreeMap<String, Bytes>) -> Result<Scratch, Stri
     private.recursive(true).mode(0o700);
     let failed = |error: std::io::Error| format!("cannot keep the files: {error}");
     private.create(scratch).map_err(failed)?;
+    ours(scratch)?;
     // Not recursive: a folder that is there already is another process's, or was left by one that was killed.
     private.recursive(false);
     let folder = loop {
@@ -108,6 +109,26 @@ fn keep(scratch: &Path, files: &BTreeMap<String, Bytes>) -> Result<Scratch, Stri
         fs::write(&path, content).map_err(failed)?;
     }
     Ok(kept)
+}
+
+/// Whether nobody else can have put anything there: whoever may write beside our folders could have made them first.
+fn ours(scratch: &Path) -> Result<(), String> {
+    let user = rustix::process::getuid().as_raw();
+    // A cache folder is its owner's business; what lies in memory lies beside everybody's.
+    let above = scratch
+        .parent()
+        .filter(|above| above.starts_with("/dev/shm"));
+    for folder in [Some(scratch), above].into_iter().flatten() {
+        let found = fs::symlink_metadata(folder).map_err(|error| error.to_string())?;
+        let shared = found.mode() & 0o022 != 0;
+        if !found.is_dir() || shared || ![0, user].contains(&found.uid()) {
+            return Err(format!(
+                "`{}` belongs to somebody else or is open to others; name a cache folder in KAPOK_CACHE",
+                folder.file_name().unwrap_or_default().to_string_lossy()
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl Plan {
