@@ -143,9 +143,10 @@ async fn the_member_s_batcher_joins_items_of_several_requests() {
         config.queue_max = 64;
         let (runtime, _) = start(config, double::engines()).await;
         let before = counts(&runtime);
-        let asked = [(); 4].map(|()| begin(infer(&runtime, items(6))));
-        for answer in asked {
-            let (response, _) = answer.await.expect("answers");
+        let ask = || infer(&runtime, items(6));
+        let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
+        for answer in [a, b, c, d] {
+            let (response, _) = answer.expect("answers");
             let expected: Vec<i32> = (0..12).map(|value| value * 2).collect();
             assert_eq!(values(&response, "found"), expected);
         }
