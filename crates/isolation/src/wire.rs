@@ -123,7 +123,7 @@ impl Model {
             parameters: source
                 .parameters
                 .iter()
-                .map(|(key, value)| (key.clone(), words(value)))
+                .map(|(key, value)| (key.clone(), value.to_string()))
                 .collect(),
             inputs: specs(&source.inputs),
             outputs: specs(&source.outputs),
@@ -161,17 +161,6 @@ impl Model {
             precision: self.precision,
         };
         Ok((source, options))
-    }
-}
-
-/// A configuration's parameters are texts, whatever they mean.
-fn words(value: &Parameter) -> String {
-    match value {
-        Parameter::Bool(value) => value.to_string(),
-        Parameter::Int(value) => value.to_string(),
-        Parameter::Uint(value) => value.to_string(),
-        Parameter::Double(value) => value.to_string(),
-        Parameter::Text(value) => value.clone(),
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
-use protocol::{Parameter, Tensor, TensorSpec};
+use protocol::{Tensor, TensorSpec};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 use crate::abi;
@@ -33,7 +33,7 @@ impl Engine for NodeEngine {
         let parameters: Vec<_> = source
             .parameters
             .iter()
-            .map(|(key, value)| (key.clone(), words(value)))
+            .map(|(key, value)| (key.clone(), value.to_string()))
             .collect();
         let node = Node::open(library, &parameters).map_err(refused)?;
         let (inputs, outputs) = node.ports().map_err(refused)?;
@@ -42,16 +42,6 @@ impl Engine for NodeEngine {
             inputs,
             outputs: outputs.into(),
         }))
-    }
-}
-
-fn words(value: &Parameter) -> String {
-    match value {
-        Parameter::Bool(value) => value.to_string(),
-        Parameter::Int(value) => value.to_string(),
-        Parameter::Uint(value) => value.to_string(),
-        Parameter::Double(value) => value.to_string(),
-        Parameter::Text(value) => value.clone(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One inference, whatever door it came through.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::Tensor;
@@ -17,6 +18,19 @@ pub enum Parameter {
     Uint(u64),
     Double(f64),
     Text(String),
+}
+
+/// As a configuration writes it: there every parameter is a text, whatever it means.
+impl fmt::Display for Parameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Int(value) => value.fmt(f),
+            Self::Uint(value) => value.fmt(f),
+            Self::Double(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
 }
 
 pub type Parameters = BTreeMap<String, Parameter>;
