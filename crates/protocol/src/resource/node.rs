@@ -1,0 +1,216 @@
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::alias::Alias;
+use super::validate::Findings;
+
+/// This process: where it listens, what it loads, its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NodeSpec {
+    /// The public port.
+    pub listen: SocketAddr,
+    /// Admin API and metrics.
+    pub admin: SocketAddr,
+    /// Triton's extra ports (gRPC, metrics), for clients that expect them; null switches one off, absent means beside
+    /// the public port when that is Triton's own.
+    pub grpc_alias: Alias,
+    pub metrics_alias: Alias,
+    /// Folders in Triton's layout: `<repo>/<model>/<version>/model.onnx`.
+    pub model_repositories: Vec<PathBuf>,
+    /// Who decides what is loaded, and when.
+    pub model_control: ModelControl,
+    /// With `explicit`: loaded at start. `*` alone means all.
+    pub load_models: Vec<String>,
+    /// How often repositories are looked at where the system does not tell of changes (network file systems).
+    pub model_poll_ms: u64,
+    /// Memory that models may take together, in MiB. With a budget they are loaded on first use, and the one that was
+    /// used longest ago makes room.
+    pub memory_budget_mb: Option<u64>,
+    /// A minisign public key: only models whose manifest is signed by it are loaded.
+    pub model_public_key: Option<String>,
+    /// Whether the node is ready only while every model is that should be loaded.
+    pub strict_readiness: bool,
+    /// Whether clients may change what is logged and traced.
+    pub settings_control: SettingsControl,
+    /// Which requests' times are written to files, until a client changes it.
+    pub trace: TraceSpec,
+    /// Whether clients may register shared memory objects of this machine and name them in requests.
+    pub shared_memory: SharedMemory,
+    /// Largest request body, compressed or not. Triton's default is 64 MiB.
+    pub body_bytes_max: usize,
+    /// For a request that names no deadline of its own.
+    pub request_timeout_ms: u64,
+    /// Requests waiting for a lane, per model; one more is refused.
+    pub queue_max: usize,
+    /// Whether models share resources as `instance_group { rate_limiter { … } }` says.
+    pub rate_limit: RateLimit,
+    /// What there is of a resource; of one that is not named here, as much as the most demanding model asks for.
+    pub rate_limit_resources: BTreeMap<String, u32>,
+    /// Memory for answers of models that say `response_cache { enable: true }`, all together; 0 keeps none.
+    pub response_cache_mb: usize,
+    /// Finished requests kept for `kapok explain`.
+    pub recent_requests_max: usize,
+    /// On SIGTERM: how long requests in flight may take to finish.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for NodeSpec {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            grpc_alias: Alias::Auto,
+            metrics_alias: Alias::Auto,
+            model_repositories: Vec::new(),
+            model_control: ModelControl::Auto,
+            load_models: Vec::new(),
+            model_poll_ms: 15_000,
+            memory_budget_mb: None,
+            model_public_key: None,
+            shared_memory: SharedMemory::Auto,
+            strict_readiness: true,
+            settings_control: SettingsControl::Auto,
+            trace: TraceSpec::default(),
+            body_bytes_max: 64 << 20,
+            // openai-python's own default is ten minutes.
+            request_timeout_ms: 600_000,
+            queue_max: 1024,
+            rate_limit: RateLimit::Off,
+            rate_limit_resources: BTreeMap::new(),
+            response_cache_mb: 0,
+            recent_requests_max: 1000,
+            drain_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// Whether clients may change trace and log settings while the node runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SettingsControl {
+    /// When the public port is loopback, or a `Key` is needed.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// Triton's trace settings, with its defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TraceSpec {
+    /// Whether requests are traced.
+    pub timestamps: bool,
+    /// One of so many requests.
+    pub rate: u32,
+    /// Traces until it ends; -1 is no end.
+    pub count: i32,
+    /// Traces a file, which then are called `<file>.<number>`; 0 puts all into one.
+    pub log_frequency: u32,
+    /// Where to. No client can change it.
+    pub file: Option<PathBuf>,
+}
+
+impl Default for TraceSpec {
+    fn default() -> Self {
+        Self {
+            timestamps: false,
+            rate: 1000,
+            count: -1,
+            log_frequency: 0,
+            file: None,
+        }
+    }
+}
+
+/// Whether a client may have tensors read from and written to shared memory. It names objects of the whole machine, and
+/// everything that this process may open is open to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SharedMemory {
+    /// When the public port is loopback, or a `Key` is needed.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// Triton's rate limiter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RateLimit {
+    /// What configurations say of resources is read and not used, as Triton does unless it is told otherwise.
+    #[default]
+    Off,
+    /// A batch waits until the resources of its lane are free; turns are shared out by batches run.
+    ExecutionCount,
+}
+
+/// Who decides which models are loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelControl {
+    /// Everything at start, changes on disk as they come; clients may load and unload where only the owner can ask: on
+    /// loopback, or behind a `Key`.
+    #[default]
+    Auto,
+    /// Everything at start, and nothing after.
+    None,
+    /// Everything at start, and changes on disk as they come.
+    Poll,
+    /// What `loadModels` names at start, then what clients ask for, whoever reaches the port.
+    Explicit,
+}
+
+pub(super) fn check(spec: &NodeSpec, found: &mut Findings) {
+    let ports = [
+        ("spec.admin", Some(spec.admin)),
+        ("spec.grpcAlias", spec.grpc_alias.address()),
+        ("spec.metricsAlias", spec.metrics_alias.address()),
+    ];
+    let mut taken = vec![spec.listen];
+    for (path, address) in ports {
+        let Some(address) = address else { continue };
+        // Port 0 is a fresh one each time.
+        let free = address.port() == 0 || !taken.contains(&address);
+        found.check(free, path, || {
+            format!("`{address}` is taken by an address above")
+        });
+        taken.push(address);
+    }
+    found.check(spec.body_bytes_max > 0, "spec.bodyBytesMax", || {
+        "must be at least 1".to_owned()
+    });
+    found.check(spec.queue_max > 0, "spec.queueMax", || {
+        "must be at least 1".to_owned()
+    });
+    found.positive(spec.request_timeout_ms, "spec.requestTimeoutMs");
+    found.positive(spec.trace.rate.into(), "spec.trace.rate");
+    found.check(spec.trace.count >= -1, "spec.trace.count", || {
+        "must be -1, which is no end, or more".to_owned()
+    });
+    let traced = !spec.trace.timestamps || spec.trace.file.is_some();
+    found.check(traced, "spec.trace.file", || {
+        "`timestamps` needs a file to write them to".to_owned()
+    });
+    found.positive(spec.model_poll_ms, "spec.modelPollMs");
+    if let Some(budget) = spec.memory_budget_mb {
+        found.positive(budget, "spec.memoryBudgetMb");
+    }
+    let explicit = spec.model_control == ModelControl::Explicit;
+    found.check(
+        spec.load_models.is_empty() || explicit,
+        "spec.loadModels",
+        || "only `modelControl: explicit` chooses what is loaded at start".to_owned(),
+    );
+    let key = spec.model_public_key.as_deref();
+    found.check(
+        key.is_none_or(crate::sidecar::is_public_key),
+        "spec.modelPublicKey",
+        || "a minisign public key: 56 characters of base64 that begin with `RW`".to_owned(),
+    );
+}

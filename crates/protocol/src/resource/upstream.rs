@@ -1,0 +1,208 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use http::Uri;
+use serde::{Deserialize, Serialize};
+
+use super::secret::{NamesOnly, Secret};
+use super::validate::Findings;
+
+/// A server that kapok sends requests to, and perhaps starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpstreamSpec {
+    /// Scheme, host, port and an optional path prefix; requests keep their own path behind it.
+    pub url: String,
+    #[serde(default)]
+    pub kind: UpstreamKind,
+    /// Models it answers for, by their exact names; empty means those that a `Route` sends it, absent any that nobody
+    /// else claims.
+    #[serde(default)]
+    pub models: Option<Vec<String>>,
+    /// Sent as `Authorization: Bearer …` instead of the client's.
+    #[serde(default)]
+    pub api_key: Option<Secret>,
+    #[serde(default = "default_connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// Longest silence between two parts of an answer, the wait for the first included.
+    #[serde(default = "default_idle_timeout_ms")]
+    pub idle_timeout_ms: u64,
+    /// Idle connections kept.
+    #[serde(default = "default_idle_connections_max")]
+    pub idle_connections_max: usize,
+    /// A process that kapok starts, watches, restarts and stops.
+    #[serde(default)]
+    pub process: Option<ProcessSpec>,
+}
+
+fn default_connect_timeout_ms() -> u64 {
+    2_000
+}
+
+fn default_idle_timeout_ms() -> u64 {
+    300_000
+}
+
+fn default_idle_connections_max() -> usize {
+    512
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamKind {
+    #[default]
+    OpenAi,
+    Vllm,
+    Sglang,
+    Triton,
+    Kapok,
+}
+
+/// Written out it is whole, so that it can be read back; Debug, which ends in logs, shows no values of `env`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProcessSpec {
+    /// Program and arguments; no shell.
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub working_dir: Option<PathBuf>,
+    /// GET on the upstream's URL; 200 means ready.
+    #[serde(default = "default_ready_path")]
+    pub ready_path: String,
+    /// vLLM with a large model takes minutes.
+    #[serde(default = "default_start_timeout_ms")]
+    pub start_timeout_ms: u64,
+    /// Between SIGTERM and SIGKILL.
+    #[serde(default = "default_stop_timeout_ms")]
+    pub stop_timeout_ms: u64,
+}
+
+impl fmt::Debug for ProcessSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            command,
+            env,
+            working_dir,
+            ready_path,
+            start_timeout_ms,
+            stop_timeout_ms,
+        } = self;
+        f.debug_struct("ProcessSpec")
+            .field("command", command)
+            .field("env", &NamesOnly(env))
+            .field("working_dir", working_dir)
+            .field("ready_path", ready_path)
+            .field("start_timeout_ms", start_timeout_ms)
+            .field("stop_timeout_ms", stop_timeout_ms)
+            .finish()
+    }
+}
+
+fn default_ready_path() -> String {
+    "/health".to_owned()
+}
+
+fn default_start_timeout_ms() -> u64 {
+    600_000
+}
+
+fn default_stop_timeout_ms() -> u64 {
+    10_000
+}
+
+pub(super) fn check(spec: &UpstreamSpec, found: &mut Findings) {
+    if let Err(message) = check_url(&spec.url) {
+        found.check(false, "spec.url", || message.to_owned());
+    }
+    for (index, model) in spec.models.iter().flatten().enumerate() {
+        let exact = !model.is_empty() && !model.contains('*');
+        found.check(exact, &format!("spec.models.{index}"), || {
+            "a model of an upstream is an exact name; a `Route` takes prefixes".to_owned()
+        });
+    }
+    if let Some(key) = &spec.api_key {
+        secret(key, found);
+    }
+    found.positive(spec.connect_timeout_ms, "spec.connectTimeoutMs");
+    found.positive(spec.idle_timeout_ms, "spec.idleTimeoutMs");
+    if let Some(spec) = &spec.process {
+        process(spec, found);
+    }
+}
+
+/// Scheme, host, port and path; the rest of a URL has no meaning here and would be lost.
+fn check_url(url: &str) -> Result<(), &'static str> {
+    let uri: Uri = url
+        .parse()
+        .map_err(|_| "not a URL; write it as `http://host:port`")?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("the URL must begin with `http://` or `https://`");
+    }
+    let authority = uri.authority().ok_or("the URL names no host")?;
+    if authority.host().is_empty() {
+        return Err("the URL names no host");
+    }
+    if authority.as_str().contains('@') {
+        return Err("a URL with a password in it would be shown in logs; use `apiKey`");
+    }
+    let after_host = authority
+        .as_str()
+        .get(authority.host().len()..)
+        .unwrap_or_default();
+    if !after_host.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
+        return Err("the port must be a number from 1 to 65535");
+    }
+    if url.contains(['?', '#']) {
+        return Err("the URL takes a path but neither query nor fragment");
+    }
+    Ok(())
+}
+
+fn secret(secret: &Secret, found: &mut Findings) {
+    let (path, legal, message) = match secret {
+        Secret::Env(name) => (
+            "spec.apiKey.env",
+            !name.is_empty() && !name.contains(['=', '\0']),
+            "the name of an environment variable, without `$`",
+        ),
+        Secret::File(file) => (
+            "spec.apiKey.file",
+            !file.as_os_str().is_empty(),
+            "the path of a file",
+        ),
+        Secret::Value(value) => (
+            "spec.apiKey.value",
+            !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic()),
+            "a key is visible ASCII without spaces",
+        ),
+    };
+    let dollar = matches!(secret, Secret::Env(name) if name.starts_with('$'));
+    found.check(legal && !dollar, path, || message.to_owned());
+}
+
+fn process(spec: &ProcessSpec, found: &mut Findings) {
+    let program = spec.command.first();
+    found.check(
+        program.is_some_and(|program| !program.is_empty()),
+        "spec.process.command",
+        || "the program and its arguments, as a list".to_owned(),
+    );
+    for name in spec.env.keys() {
+        let legal = !name.is_empty() && !name.contains(['=', '\0']);
+        found.check(legal, "spec.process.env", || {
+            format!(
+                "`{}` is no name of an environment variable",
+                name.escape_debug()
+            )
+        });
+    }
+    found.check(
+        spec.ready_path.starts_with('/'),
+        "spec.process.readyPath",
+        || "a path begins with `/`".to_owned(),
+    );
+    found.positive(spec.start_timeout_ms, "spec.process.startTimeoutMs");
+}
