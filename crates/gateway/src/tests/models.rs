@@ -1,15 +1,19 @@
 //! Models that answer as a test needs it: `echo` gives its inputs back, `vectors` embeds, `slow` never answers, `repeat`
-//! answers once for each element and then fails if the last one is negative.
+//! answers once for each element and then fails if the last one is negative; `dozing` is `repeat` once it is awake, and
+//! `patient` answers when `dozing` has.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{Deadline, ErrorKind};
+use parking_lot::Mutex;
 use protocol::oip::proto::{ModelConfig, ModelStatistics, ModelTransactionPolicy};
 use protocol::{
     ApiError, EmbedInputs, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
     LoadRequest, ModelDescription, ModelMetadata, ModelState, StreamedResponse, TensorSpec, Timing,
 };
+use tokio::sync::Notify;
 
 use crate::server::{Answer, ModelServer, ModelStream};
 
@@ -19,9 +23,17 @@ pub(super) struct FakeModels {
     pub(super) dropped: AtomicUsize,
     /// Calls that came in.
     pub(super) asked: AtomicUsize,
+    /// The ids of requests that came in.
+    pub(super) order: Mutex<Vec<String>>,
+    awake: AtomicBool,
+    /// Told when `dozing` has answered.
+    dozed: Arc<Notify>,
 }
 
 const NAMES: [&str; 6] = ["echo", "vectors", "slow", "broken", "loading", "repeat"];
+
+/// In no list.
+const HIDDEN: [&str; 2] = ["dozing", "patient"];
 
 struct Dropped<'a>(&'a AtomicUsize);
 
@@ -32,7 +44,7 @@ impl Drop for Dropped<'_> {
 }
 
 fn known(model: &str) -> Result<(), ApiError> {
-    if NAMES.contains(&model) {
+    if NAMES.contains(&model) || HIDDEN.contains(&model) {
         Ok(())
     } else {
         Err(ApiError::unknown_model(model))
@@ -65,6 +77,7 @@ impl ModelStream for Once {
 struct Repeat {
     request: InferRequest,
     at: usize,
+    ended: Option<Arc<Notify>>,
 }
 
 impl ModelStream for Repeat {
@@ -73,6 +86,9 @@ impl ModelStream for Repeat {
         let elements = input.elements::<f32>().expect("aligned");
         let element = elements.get(self.at).copied();
         self.at += 1;
+        if let (None, Some(ended)) = (element, &self.ended) {
+            ended.notify_one();
+        }
         let answer = element.map(|element| {
             if element < 0.0 {
                 return Err(ApiError::invalid("a negative element"));
@@ -107,8 +123,14 @@ impl ModelServer for FakeModels {
         false
     }
 
-    fn wake<'a>(&'a self, _: &'a str, _: Option<&'a str>) -> Answer<'a, ()> {
-        Box::pin(async { Ok(()) })
+    fn wake<'a>(&'a self, model: &'a str, _: Option<&'a str>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            if model == "dozing" {
+                tokio::task::yield_now().await;
+                self.awake.store(true, Ordering::SeqCst);
+            }
+            Ok(())
+        })
     }
 
     fn metadata(&self, model: &str, _: Option<&str>) -> Result<ModelMetadata, ApiError> {
@@ -124,10 +146,13 @@ impl ModelServer for FakeModels {
 
     fn config(&self, model: &str, _: Option<&str>) -> Result<ModelConfig, ApiError> {
         known(model)?;
+        if model == "dozing" && !self.awake.load(Ordering::SeqCst) {
+            return Err(ApiError::new(ErrorKind::Unavailable, "asleep"));
+        }
         Ok(ModelConfig {
             name: model.to_owned(),
             model_transaction_policy: Some(ModelTransactionPolicy {
-                decoupled: model == "repeat",
+                decoupled: matches!(model, "repeat" | "dozing"),
             }),
             ..ModelConfig::default()
         })
@@ -167,6 +192,7 @@ impl ModelServer for FakeModels {
 
     fn infer(&self, request: InferRequest, _: Deadline) -> Answer<'_, (InferResponse, Timing)> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        self.order.lock().extend(request.id.clone());
         Box::pin(async move {
             match request.model.as_str() {
                 "slow" => {
@@ -195,8 +221,14 @@ impl ModelServer for FakeModels {
         deadline: Deadline,
     ) -> Answer<'_, Box<dyn ModelStream>> {
         Box::pin(async move {
-            if request.model == "repeat" {
-                return Ok(Box::new(Repeat { request, at: 0 }) as Box<dyn ModelStream>);
+            if matches!(request.model.as_str(), "repeat" | "dozing") {
+                let ended = (request.model == "dozing").then(|| Arc::clone(&self.dozed));
+                let (at, request) = (0, request);
+                let repeat = Repeat { request, at, ended };
+                return Ok(Box::new(repeat) as Box<dyn ModelStream>);
+            }
+            if request.model == "patient" {
+                self.dozed.notified().await;
             }
             let (response, _timing) = self.infer(request, deadline).await?;
             Ok(Box::new(Once(Some(response))) as Box<dyn ModelStream>)

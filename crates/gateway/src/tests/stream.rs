@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::grpc::{Called, Channel, envelope, infer};
 use super::{Served, eventually};
+use crate::regions::tests::Object;
 
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
@@ -89,6 +90,59 @@ async fn a_decoupled_model_answers_as_often_as_it_likes() {
     assert_eq!((end.outputs.len(), end.model_version.as_str()), (0, "1"));
     let called = stream(&served, &[], &[plain]).await;
     assert_eq!(told(&answers(&called)), [said("b", false)]);
+}
+
+/// A model loaded on first use says only then that it is decoupled: its answers need not wait for another model's.
+#[tokio::test]
+async fn a_sleeping_decoupled_model_answers_as_it_likes_from_its_first_request_on() {
+    let served = Served::start(&[]);
+    let requests = [
+        numbered("patient", "a", &[1.0]),
+        numbered("dozing", "b", &[1.0, 2.0]),
+    ];
+    let called = stream(&served, &[], &requests).await;
+    let mut ids: Vec<String> = told(&answers(&called))
+        .into_iter()
+        .map(|(id, ..)| id)
+        .collect();
+    assert_eq!(ids.first().map(String::as_str), Some("b"));
+    ids.sort();
+    assert_eq!(ids, ["a", "b", "b"]);
+}
+
+#[tokio::test]
+async fn a_large_input_in_shared_memory_keeps_its_place_in_the_order() {
+    const FLOATS: usize = 1 << 18;
+    let served = Served::start(&[]);
+    let object = Object::new("stream-order", &vec![0; 4 * FLOATS]);
+    let path = "/v2/systemsharedmemory/region/in/register";
+    let body = json!({"key": object.key(), "offset": 0, "byte_size": 4 * FLOATS});
+    assert_eq!(served.post(path, &body.to_string()).await.status, 200);
+    let request = |index: usize| {
+        let mut request = numbered("echo", &index.to_string(), &[0.5]);
+        if index % 2 == 0 {
+            let input = &mut request.inputs[0];
+            input.shape = vec![FLOATS as i64];
+            let region = ParameterChoice::StringParam("in".to_owned());
+            let bytes = ParameterChoice::Int64Param(4 * FLOATS as i64);
+            for (name, value) in [
+                ("shared_memory_region", region),
+                ("shared_memory_byte_size", bytes),
+            ] {
+                let parameter_choice = Some(value);
+                input
+                    .parameters
+                    .insert(name.to_owned(), InferParameter { parameter_choice });
+            }
+            request.raw_input_contents.clear();
+        }
+        request
+    };
+    let requests: Vec<_> = (0..8).map(request).collect();
+    let called = stream(&served, &[], &requests).await;
+    assert_eq!(called.status, "0", "{}", called.text);
+    let expected: Vec<String> = (0..8).map(|index| index.to_string()).collect();
+    assert_eq!(*served.models.order.lock(), expected);
 }
 
 #[tokio::test]

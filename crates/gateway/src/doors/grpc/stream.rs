@@ -122,13 +122,7 @@ impl Stream<'_> {
         if let Err(error) = self.may_use(&model) {
             return (model, Call::refused(&message.id, error));
         }
-        let config = shared.models.config(&model, None);
-        let decoupled = config.is_ok_and(|config| {
-            config
-                .model_transaction_policy
-                .is_some_and(|policy| policy.decoupled)
-        });
-        let call = Call::new(gateway.clone(), message, (decoupled, held));
+        let call = Call::new(gateway.clone(), message, held);
         (model, call)
     }
 

@@ -4,15 +4,17 @@ use std::task::{Context, Poll};
 
 use base::Deadline;
 use bytes::Bytes;
+use protocol::oip::Placement;
 use protocol::oip::grpc::{encode_stream_error, encode_streamed, infer_request, shared_inputs};
 use protocol::oip::proto::ModelInferRequest;
-use protocol::{ApiError, InferResponse, Parameter};
+use protocol::{ApiError, InferRequest, InferResponse, Parameter};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::flow::Flow;
 use crate::gateway::Gateway;
 use crate::read::Held;
-use crate::regions;
+use crate::regions::{self, Destinations};
 
 /// One message of the answer, without its envelope, and the error that it is about.
 #[derive(Debug)]
@@ -21,10 +23,23 @@ pub(super) struct Answer {
     pub(super) error: Option<ApiError>,
 }
 
+/// How far a request has come.
+#[derive(Debug)]
+enum Progress {
+    /// All that it needs is here, its model too: it goes to the model now.
+    Begins {
+        decoupled: bool,
+    },
+    Answered(Answer),
+}
+
 /// One request of a stream.
 #[derive(Debug)]
 pub(super) struct Call {
-    flow: Flow<Answer>,
+    flow: Flow<Progress>,
+    model: String,
+    /// The model has it, or never will.
+    begun: bool,
     /// Whether its answers need not wait for those to earlier requests.
     decoupled: bool,
     /// Made, and waiting for its turn.
@@ -35,7 +50,8 @@ pub(super) struct Call {
 /// The requests of a stream, in the order they came.
 ///
 /// A model that answers each request once answers them in order, which is what Triton promises and what clients without
-/// ids rely on; a decoupled model's answers go out as they come.
+/// ids rely on; a decoupled model's answers go out as they come. A model gets its requests in order, too, however long one
+/// of them is read from shared memory: a sequence is its requests in the order they were sent.
 #[derive(Debug, Default)]
 pub(super) struct Calls(VecDeque<Call>);
 
@@ -52,8 +68,14 @@ impl Calls {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         let mut first = true;
         let mut index = 0;
-        while let Some(call) = self.0.get_mut(index) {
-            call.poll(cx);
+        let mut all_begun = true;
+        while index < self.0.len() {
+            let behind = !all_begun && self.behind(index);
+            let call = &mut self.0[index];
+            if !behind {
+                call.poll(cx);
+            }
+            all_begun &= call.begun;
             let may_send = call.decoupled || first;
             if may_send && let Some(answer) = call.held.take() {
                 if call.decoupled {
@@ -72,24 +94,37 @@ impl Calls {
         }
         Poll::Pending
     }
+
+    /// Whether an earlier request has not reached the same model yet.
+    fn behind(&self, index: usize) -> bool {
+        let model = &self.0[index].model;
+        let mut earlier = self.0.range(..index);
+        earlier.any(|call| !call.begun && call.model == *model)
+    }
 }
 
 impl Call {
-    pub(super) fn new(
-        gateway: Gateway,
-        message: ModelInferRequest,
-        (decoupled, held): (bool, Arc<Held>),
-    ) -> Self {
+    pub(super) fn new(gateway: Gateway, message: ModelInferRequest, held: Arc<Held>) -> Self {
+        let model = message.model_name.clone();
+        let shared = gateway.shared();
+        let deadline = Deadline::after(shared.clock.now(), shared.config.request_timeout);
         let flow = Flow::new(|sender| async move {
             let id = message.id.clone();
-            if let Err(error) = answer(&gateway, message, &held, &sender).await {
+            let answered = match prepare(&gateway, message, (&held, deadline)).await {
+                Ok(prepared) => answer(&gateway, prepared, deadline, &sender).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = answered {
                 // A stream that is gone needs no reason.
-                let _gone = sender.send(refusal(&id, error)).await;
+                let refused = Progress::Answered(refusal(&id, error));
+                let _gone = sender.send(refused).await;
             }
         });
         Self {
             flow,
-            decoupled,
+            model,
+            begun: false,
+            decoupled: false,
             held: None,
             ended: false,
         }
@@ -99,6 +134,8 @@ impl Call {
     pub(super) fn refused(id: &str, error: ApiError) -> Self {
         Self {
             flow: Flow::new(|_sender| std::future::ready(())),
+            model: String::new(),
+            begun: true,
             decoupled: false,
             held: Some(refusal(id, error)),
             ended: false,
@@ -106,20 +143,29 @@ impl Call {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) {
-        if self.held.is_some() || self.ended {
-            return;
-        }
-        match self.flow.poll_next(cx) {
-            Poll::Ready(Some(answer)) => self.held = Some(answer),
-            Poll::Ready(None) => {
-                self.ended = true;
-                if self.flow.broken() {
-                    let message = "the server failed at this request, which is a bug of the server";
-                    let error = ApiError::new(base::ErrorKind::Internal, message);
-                    self.held = Some(refusal("", error));
+        while self.held.is_none() && !self.ended {
+            match self.flow.poll_next(cx) {
+                Poll::Ready(Some(Progress::Begins { decoupled })) => {
+                    self.begun = true;
+                    self.decoupled = decoupled;
                 }
+                Poll::Ready(Some(Progress::Answered(answer))) => {
+                    self.begun = true;
+                    self.held = Some(answer);
+                }
+                Poll::Ready(None) => self.end(),
+                Poll::Pending => return,
             }
-            Poll::Pending => {}
+        }
+    }
+
+    fn end(&mut self) {
+        self.begun = true;
+        self.ended = true;
+        if self.flow.broken() {
+            let message = "the server failed at this request, which is a bug of the server";
+            let error = ApiError::new(base::ErrorKind::Internal, message);
+            self.held = Some(refusal("", error));
         }
     }
 }
@@ -131,13 +177,19 @@ fn refusal(id: &str, error: ApiError) -> Answer {
     }
 }
 
-async fn answer(
+/// A request that needs nothing more but its model's time.
+struct Prepared {
+    request: InferRequest,
+    placement: Placement,
+    destinations: Destinations,
+}
+
+/// Reads what lies in shared memory, and has the model brought into memory.
+async fn prepare(
     gateway: &Gateway,
     message: ModelInferRequest,
-    held: &Held,
-    sender: &mpsc::Sender<Answer>,
-) -> Result<(), ApiError> {
-    const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+    (held, deadline): (&Held, Deadline),
+) -> Result<Prepared, ApiError> {
     let shared = gateway.shared();
     let mut read = Vec::new();
     for place in shared_inputs(&message)? {
@@ -145,6 +197,44 @@ async fn answer(
     }
     let (request, placement) = infer_request(message, read)?;
     let destinations = shared.regions.destinations(&placement)?;
+    let wake = shared
+        .models
+        .wake(&request.model, request.version.as_deref());
+    match timeout(deadline.left(shared.clock.now()), wake).await {
+        Ok(woken) => woken?,
+        // The model says it, in its own words.
+        Err(_elapsed) => {}
+    }
+    Ok(Prepared {
+        request,
+        placement,
+        destinations,
+    })
+}
+
+async fn answer(
+    gateway: &Gateway,
+    prepared: Prepared,
+    deadline: Deadline,
+    sender: &mpsc::Sender<Progress>,
+) -> Result<(), ApiError> {
+    const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
+    let shared = gateway.shared();
+    let Prepared {
+        request,
+        placement,
+        destinations,
+    } = prepared;
+    let config = shared
+        .models
+        .config(&request.model, request.version.as_deref());
+    let decoupled = config.is_ok_and(|config| {
+        let policy = config.model_transaction_policy;
+        policy.is_some_and(|policy| policy.decoupled)
+    });
+    if sender.send(Progress::Begins { decoupled }).await.is_err() {
+        return Ok(());
+    }
     let wants_end = request.parameters.get(EMPTY_FINAL) == Some(&Parameter::Bool(true));
     let empty = InferResponse {
         model: request.model.clone(),
@@ -152,11 +242,11 @@ async fn answer(
         ..InferResponse::default()
     };
     let mut version = String::new();
-    let deadline = Deadline::after(shared.clock.now(), shared.config.request_timeout);
     let mut answers = shared.models.stream(request, deadline).await?;
     let send = async |response: InferResponse, last: bool| {
         let parts = encode_streamed(response, &placement, last);
-        sender.send(Answer { parts, error: None }).await.is_ok()
+        let answer = Answer { parts, error: None };
+        sender.send(Progress::Answered(answer)).await.is_ok()
     };
     while let Some(next) = answers.next().await? {
         version.clone_from(&next.response.version);
