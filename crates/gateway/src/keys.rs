@@ -137,6 +137,7 @@ mod tests {
             // printf %s sesame | sha256sum
             sha256: "d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272".to_owned(),
             models: models.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            ..KeySpec::default()
         };
         keys.add("team", &spec).expect("a valid key");
         keys
@@ -186,6 +187,7 @@ mod tests {
             let spec = KeySpec {
                 sha256: text.to_owned(),
                 models: None,
+                ..KeySpec::default()
             };
             assert!(keys.add("k", &spec).is_err(), "{text}");
         }

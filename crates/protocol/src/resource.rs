@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 mod alias;
 mod key;
+mod limits;
 mod locate;
 mod node;
 mod parse;
@@ -22,6 +23,7 @@ mod validate;
 pub use crate::file_error::FileError as ResourceError;
 pub use alias::Alias;
 pub use key::KeySpec;
+pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
 pub use node::{ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec};
 pub use parse::{fuzz_resource_yaml, parse_documents};
 pub use route::{RouteSpec, RouteTarget};

@@ -34,6 +34,7 @@ pub(crate) fn route(name: &str, models: &[&str], targets: &[(&str, u32)]) -> Res
                 weight: *weight,
             })
             .collect(),
+        ..RouteSpec::default()
     };
     resource(name, Spec::Route(spec))
 }
@@ -46,6 +47,7 @@ fn key(name: &str, sha256: &str) -> Resource {
     let spec = KeySpec {
         sha256: sha256.to_owned(),
         models: None,
+        ..KeySpec::default()
     };
     resource(name, Spec::Key(spec))
 }

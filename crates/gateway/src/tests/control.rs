@@ -12,6 +12,7 @@ fn key(models: Option<&[&str]>) -> Resource {
     let spec = KeySpec {
         sha256: "d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272".to_owned(),
         models: models.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        ..KeySpec::default()
     };
     resource("team", Spec::Key(spec))
 }

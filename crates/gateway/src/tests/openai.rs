@@ -173,6 +173,7 @@ async fn a_refusal_survives_a_client_that_is_still_sending() {
     let key = Spec::Key(KeySpec {
         sha256: "ab".repeat(32),
         models: None,
+        ..KeySpec::default()
     });
     let large = format!("{{\"model\":\"m\",\"text\":\"{}\"}}", "x".repeat(3 << 20));
     for (resources, status) in [(vec![], 413), (vec![resource("team", key)], 401)] {
@@ -223,6 +224,7 @@ async fn with_a_key_configured_only_probes_go_without() {
         Spec::Key(KeySpec {
             sha256: sha256.to_owned(),
             models,
+            ..KeySpec::default()
         })
     };
     // printf %s KEY | sha256sum, for `sesame` and `scoped`.
@@ -295,6 +297,7 @@ async fn a_key_of_ours_stays_here() {
     let key = Spec::Key(KeySpec {
         sha256: "d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272".to_owned(),
         models: None,
+        ..KeySpec::default()
     });
     let up = upstream("up", json!({"url": fake.url()}));
     served
@@ -319,6 +322,7 @@ async fn a_key_for_some_models_opens_no_unknown_call() {
     let key = Spec::Key(KeySpec {
         sha256: "abc3d82314f3edc1385fc7b9b0b092c801b9db30cefdc11fe04ee4be9685cd6d".to_owned(),
         models: Some(vec!["m".to_owned()]),
+        ..KeySpec::default()
     });
     let up = upstream("up", json!({"url": fake.url()}));
     served

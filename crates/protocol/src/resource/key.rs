@@ -1,9 +1,10 @@
 use serde::{Deserialize, Serialize};
 
+use super::limits::{self, LimitsSpec, Priority, Scope};
 use super::validate::{Findings, patterns};
 
 /// A client's credential. With at least one `Key`, every call needs one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeySpec {
     /// SHA-256 of the key, in hex: the key itself is never stored.
@@ -11,6 +12,16 @@ pub struct KeySpec {
     /// Model names or prefixes ending in `*`; absent means all.
     #[serde(default)]
     pub models: Option<Vec<String>>,
+    /// What it opens; absent means everything for a key without `models`, and for one with them all but `orders` and
+    /// `admin`, which concern every model.
+    #[serde(default)]
+    pub scopes: Option<Vec<Scope>>,
+    #[serde(default)]
+    pub limits: Option<LimitsSpec>,
+    /// The highest class that its requests may claim with `x-request-priority`, and theirs if they claim none; absent
+    /// means `standard`.
+    #[serde(default)]
+    pub priority: Option<Priority>,
 }
 
 pub(super) fn check(spec: &KeySpec, found: &mut Findings) {
@@ -22,5 +33,27 @@ pub(super) fn check(spec: &KeySpec, found: &mut Findings) {
     });
     if let Some(models) = &spec.models {
         patterns(models, "spec.models", found);
+    }
+    if let Some(scopes) = &spec.scopes {
+        check_scopes(spec, scopes, found);
+    }
+    if let Some(limits) = &spec.limits {
+        limits::check(limits, found);
+    }
+}
+
+fn check_scopes(spec: &KeySpec, scopes: &[Scope], found: &mut Findings) {
+    found.check(!scopes.is_empty(), "spec.scopes", || {
+        "name at least one; without `scopes` a key opens everything".to_owned()
+    });
+    for (index, scope) in scopes.iter().enumerate() {
+        let everything = matches!(scope, Scope::Orders | Scope::Admin);
+        let path = format!("spec.scopes.{index}");
+        found.check(!everything || spec.models.is_none(), &path, || {
+            format!(
+                "`{}` concerns every model; leave out `models`, or give another key for it",
+                scope.name()
+            )
+        });
     }
 }

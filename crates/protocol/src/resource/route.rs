@@ -1,14 +1,22 @@
 use serde::{Deserialize, Serialize};
 
+use super::limits::{self, LimitsSpec, Priority, QueueSpec};
 use super::validate::{Findings, is_name, patterns};
 
 /// Which targets answer for which model names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteSpec {
     /// Exact names, or a prefix ending in `*`.
     pub models: Vec<String>,
     pub targets: Vec<RouteTarget>,
+    #[serde(default)]
+    pub limits: Option<LimitsSpec>,
+    #[serde(default)]
+    pub queue: QueueSpec,
+    /// The class of requests that claim none. What a route says, its requests may claim, whatever their key's class.
+    #[serde(default)]
+    pub priority: Option<Priority>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,4 +55,8 @@ pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
             format!("`{}` is named twice; add up the weights", target.upstream)
         });
     }
+    if let Some(limits) = &spec.limits {
+        limits::check(limits, found);
+    }
+    limits::check_queue(&spec.queue, found);
 }

@@ -285,6 +285,48 @@ fn routes_keys_and_nodes_must_make_sense() {
 }
 
 #[test]
+fn limits_scopes_and_classes_must_make_sense() {
+    let digest = "  sha256: ".to_owned() + &"ab".repeat(32) + "\n";
+    for (kind, spec, expected) in [
+        (
+            "Key",
+            format!("{digest}  limits: {{windowMs: 5, tokens: 0}}\n"),
+            "kapok.yaml:6:22: Key `llm`: `spec.limits.windowMs`: from 100 to 86400000, which is a day\n\
+             kapok.yaml:6:33: Key `llm`: `spec.limits.tokens`: must be at least 1",
+        ),
+        (
+            "Key",
+            format!("{digest}  scopes: []\n"),
+            "kapok.yaml:6:11: Key `llm`: `spec.scopes`: name at least one; without `scopes` a key opens everything",
+        ),
+        (
+            "Key",
+            format!("{digest}  models: [a]\n  scopes: [inference, orders]\n"),
+            "kapok.yaml:7:23: Key `llm`: `spec.scopes.1`: `orders` concerns every model; leave out `models`, or give another key for it",
+        ),
+        (
+            "Route",
+            "  models: [a]\n  targets: [{upstream: x}]\n  queue: {waitMs: 0}\n".to_owned(),
+            "kapok.yaml:7:19: Route `llm`: `spec.queue.waitMs`: must be at least 1",
+        ),
+        (
+            "Upstream",
+            "  url: http://h\n  maxInFlight: 0\n".to_owned(),
+            "kapok.yaml:6:16: Upstream `llm`: `spec.maxInFlight`: must be at least 1",
+        ),
+        (
+            "Key",
+            format!(
+                "{digest}  scopes: [inference, metrics]\n  priority: bulk\n  limits: {{requests: 100}}\n"
+            ),
+            "",
+        ),
+    ] {
+        check(kind, &spec, expected);
+    }
+}
+
+#[test]
 fn secrets_are_named_and_never_shown() {
     let shape = "a secret is one of `env: NAME`, `file: PATH` or, in tests, `value: …`";
     for (secret, column) in [

@@ -31,6 +31,9 @@ pub struct UpstreamSpec {
     /// Idle connections kept.
     #[serde(default = "default_idle_connections_max")]
     pub idle_connections_max: usize,
+    /// Requests at a time; the next ones wait in line. Absent means as many as come.
+    #[serde(default)]
+    pub max_in_flight: Option<u32>,
     /// A process that kapok starts, watches, restarts and stops.
     #[serde(default)]
     pub process: Option<ProcessSpec>,
@@ -128,6 +131,9 @@ pub(super) fn check(spec: &UpstreamSpec, found: &mut Findings) {
     }
     found.positive(spec.connect_timeout_ms, "spec.connectTimeoutMs");
     found.positive(spec.idle_timeout_ms, "spec.idleTimeoutMs");
+    if let Some(max) = spec.max_in_flight {
+        found.positive(max.into(), "spec.maxInFlight");
+    }
     if let Some(spec) = &spec.process {
         process(spec, found);
     }
