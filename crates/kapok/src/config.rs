@@ -9,7 +9,9 @@ mod shorthand;
 
 use std::path::{Path, PathBuf};
 
-use protocol::resource::{Metadata, NodeSpec, Resource, Spec, UpstreamSpec, parse_documents};
+use protocol::resource::{
+    DiscoverySpec, Metadata, NodeSpec, Resource, Spec, UpstreamSpec, parse_documents,
+};
 
 use crate::cli::UpArgs;
 use crate::exit::{Failure, Outcome};
@@ -143,6 +145,9 @@ fn anchor(resource: &mut Resource, folder: &Path) {
             let process = upstream.process.as_mut();
             if let Some(working_dir) = process.and_then(|process| process.working_dir.as_mut()) {
                 *working_dir = folder.join(&*working_dir);
+            }
+            if let Some(DiscoverySpec::File(file)) = &mut upstream.discovery {
+                *file = folder.join(&*file);
             }
         }
         Spec::Route(_) | Spec::Key(_) => {}

@@ -40,6 +40,11 @@ fn resource_files() {
 }
 
 #[test]
+fn lists_of_servers() {
+    replay("endpoints", crate::resource::fuzz_endpoints);
+}
+
+#[test]
 fn sidecar_files() {
     replay("sidecar", crate::sidecar::fuzz_sidecar);
 }

@@ -8,6 +8,8 @@ use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
 mod alias;
+mod discovery;
+mod endpoint;
 mod key;
 mod limits;
 mod locate;
@@ -22,6 +24,8 @@ mod validate;
 
 pub use crate::file_error::FileError as ResourceError;
 pub use alias::Alias;
+pub use discovery::{DiscoverySpec, DnsRecords, DnsSpec, EtcdSpec, RegisterSpec};
+pub use endpoint::{Endpoint, fuzz_endpoints, parse_endpoints};
 pub use key::KeySpec;
 pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
 pub use node::{ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec};

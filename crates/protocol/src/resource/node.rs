@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::alias::Alias;
+use super::discovery::{self, RegisterSpec};
 use super::validate::Findings;
 
 /// This process: where it listens, what it loads, its bounds.
@@ -56,6 +57,13 @@ pub struct NodeSpec {
     pub recent_requests_max: usize,
     /// On SIGTERM: how long requests in flight may take to finish.
     pub drain_timeout_ms: u64,
+    /// On SIGTERM: how long everything goes on while the node already says that it is not ready, for load balancers to
+    /// take note.
+    pub drain_delay_ms: u64,
+    /// On SIGUSR2: how long the new process may take to become ready; after that it is ended, and this one goes on.
+    pub upgrade_timeout_ms: u64,
+    /// Tells others of this node.
+    pub register: Option<RegisterSpec>,
 }
 
 impl Default for NodeSpec {
@@ -84,6 +92,10 @@ impl Default for NodeSpec {
             response_cache_mb: 0,
             recent_requests_max: 1000,
             drain_timeout_ms: 30_000,
+            drain_delay_ms: 0,
+            // As long as a large model may take.
+            upgrade_timeout_ms: 600_000,
+            register: None,
         }
     }
 }
@@ -198,6 +210,10 @@ pub(super) fn check(spec: &NodeSpec, found: &mut Findings) {
         "`timestamps` needs a file to write them to".to_owned()
     });
     found.positive(spec.model_poll_ms, "spec.modelPollMs");
+    found.positive(spec.upgrade_timeout_ms, "spec.upgradeTimeoutMs");
+    if let Some(register) = &spec.register {
+        discovery::check_register(register, found);
+    }
     if let Some(budget) = spec.memory_budget_mb {
         found.positive(budget, "spec.memoryBudgetMb");
     }

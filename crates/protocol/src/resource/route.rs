@@ -17,6 +17,10 @@ pub struct RouteSpec {
     /// The class of requests that claim none. What a route says, its requests may claim, whatever their key's class.
     #[serde(default)]
     pub priority: Option<Priority>,
+    /// While no target is ready: how long a request waits for one. Absent means ten seconds for targets that are
+    /// starting or loading, and no time for others; 0 refuses at once.
+    #[serde(default)]
+    pub hold_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
+use super::discovery::{self, DiscoverySpec};
 use super::secret::{NamesOnly, Secret};
 use super::validate::Findings;
 
@@ -37,6 +38,9 @@ pub struct UpstreamSpec {
     /// A process that kapok starts, watches, restarts and stops.
     #[serde(default)]
     pub process: Option<ProcessSpec>,
+    /// Where the servers of this upstream are learned from; it then is the pattern of a pool.
+    #[serde(default)]
+    pub discovery: Option<DiscoverySpec>,
 }
 
 fn default_connect_timeout_ms() -> u64 {
@@ -137,10 +141,16 @@ pub(super) fn check(spec: &UpstreamSpec, found: &mut Findings) {
     if let Some(spec) = &spec.process {
         process(spec, found);
     }
+    if let Some(discovery) = &spec.discovery {
+        discovery::check(discovery, &spec.url, found);
+        found.check(spec.process.is_none(), "spec.process", || {
+            "servers that are discovered are started by others; do without `process` or `discovery`".to_owned()
+        });
+    }
 }
 
 /// Scheme, host, port and path; the rest of a URL has no meaning here and would be lost.
-fn check_url(url: &str) -> Result<(), &'static str> {
+pub(super) fn check_url(url: &str) -> Result<(), &'static str> {
     let uri: Uri = url
         .parse()
         .map_err(|_| "not a URL; write it as `http://host:port`")?;
