@@ -16,6 +16,7 @@ mod locate;
 mod node;
 mod parse;
 mod route;
+mod routing;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ pub use key::KeySpec;
 pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
 pub use node::{ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec};
 pub use parse::{fuzz_resource_yaml, parse_documents};
-pub use route::{RouteSpec, RouteTarget};
+pub use route::{RouteFallback, RouteSpec, RouteTarget};
+pub use routing::{AffinitySpec, CheapestSpec, ColourSpec, RegionSpec, RoutePolicy};
 pub use secret::Secret;
 pub use upstream::{ProcessSpec, UpstreamKind, UpstreamSpec};
 pub use validate::Problem;

@@ -32,6 +32,7 @@ pub(crate) fn route(name: &str, models: &[&str], targets: &[(&str, u32)]) -> Res
             .map(|(upstream, weight)| RouteTarget {
                 upstream: (*upstream).to_owned(),
                 weight: *weight,
+                model: None,
             })
             .collect(),
         ..RouteSpec::default()

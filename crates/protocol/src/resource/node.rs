@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alias::Alias;
 use super::discovery::{self, RegisterSpec};
-use super::validate::Findings;
+use super::validate::{Findings, is_name};
 
 /// This process: where it listens, what it loads, its bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,10 @@ pub struct NodeSpec {
     pub upgrade_timeout_ms: u64,
     /// Tells others of this node.
     pub register: Option<RegisterSpec>,
+    /// Where this process stands: upstreams of the same region are preferred.
+    pub region: Option<String>,
+    /// Memory for what Routes with the policy `prefix` remember of prompts, all together.
+    pub prefix_index_mb: u32,
 }
 
 impl Default for NodeSpec {
@@ -96,6 +100,9 @@ impl Default for NodeSpec {
             // As long as a large model may take.
             upgrade_timeout_ms: 600_000,
             register: None,
+            region: None,
+            // Four million blocks of prompts.
+            prefix_index_mb: 64,
         }
     }
 }
@@ -204,6 +211,12 @@ pub(super) fn check(spec: &NodeSpec, found: &mut Findings) {
     found.positive(spec.trace.rate.into(), "spec.trace.rate");
     found.check(spec.trace.count >= -1, "spec.trace.count", || {
         "must be -1, which is no end, or more".to_owned()
+    });
+    found.positive(spec.prefix_index_mb.into(), "spec.prefixIndexMb");
+    let region = spec.region.as_deref();
+    found.check(region.is_none_or(is_name), "spec.region", || {
+        "a region is of a-z, 0-9, `-` and `.`, and begins and ends with a letter or digit"
+            .to_owned()
     });
     let traced = !spec.trace.timestamps || spec.trace.file.is_some();
     found.check(traced, "spec.trace.file", || {

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::limits::{self, LimitsSpec, Priority, QueueSpec};
+use super::routing::{self, AffinitySpec, CheapestSpec, ColourSpec, RegionSpec, RoutePolicy};
 use super::validate::{Findings, is_name, patterns};
 
 /// Which targets answer for which model names.
@@ -9,6 +10,7 @@ use super::validate::{Findings, is_name, patterns};
 pub struct RouteSpec {
     /// Exact names, or a prefix ending in `*`.
     pub models: Vec<String>,
+    /// They share the requests by weight.
     pub targets: Vec<RouteTarget>,
     #[serde(default)]
     pub limits: Option<LimitsSpec>,
@@ -21,19 +23,46 @@ pub struct RouteSpec {
     /// starting or loading, and no time for others; 0 refuses at once.
     #[serde(default)]
     pub hold_ms: Option<u64>,
+    /// Asked one after the other when no target can answer, each only once.
+    #[serde(default)]
+    pub fallback: Vec<RouteFallback>,
+    /// How one of a pool's upstreams is chosen.
+    #[serde(default)]
+    pub policy: RoutePolicy,
+    #[serde(default)]
+    pub affinity: AffinitySpec,
+    #[serde(default)]
+    pub cheapest: CheapestSpec,
+    #[serde(default)]
+    pub colour: ColourSpec,
+    #[serde(default)]
+    pub region: RegionSpec,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteTarget {
-    /// The name of an `Upstream`, or `local` for the models in this process.
+    /// The name of an `Upstream` or of a pool, or `local` for the models in this process.
     pub upstream: String,
     #[serde(default = "default_weight")]
     pub weight: u32,
+    /// What the model is called there, if not as the client calls it.
+    #[serde(default)]
+    pub model: Option<String>,
 }
 
 fn default_weight() -> u32 {
     1
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteFallback {
+    /// As in a target.
+    pub upstream: String,
+    /// Another model may answer.
+    #[serde(default)]
+    pub model: Option<String>,
 }
 
 pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
@@ -48,7 +77,7 @@ pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
     for (index, target) in spec.targets.iter().enumerate() {
         let path = format!("spec.targets.{index}.upstream");
         found.check(is_name(&target.upstream), &path, || {
-            "the name of an Upstream, or `local`".to_owned()
+            "the name of an Upstream or a pool, or `local`".to_owned()
         });
         let earlier = spec.targets.iter().take(index);
         let twice = earlier
@@ -63,4 +92,21 @@ pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
         limits::check(limits, found);
     }
     limits::check_queue(&spec.queue, found);
+    for (index, fallback) in spec.fallback.iter().enumerate() {
+        let path = format!("spec.fallback.{index}.upstream");
+        found.check(is_name(&fallback.upstream), &path, || {
+            "the name of an Upstream or a pool, or `local`".to_owned()
+        });
+    }
+    let said = spec.targets.iter().map(|target| ("targets", &target.model));
+    let said = said.chain(spec.fallback.iter().map(|last| ("fallback", &last.model)));
+    for (list, model) in said {
+        let exact = model
+            .as_ref()
+            .is_none_or(|model| !model.is_empty() && !model.contains('*'));
+        found.check(exact, &format!("spec.{list}"), || {
+            "`model` is the exact name of one model".to_owned()
+        });
+    }
+    routing::check(spec, found);
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::discovery::{self, DiscoverySpec};
 use super::secret::{NamesOnly, Secret};
-use super::validate::Findings;
+use super::validate::{Findings, is_name};
 
 /// A server that kapok sends requests to, and perhaps starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,22 @@ pub struct UpstreamSpec {
     /// Where the servers of this upstream are learned from; it then is the pattern of a pool.
     #[serde(default)]
     pub discovery: Option<DiscoverySpec>,
+    /// A Route may name the pool, and then any of its upstreams answers.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// Where it stands. A node with a region prefers upstreams of the same one.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Then it gets only requests of this colour.
+    #[serde(default)]
+    pub colour: Option<String>,
+    /// What a token costs there, in any unit: only compared with the others'.
+    #[serde(default = "default_cost")]
+    pub cost: u32,
+}
+
+fn default_cost() -> u32 {
+    1
 }
 
 fn default_connect_timeout_ms() -> u64 {
@@ -147,6 +163,24 @@ pub(super) fn check(spec: &UpstreamSpec, found: &mut Findings) {
             "servers that are discovered are started by others; do without `process` or `discovery`".to_owned()
         });
     }
+    let names = [("spec.pool", &spec.pool), ("spec.region", &spec.region)];
+    for (path, name) in names {
+        let legal = name.as_deref().is_none_or(is_name);
+        found.check(legal, path, || {
+            "a name is of a-z, 0-9, `-` and `.`, and begins and ends with a letter or digit"
+                .to_owned()
+        });
+    }
+    found.check(spec.pool.as_deref() != Some("local"), "spec.pool", || {
+        "`local` means the models in this process; take another name".to_owned()
+    });
+    let visible =
+        |colour: &String| !colour.is_empty() && colour.bytes().all(|byte| byte.is_ascii_graphic());
+    found.check(
+        spec.colour.as_ref().is_none_or(visible),
+        "spec.colour",
+        || "a colour is visible ASCII without spaces, as a header can carry it".to_owned(),
+    );
 }
 
 /// Scheme, host, port and path; the rest of a URL has no meaning here and would be lost.

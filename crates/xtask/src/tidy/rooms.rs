@@ -18,6 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // thinking: no I/O, no clock
     ("text", &["base", "protocol"]),
     ("batch", &["base", "protocol"]),
+    ("routing", &[]),
     // doing
     (
         "runtime",
@@ -27,7 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("onnx", &["base", "protocol", "telemetry", "runtime"]),
     ("native", &["protocol", "runtime"]),
     ("isolation", &["base", "protocol", "runtime"]),
-    ("gateway", &["base", "protocol", "telemetry"]),
+    ("gateway", &["base", "protocol", "telemetry", "routing"]),
     ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (

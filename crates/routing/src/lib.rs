@@ -1,0 +1,24 @@
+//! Which of several servers takes a request.
+//!
+//! Reading order: [`Load`] and [`Meter`] (what is known of a member), [`Members`] and [`Policy`] (the seam), then one
+//! file for each policy; [`Shares`] divides requests among targets by weight.
+//! Never here: I/O, a clock, a lock, or who the members are. Time, load and chance are arguments; a decision takes the
+//! same time at ten members as at ten thousand, unless its policy says otherwise.
+
+mod draw;
+mod load;
+mod notes;
+mod p2c;
+mod policy;
+mod round_robin;
+mod shares;
+#[cfg(test)]
+mod testing;
+
+pub use draw::Draw;
+pub use load::{Load, Meter, Report, Reported};
+pub use notes::{Note, Notes, Verdict};
+pub use p2c::PowerOfTwo;
+pub use policy::{Ask, Members, Policy};
+pub use round_robin::RoundRobin;
+pub use shares::share;
