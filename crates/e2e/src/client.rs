@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -61,9 +62,14 @@ impl Client {
     }
 
     pub fn open(&self) -> io::Result<Connection> {
-        let socket = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        self.open_within(PATIENCE)
+    }
+
+    /// Waits so long for each thing, and no longer.
+    pub fn open_within(&self, patience: Duration) -> io::Result<Connection> {
+        let socket = TcpStream::connect_timeout(&self.address, patience)?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
         socket.set_nodelay(true)?;
         Ok(Connection {
             reader: BufReader::new(socket.try_clone()?),
@@ -97,6 +103,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// From here on.
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(patience))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes)
     }

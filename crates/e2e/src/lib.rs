@@ -1,7 +1,8 @@
 //! What the tests against the real binary are written with.
 //!
 //! Reading order: [`Kapok`] (a started binary and its log), [`client`] (requests byte by byte), [`upstream`] (a server that
-//! misbehaves as told), [`repository`] (models on disk), [`python`] (third-party clients), [`wait`].
+//! misbehaves as told), [`provider`] (the same, speaking chat), [`chat`] (what a caller makes of an answer), [`faults`] (the
+//! wall of sixteen), [`repository`] (models on disk), [`python`] (third-party clients), [`wait`].
 //! Never here: the rooms' own types. These tests see what a user sees: a process, its ports, its output.
 //!
 //! ```no_run
@@ -11,11 +12,14 @@
 //! ```
 
 mod binary;
+pub mod chat;
 pub mod client;
+pub mod faults;
 mod finished;
 mod kapok;
 mod log;
 mod process;
+pub mod provider;
 pub mod python;
 pub mod repository;
 pub mod upstream;
@@ -26,5 +30,6 @@ pub use client::{Client, Response};
 pub use finished::Finished;
 pub use kapok::{Kapok, Running};
 pub use process::{alive, children_of, signal};
+pub use provider::{Fault, Prefix, Provider};
 pub use repository::Repository;
 pub use upstream::{Answer, FakeUpstream, Gate};

@@ -3,27 +3,35 @@
 mod answer;
 mod wire;
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use base::{Clock, Deadline};
 use parking_lot::Mutex;
+use socket2::SockRef;
 
 use crate::wait;
 
 use answer::Step;
 pub use answer::{Answer, Gate};
-use wire::{parse_head, read_body, read_head, would_wait};
+use wire::{Incoming, would_wait};
 
 /// More connections than any test opens; one more is refused.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
+
+/// How often a waiting connection looks whether the test is over. Streams are paced by it too, so it is short.
+const PACE: Duration = Duration::from_millis(5);
 
 /// One request as it came.
 #[derive(Debug, Clone, Default)]
 pub struct Received {
+    /// Since the upstream's start.
+    pub at: Duration,
     pub method: String,
     pub path: String,
     /// Names in lower case.
@@ -42,14 +50,26 @@ impl Received {
     }
 }
 
-#[derive(Debug, Default)]
+/// Decides what to answer, once the whole request is there.
+type Responder = Arc<dyn Fn(&Received) -> Answer + Send + Sync>;
+
 struct State {
-    answers: Mutex<Vec<(String, Answer)>>,
+    clock: Clock,
+    started: Instant,
+    answers: Mutex<Vec<(String, Responder)>>,
     received: Mutex<Vec<Received>>,
+    /// Off where a test sends more than it could look at.
+    remembers: AtomicBool,
     connections: AtomicUsize,
     /// Clients that left before their answer's end.
     left_early: AtomicUsize,
     stopping: AtomicBool,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
 }
 
 /// Listens on loopback until dropped.
@@ -66,10 +86,27 @@ impl FakeUpstream {
     /// # Panics
     /// When no port is free.
     pub fn start(answer: Answer) -> Self {
+        Self::answering(move |_| answer.clone())
+    }
+
+    /// Answers each request as this says.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub fn answering(respond: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let state = Arc::new(State::default());
-        state.answers.lock().push((String::new(), answer));
+        let clock = Clock::real();
+        let state = Arc::new(State {
+            started: clock.now(),
+            clock,
+            answers: Mutex::new(vec![(String::new(), Arc::new(respond))]),
+            received: Mutex::default(),
+            remembers: AtomicBool::new(true),
+            connections: AtomicUsize::default(),
+            left_early: AtomicUsize::default(),
+            stopping: AtomicBool::default(),
+        });
         let shared = Arc::clone(&state);
         let acceptor = std::thread::spawn(move || accept(&listener, &shared));
         Self {
@@ -85,7 +122,14 @@ impl FakeUpstream {
         self.state
             .answers
             .lock()
-            .insert(0, (path.to_owned(), answer));
+            .insert(0, (path.to_owned(), Arc::new(move |_| answer.clone())));
+        self
+    }
+
+    /// Keeps no requests: [`FakeUpstream::received`] stays empty.
+    #[must_use]
+    pub fn forgetful(self) -> Self {
+        self.state.remembers.store(false, Ordering::SeqCst);
         self
     }
 
@@ -156,37 +200,32 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
 /// Requests on one connection, one after the other, until an answer ends it.
 fn converse(mut socket: TcpStream, state: &State) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-    let mut buffer = Vec::new();
+    socket.set_read_timeout(Some(PACE))?;
+    let mut incoming = Incoming::default();
     loop {
-        let Some(head_end) = read_head(&mut socket, &mut buffer, state)? else {
+        let Some(mut request) = incoming.request(&mut socket, state)? else {
             return Ok(());
         };
-        let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
-        let mut request = parse_head(&head);
-        let answer = answer_for(state, &request.path);
-        if matches!(answer.0.first(), Some(Step::Reset)) {
-            // Closing with unread bytes makes Linux send a reset; so one more byte must be there.
-            let mut byte = [0];
-            wait::within(Duration::from_secs(5), || socket.peek(&mut byte).ok());
+        request.at = state.clock.now().saturating_duration_since(state.started);
+        let answer = answer_for(state, &request);
+        if state.remembers.load(Ordering::SeqCst) {
             state.received.lock().push(request);
-            return Ok(());
         }
-        let body = read_body(&mut socket, buffer.split_off(head_end), &request, state)?;
-        (request.body, buffer) = body;
-        state.received.lock().push(request);
         if !perform(&mut socket, &answer, state)? {
             return Ok(());
         }
     }
 }
 
-fn answer_for(state: &State, path: &str) -> Answer {
-    let answers = state.answers.lock();
-    let found = answers
-        .iter()
-        .find(|(prefix, _)| path.starts_with(prefix.as_str()));
-    found.map(|(_, answer)| answer.clone()).unwrap_or_default()
+fn answer_for(state: &State, request: &Received) -> Answer {
+    let respond = {
+        let answers = state.answers.lock();
+        let found = answers
+            .iter()
+            .find(|(prefix, _)| request.path.starts_with(prefix.as_str()));
+        found.map(|(_, respond)| Arc::clone(respond))
+    };
+    respond.map(|respond| respond(request)).unwrap_or_default()
 }
 
 /// Plays the answer; false when the connection is over.
@@ -195,8 +234,17 @@ fn perform(socket: &mut TcpStream, answer: &Answer, state: &State) -> io::Result
         let present = match step {
             Step::Write(bytes) => socket.write_all(bytes).is_ok(),
             Step::Wait(gate) => stays(socket, state, || gate.is_open()),
+            Step::Pause(time) => {
+                let until = Deadline::after(state.clock.now(), *time);
+                stays(socket, state, || until.passed(state.clock.now()))
+            }
             Step::Silence => stays(socket, state, || false),
-            Step::Cut | Step::Reset => return Ok(false),
+            Step::Cut => return Ok(false),
+            Step::Reset => {
+                // Closing a socket that lingers for no time sends a reset.
+                SockRef::from(&*socket).set_linger(Some(Duration::ZERO))?;
+                return Ok(false);
+            }
         };
         if !present {
             if !state.stopping.load(Ordering::SeqCst) {

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -25,6 +26,7 @@ impl Gate {
 pub(super) enum Step {
     Write(Vec<u8>),
     Wait(Gate),
+    Pause(Duration),
     /// Says nothing more until the client leaves or the test ends.
     Silence,
     /// Closes although the answer is not complete.
@@ -70,6 +72,13 @@ impl Answer {
         Self(vec![Step::Reset])
     }
 
+    /// This, then that.
+    #[must_use]
+    pub fn append(mut self, then: Self) -> Self {
+        self.0.extend(then.0);
+        self
+    }
+
     /// Bytes as they are.
     #[must_use]
     pub fn write(mut self, bytes: impl AsRef<[u8]>) -> Self {
@@ -105,6 +114,13 @@ impl Answer {
         self
     }
 
+    /// Says nothing for so long.
+    #[must_use]
+    pub fn pause(mut self, time: Duration) -> Self {
+        self.0.push(Step::Pause(time));
+        self
+    }
+
     #[must_use]
     pub fn then_silence(mut self) -> Self {
         self.0.push(Step::Silence);
@@ -114,6 +130,12 @@ impl Answer {
     #[must_use]
     pub fn cut(mut self) -> Self {
         self.0.push(Step::Cut);
+        self
+    }
+
+    #[must_use]
+    pub fn then_reset(mut self) -> Self {
+        self.0.push(Step::Reset);
         self
     }
 }
