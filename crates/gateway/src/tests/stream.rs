@@ -120,7 +120,7 @@ async fn a_large_input_in_shared_memory_keeps_its_place_in_the_order() {
     assert_eq!(served.post(path, &body.to_string()).await.status, 200);
     let request = |index: usize| {
         let mut request = numbered("echo", &index.to_string(), &[0.5]);
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             let input = &mut request.inputs[0];
             input.shape = vec![FLOATS as i64];
             let region = ParameterChoice::StringParam("in".to_owned());
