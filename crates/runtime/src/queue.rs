@@ -73,6 +73,10 @@ struct State {
     /// Answers that others have to leave before.
     finished: BTreeMap<Ticket, (Box<dyn Reply>, Answered)>,
     alarm: Option<Alarm>,
+    /// Batches that no compute thread takes, as many as lanes at most.
+    refused: Vec<Work>,
+    /// Somebody tells their callers.
+    refusing: bool,
 }
 
 /// What somebody in line gets.
@@ -138,6 +142,8 @@ impl Queue {
                 running: BTreeMap::new(),
                 finished: BTreeMap::new(),
                 alarm: None,
+                refused: Vec::new(),
+                refusing: false,
             }),
         });
         if let Some(limit) = &queue.limit {
@@ -352,16 +358,21 @@ impl Queue {
     /// A call of a batch has its answer, or the reason why not; it leaves now, or when those before it have left.
     fn answered(self: &Arc<Self>, ticket: Ticket, reply: Box<dyn Reply>, answered: Answered) {
         let mut state = self.state.lock();
-        // Else the caller has left, and the order has been told.
-        let awaited = state.running.remove(&ticket).is_some();
-        if !awaited || !state.batcher.settings().ordered {
-            drop(state);
-            return reply.answer(answered);
+        let running = state.running.remove(&ticket);
+        let mut steps = Vec::new();
+        match running {
+            Some(_) if state.batcher.settings().ordered => {
+                state.finished.insert(ticket, (reply, answered));
+                let leaving = state.batcher.answered(ticket);
+                steps = state.leaving(leaving);
+            }
+            // Without one the caller has left, and the order has been told.
+            _ => steps.push(Step::Answer(reply, answered)),
         }
-        state.finished.insert(ticket, (reply, answered));
-        let leaving = state.batcher.answered(ticket);
-        let steps = state.leaving(leaving);
         drop(state);
+        if let Some(running) = running {
+            running.leave();
+        }
         self.take(steps);
     }
 

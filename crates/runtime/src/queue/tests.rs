@@ -1,5 +1,7 @@
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use telemetry::metrics::{Gauge, Registry};
 use super::*;
 use crate::engine::{EngineError, Lane, Loaded, Run};
 use crate::metrics::Metrics;
-use crate::testing::far;
+use crate::testing::{far, until};
 
 #[derive(Debug)]
 struct Nothing(Vec<TensorSpec>);
@@ -37,18 +39,63 @@ impl Lane for Still {
     }
 }
 
+/// Runs until it is stopped, and says when it begins and has ended.
+#[derive(Debug)]
+struct Endless(mpsc::Sender<&'static str>);
+
+impl Lane for Endless {
+    fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, EngineError> {
+        let _told = self.0.send("runs");
+        while !call.stop.is_set() {
+            std::thread::yield_now();
+        }
+        let _told = self.0.send("stopped");
+        Err(EngineError::Stopped)
+    }
+}
+
+/// Counts the answers it gets.
+struct Counting(Arc<AtomicUsize>);
+
+impl Reply for Counting {
+    fn gone(&self) -> bool {
+        false
+    }
+
+    fn answer(self: Box<Self>, _answered: Answered) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn pending(deadline: Deadline, answers: &Arc<AtomicUsize>) -> Box<Pending> {
+    Box::new(Pending {
+        call: Call {
+            rows: 1,
+            ..Call::default()
+        },
+        arrived: Clock::real().now(),
+        deadline,
+        reply: Box::new(Counting(Arc::clone(answers))),
+    })
+}
+
 fn queue(lanes: usize, waiting_max: usize) -> (Arc<Queue>, Gauge) {
     made(Settings::single(lanes, waiting_max))
 }
 
 fn made(settings: Settings) -> (Arc<Queue>, Gauge) {
+    let lane = || Box::new(Still) as Box<dyn Lane>;
+    with_lanes(settings, lane)
+}
+
+fn with_lanes(settings: Settings, lane: impl Fn() -> Box<dyn Lane>) -> (Arc<Queue>, Gauge) {
     let lanes = settings.lanes;
     let loaded: Arc<dyn Loaded> = Arc::new(Nothing(vec![TensorSpec::new(
         "x",
         DataType::Fp32,
         vec![-1],
     )]));
-    let slots = (0..lanes).map(|_| Slot::new(Box::new(Still))).collect();
+    let slots = (0..lanes).map(|_| Slot::new(lane())).collect();
     let metrics = Metrics::register(&Registry::new(), 1).model("m", "1");
     let depth = metrics.pending.clone();
     let clock = Clock::real();
@@ -206,4 +253,54 @@ async fn the_deadline_holds_in_the_line() {
         "deadline passed in the queue of model `m`"
     );
     assert_eq!(queue.waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_is_stopped_when_those_have_left_who_did_not_expire() {
+    let (says, told) = mpsc::channel();
+    let settings = Settings {
+        rows_max: 8,
+        ..Settings::single(1, 8)
+    };
+    let (queue, _) = with_lanes(settings, || Box::new(Endless(says.clone())));
+    let clock = Clock::real();
+    let answers = Arc::default();
+    let (go, waits) = mpsc::channel::<()>();
+    // The one compute thread is busy until the deadline of one of the two has passed.
+    let busy = move || assert!(waits.recv().is_err(), "nothing is sent");
+    queue.tools.compute.submit(1, busy).expect("room");
+    let held = queue.acquire(Call::default(), far(), &clock).await;
+    let soon = Deadline::after(clock.now(), Duration::from_millis(20));
+    let expires = queue.submit(pending(soon, &answers)).expect("room");
+    let stays = queue.submit(pending(far(), &answers)).expect("room");
+    drop(held);
+    assert_eq!(queue.waiting(), 0, "both are in one batch");
+    until("the deadline has passed", || soon.passed(clock.now())).await;
+    drop(go);
+    assert_eq!(told.recv(), Ok("runs"));
+    assert_eq!(answers.load(Ordering::SeqCst), 1, "told that it is late");
+    drop(stays);
+    let ended = told.recv_timeout(Duration::from_secs(20));
+    assert_eq!(ended, Ok("stopped"));
+    expires.settled();
+}
+
+#[tokio::test]
+async fn all_who_wait_are_refused_one_after_another_when_no_thread_takes_more() {
+    const WAITING: usize = 20_000;
+    let (queue, _) = queue(1, WAITING);
+    let clock = Clock::real();
+    let answers = Arc::default();
+    let held = queue.acquire(Call::default(), far(), &clock).await;
+    let submit = |_| queue.submit(pending(far(), &answers)).expect("room");
+    let places: Vec<Place> = (0..WAITING).map(submit).collect();
+    let (go, waits) = mpsc::channel::<()>();
+    let busy = move || assert!(waits.recv().is_err(), "nothing is sent");
+    queue.tools.compute.submit(1, busy).expect("room");
+    while queue.tools.compute.submit(1, || {}).is_ok() {}
+    drop(held);
+    assert_eq!(answers.load(Ordering::SeqCst), WAITING);
+    assert_eq!((queue.waiting(), queue.idle()), (0, 1));
+    drop(go);
+    places.into_iter().for_each(Place::settled);
 }

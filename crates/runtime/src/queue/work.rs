@@ -156,14 +156,7 @@ impl Work {
         if let Err(Refused::Full | Refused::Panicked) = submitted
             && let Some(work) = place.lock().take()
         {
-            for (ticket, pending) in work.members {
-                let model = queue.model.clone();
-                queue.answered(
-                    ticket,
-                    pending.reply,
-                    Answered::without(Error::Busy { model }),
-                );
-            }
+            queue.refuse(work);
         }
     }
 
@@ -179,6 +172,7 @@ impl Work {
                     model: queue.model.clone(),
                     place: "waiting for a compute thread",
                 };
+                // Those who stay are the only ones who can stop the batch by leaving.
                 queue.answered(ticket, pending.reply, Answered::without(error));
             } else {
                 members.push((ticket, pending));
@@ -307,6 +301,27 @@ impl Work {
 }
 
 impl Queue {
+    /// No thread takes these batches. One frees a lane, whose next batch is refused as well: in a loop, for there may be as
+    /// many as wait, and whoever comes back here meanwhile leaves its batch to who is at it.
+    fn refuse(self: &Arc<Self>, work: Work) {
+        let mut state = self.state.lock();
+        state.refused.push(work);
+        if std::mem::replace(&mut state.refusing, true) {
+            return;
+        }
+        while let Some(mut work) = state.refused.pop() {
+            drop(state);
+            for (ticket, pending) in std::mem::take(&mut work.members) {
+                let model = self.model.clone();
+                let busy = Answered::without(Error::Busy { model });
+                answer(self, ticket, pending.reply, busy);
+            }
+            drop(work);
+            state = self.state.lock();
+        }
+        state.refusing = false;
+    }
+
     /// Books one call of the engine, and learns from it.
     fn book(&self, items: usize, padded: usize, done: &Done, took: Duration) {
         self.booked(items, done);
