@@ -53,6 +53,8 @@ pub(crate) enum Woken {
 pub(crate) struct Versions {
     pub(crate) states: BTreeMap<u64, Version>,
     pub(crate) labels: Arc<BTreeMap<String, u64>>,
+    /// None of the model's versions answered before these were loaded.
+    pub(crate) first: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -149,6 +151,7 @@ impl Versions {
         Self {
             states: BTreeMap::from([(number, version)]),
             labels: Arc::default(),
+            first: false,
         }
     }
 
@@ -158,9 +161,13 @@ impl Versions {
         self.states.iter().filter_map(ready)
     }
 
-    /// Whether the model does what is wanted of it: something answers, or nothing should.
+    /// Whether the model does what is wanted of it: all that begins has begun, and something answers, or nothing should.
     pub(crate) fn well(&self) -> bool {
         let mut states = self.states.values();
+        let begins = |version: &Version| matches!(version, Version::Loading);
+        if self.first && states.clone().any(begins) {
+            return false;
+        }
         states.clone().any(Version::answers)
             || states.all(|version| matches!(version, Version::Unloaded(_) | Version::Unloading))
     }

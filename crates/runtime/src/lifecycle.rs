@@ -252,7 +252,7 @@ pub(crate) async fn wake(inner: &Arc<Inner>, entry: &Arc<Entry>) -> Result<(), E
         waiting.len() == 1
     };
     if first {
-        let (model, task) = (entry.name.clone(), Task::Wake);
+        let (model, task) = (entry.name.clone(), Task::Wake(Arc::clone(entry)));
         Jobs::submit(
             inner,
             Job {

@@ -22,6 +22,8 @@ pub(crate) struct Fake {
     pub(crate) work: Duration,
     pub(crate) clock: Clock,
     pub(crate) gate: Arc<Gate>,
+    /// Where a load waits whose model file holds `waits`.
+    pub(crate) door: Arc<Gate>,
     pub(crate) loads: Arc<AtomicUsize>,
     /// Calls fail inside the engine while this is set.
     pub(crate) failing: Arc<AtomicBool>,
@@ -75,6 +77,7 @@ impl Fake {
             work: Duration::ZERO,
             clock: Clock::manual(),
             gate: Arc::default(),
+            door: Arc::default(),
             loads: Arc::default(),
             failing: Arc::default(),
             refuses: false,
@@ -135,12 +138,17 @@ impl Engine for Fake {
                 reason: "the file is broken".to_owned(),
             }),
             "panics" => panic!("while loading"),
-            content => Ok(Arc::new(FakeModel {
-                fake: fake.told(content),
-                panics: content == "panics later",
-                inputs: vec![TensorSpec::new("x", DataType::Fp32, vec![-1, 2])],
-                outputs: vec![TensorSpec::new("y", DataType::Fp32, vec![-1, 2])],
-            })),
+            content => {
+                if content == "waits" {
+                    self.door.pass();
+                }
+                Ok(Arc::new(FakeModel {
+                    fake: fake.told(content),
+                    panics: content == "panics later",
+                    inputs: vec![TensorSpec::new("x", DataType::Fp32, vec![-1, 2])],
+                    outputs: vec![TensorSpec::new("y", DataType::Fp32, vec![-1, 2])],
+                }))
+            }
         }
     }
 }
@@ -240,6 +248,16 @@ pub(crate) async fn start(
     config: Config,
     engines: impl IntoIterator<Item = Arc<dyn Engine>>,
 ) -> (Runtime, Registry) {
+    let (runtime, registry) = begin(config, engines);
+    runtime.loaded().await;
+    (runtime, registry)
+}
+
+/// As [`start`], while it loads.
+pub(crate) fn begin(
+    config: Config,
+    engines: impl IntoIterator<Item = Arc<dyn Engine>>,
+) -> (Runtime, Registry) {
     let registry = Registry::new();
     let builtin: Arc<dyn Engine> = Arc::new(Builtin);
     let parts = Parts {
@@ -252,7 +270,6 @@ pub(crate) async fn start(
         give_back: || {},
     };
     let runtime = Runtime::start(parts).expect("starts");
-    runtime.loaded().await;
     (runtime, registry)
 }
 

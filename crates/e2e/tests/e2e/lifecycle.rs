@@ -372,13 +372,6 @@ fn versions_have_names_over_rest_and_grpc() {
     let text = fs::read_to_string(&config).expect("just written");
     fs::write(config, format!("{text}version_policy {{ all {{}} }}\n")).expect("ours");
     let kapok = Kapok::new().model_repo(repository.path()).start();
-    wait::until("both versions", || {
-        let ready = |version: u32| {
-            let path = format!("/v2/models/m/versions/{version}/ready");
-            kapok.http().get(&path).status == 200
-        };
-        (ready(1) && ready(2)).then_some(())
-    });
     for (asked, version) in [("stable", "1"), ("canary", "2"), ("1", "1")] {
         let path = format!("/v2/models/m/versions/{asked}/infer");
         let answer = kapok.http().post(&path, infer_body(&[1], &json!([1])));

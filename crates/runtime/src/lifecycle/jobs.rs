@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use protocol::LoadRequest;
 use tokio::sync::oneshot;
 
+use crate::catalogue::Entry;
 use crate::model::Model;
 use crate::runtime::Inner;
 
@@ -27,8 +28,8 @@ pub(crate) enum Task {
     Register,
     /// The folder has changed, appeared or gone.
     Follow,
-    /// A request waits for it.
-    Wake,
+    /// A request waits for this one, whatever its name means by then.
+    Wake(Arc<Entry>),
     /// A client asks, perhaps with a configuration and files of its own.
     Load(Box<LoadRequest>),
     Unload,
@@ -78,6 +79,28 @@ impl Done {
     }
 }
 
+impl Job {
+    /// Nobody is left to do it, and who waits is told.
+    fn give_up(self, inner: &Inner, reason: &str) {
+        let outcome = Err(reason.to_owned());
+        for entry in self.waited_for(inner) {
+            super::load::tell_waiting(&entry, &outcome);
+        }
+        if let Some(done) = self.done {
+            done.tell(outcome);
+        }
+    }
+
+    /// What requests may wait for until this job has ended.
+    fn waited_for(&self, inner: &Inner) -> Vec<Arc<Entry>> {
+        let named = inner.catalogue.get(&self.model).ok();
+        match &self.task {
+            Task::Wake(entry) => named.into_iter().chain([Arc::clone(entry)]).collect(),
+            _ => named.into_iter().collect(),
+        }
+    }
+}
+
 impl Jobs {
     pub(crate) fn submit(inner: &Arc<Inner>, job: Job) {
         let mut state = inner.jobs.0.lock();
@@ -105,8 +128,11 @@ impl Jobs {
             state.threads -= 1;
             tracing::error!(%error, "cannot start a loader thread");
             if state.threads == 0 {
-                // Nobody is left to do it; dropping a job tells who waits.
-                state.waiting.clear();
+                let left = std::mem::take(&mut state.waiting);
+                drop(state);
+                for job in left {
+                    job.give_up(inner, "no thread can be started that would load it");
+                }
             }
         }
     }
@@ -132,7 +158,10 @@ impl Jobs {
 }
 
 fn serve(inner: &Arc<Inner>) {
-    while let Some(Job { model, task, done }) = inner.jobs.next() {
+    while let Some(job) = inner.jobs.next() {
+        // The job may take it out of the catalogue.
+        let before = job.waited_for(inner);
+        let Job { model, task, done } = job;
         let stopping = inner.tasks.stopping();
         // A model that makes us panic is a model that does not load; the others still do.
         let outcome = if stopping {
@@ -143,7 +172,9 @@ fn serve(inner: &Arc<Inner>) {
         };
         // Whatever was published, ensembles may have gained or lost a member.
         crate::ensemble::settle(&inner.catalogue);
-        super::load::tell_waiting(inner, &model, &outcome);
+        for entry in before.into_iter().chain(inner.catalogue.get(&model)) {
+            super::load::tell_waiting(&entry, &outcome);
+        }
         inner.jobs.finished(&model);
         if let Some(done) = done {
             done.tell(outcome);

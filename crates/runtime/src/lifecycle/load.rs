@@ -34,7 +34,7 @@ pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), Str
         }
         Task::Register => register(inner, &entry()?),
         Task::Follow => follow(inner, model, known.as_ref()),
-        Task::Wake => wake(inner, &entry()?),
+        Task::Wake(entry) => wake(inner, &entry),
         Task::Load(request) => {
             let over = Override::of(inner, &request)?;
             let fresh = || Versions::one(1, Version::Unloaded(NOT_LOADED.to_owned()));
@@ -75,8 +75,9 @@ pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), Str
                 return Ok(());
             }
             tracing::info!(model, "model leaves memory: nobody asks for it");
-            take_out(inner, &entry, asleep);
+            // First: who sees it asleep finds it counted.
             inner.metrics.lifecycle.evictions.inc();
+            take_out(inner, &entry, asleep);
             Ok(())
         }
     }
@@ -143,6 +144,7 @@ fn show_progress(entry: &Entry, before: &Versions, plan: &Plan) {
     let mut shown = Versions {
         states: BTreeMap::new(),
         labels: Arc::clone(&before.labels),
+        first: !before.states.values().any(Version::answers),
     };
     for (number, ready) in before.ready() {
         shown.states.insert(number, Version::Ready(ready.clone()));
@@ -253,6 +255,8 @@ fn settle(
 ) {
     let sidecar = &plan.definition.sidecar;
     let any = built.values().any(Result::is_ok);
+    let failed = built.iter().filter(|(_, outcome)| outcome.is_err());
+    let failed: Vec<u64> = failed.map(|(number, _)| *number).collect();
     let next = successor(plan, before, built);
     let had = before.ready().next().is_some();
     let known = |ready: &Ready| {
@@ -279,6 +283,10 @@ fn settle(
         keep_previous(inner, entry, before, sidecar);
     } else {
         retire::retire(inner, entry, leaving);
+    }
+    for number in failed {
+        // Its series began when it was built; it may never serve.
+        retire::forget_unused(inner, entry, number);
     }
 }
 
@@ -434,6 +442,7 @@ fn register(inner: &Arc<Inner>, entry: &Arc<Entry>) -> Result<(), String> {
             .map(|number| (*number, Version::Asleep))
             .collect(),
         labels: labels(sidecar),
+        first: false,
     };
     let before = entry.versions();
     for (number, ready) in before.ready() {
@@ -493,6 +502,12 @@ fn wake(inner: &Arc<Inner>, entry: &Arc<Entry>) -> Result<(), String> {
         return Ok(());
     }
     let over = entry.life.lock().over.clone();
+    let repositories = &inner.settings.repositories;
+    let gone = over.is_none() && repository::find(repositories, &entry.name).is_none();
+    if gone && inner.settings.watches() {
+        // Known before the disk has told.
+        return follow(inner, &entry.name, Some(entry));
+    }
     load(
         inner,
         entry,
@@ -554,11 +569,8 @@ pub(super) fn panicked(inner: &Arc<Inner>, model: &str) -> String {
     reason
 }
 
-/// Requests that wait for this model look again.
-pub(super) fn tell_waiting(inner: &Inner, model: &str, outcome: &Result<(), String>) {
-    let Ok(entry) = inner.catalogue.get(model) else {
-        return;
-    };
+/// Requests that wait for this model look again, or hear that there is no room.
+pub(super) fn tell_waiting(entry: &Entry, outcome: &Result<(), String>) {
     let asleep = entry
         .versions()
         .states

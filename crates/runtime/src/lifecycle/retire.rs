@@ -125,6 +125,16 @@ fn serve(inner: &Arc<Inner>) {
 
 /// Nothing of this version is left, unless another of its number serves.
 fn settled(inner: &Inner, entry: &Arc<Entry>, number: u64) {
+    forget_unused(inner, entry, number);
+    // Last: who sees it unloaded finds nothing of it.
+    entry.amend(number, |version| {
+        let gone = matches!(version, Version::Unloading);
+        gone.then(|| Version::Unloaded(UNLOADED.to_owned()))
+    });
+}
+
+/// Drops a version's series unless it serves, will, or could come back.
+pub(super) fn forget_unused(inner: &Inner, entry: &Arc<Entry>, number: u64) {
     let serves = |entry: &Arc<Entry>| {
         let versions = entry.versions();
         versions.states.get(&number).is_some_and(|version| {
@@ -145,9 +155,4 @@ fn settled(inner: &Inner, entry: &Arc<Entry>, number: u64) {
     if !used(entry) && !now.is_ok_and(|now| used(&now)) {
         inner.metrics.forget(&entry.name, &number.to_string());
     }
-    // Last: who sees it unloaded finds nothing of it.
-    entry.amend(number, |version| {
-        let gone = matches!(version, Version::Unloading);
-        gone.then(|| Version::Unloaded(UNLOADED.to_owned()))
-    });
 }

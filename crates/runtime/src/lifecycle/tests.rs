@@ -6,7 +6,7 @@ use base::ErrorKind;
 use protocol::ModelState;
 
 use super::*;
-use crate::testing::{Fake, builtin, config, far, floats, ints, repository, start, until};
+use crate::testing::{Fake, begin, builtin, config, far, floats, ints, repository, start, until};
 use crate::{Config, Runtime};
 
 fn states(runtime: &Runtime) -> Vec<(String, String, ModelState, String)> {
@@ -313,6 +313,57 @@ async fn versions_have_names_and_serve_side_by_side() {
 }
 
 #[tokio::test]
+async fn a_model_is_ready_when_all_its_versions_are() {
+    let root = repository(&[
+        ("m/1/model.onnx", "plus 1"),
+        ("m/2/model.onnx", "waits"),
+        ("m/config.pbtxt", "version_policy { all {} }"),
+    ]);
+    let fake = Fake::new("onnxruntime");
+    fake.door.close();
+    let (runtime, _) = begin(explicit(root.path()), [fake.engine()]);
+    until("the second is being loaded", || fake.door.runs() == 1).await;
+    assert_eq!(state(&runtime, "1").0, ModelState::Ready);
+    assert!((answer(&runtime).await - 3.0).abs() < 1e-6, "it answers");
+    assert!(!runtime.ready(), "the second version is not there yet");
+    fake.door.open();
+    runtime.loaded().await;
+    assert!(runtime.ready(), "{:?}", runtime.index());
+    fake.door.close();
+    let again = runtime.load(load("m"));
+    let look = async {
+        until("it is being loaded again", || fake.door.runs() == 2).await;
+        let ready = runtime.ready();
+        fake.door.open();
+        ready
+    };
+    let (loaded, ready) = tokio::join!(again, look);
+    loaded.expect("loads");
+    assert!(ready, "what served before serves");
+}
+
+#[tokio::test]
+async fn a_version_that_never_served_is_not_counted() {
+    let root = repository(&[
+        ("m/1/model.onnx", "plus 1"),
+        ("m/2/model.onnx", "panics later"),
+        ("m/config.pbtxt", "version_policy { all {} }"),
+    ]);
+    let (runtime, registry) =
+        start(explicit(root.path()), [Fake::new("onnxruntime").engine()]).await;
+    let counted = |version: &str| {
+        let version = format!("version=\"{version}\"");
+        registry.encode().contains(&version)
+    };
+    assert_eq!(state(&runtime, "2").0, ModelState::Unavailable);
+    assert_eq!((counted("1"), counted("2")), (true, false));
+    // The same number again: what serves keeps its books.
+    write(root.path(), "m/1/model.onnx", "panics later");
+    runtime.load(load("m")).await.expect_err("broken");
+    assert_eq!((counted("1"), counted("2")), (true, false));
+}
+
+#[tokio::test]
 async fn a_clients_configuration_and_files_serve_until_the_next_load() {
     let root = repository(&[("m/1/model.onnx", "plus 1")]);
     let scratch = tempfile::tempdir().expect("a folder");
@@ -408,6 +459,28 @@ fn density(root: &Path, budget: u64) -> Config {
         queue_max: 64,
         ..config(&[root])
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_sleeping_model_hears_when_its_folder_is_gone() {
+    let config = builtin("identity", "");
+    let root = repository(&[("m/config.pbtxt", &config), ("n/config.pbtxt", &config)]);
+    let settings = Config {
+        // The disk is looked at later than the requests come.
+        settle: Duration::from_secs(600),
+        ..density(root.path(), 40 << 20)
+    };
+    let (runtime, _) = start(settings, []).await;
+    fs::remove_dir_all(root.path().join("m")).expect("removes");
+    let error = runtime.infer(ints("m", &[1]), far()).await;
+    let error = error.expect_err("gone");
+    assert_eq!(error.message, "Request for unknown model: 'm' is not found");
+    // Found by a request, and then out of the catalogue before the request has asked for it.
+    let entry = runtime.inner().catalogue.get("n").expect("known");
+    runtime.inner().catalogue.remove(&entry);
+    let woken = wake(runtime.inner(), &entry);
+    let told = tokio::time::timeout(Duration::from_secs(20), woken).await;
+    told.expect("told").expect("to look again");
 }
 
 #[tokio::test]
