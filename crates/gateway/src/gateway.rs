@@ -145,7 +145,7 @@ impl Gateway {
                 tokio::time::sleep(SWEEP_EVERY).await;
                 let now = gateway.0.clock.now();
                 for upstream in gateway.snapshot().upstreams.values() {
-                    upstream.live.pool.sweep(now);
+                    upstream.live.sweep(now);
                 }
             }
         };
@@ -185,7 +185,7 @@ impl Gateway {
                 ready: upstream.ready(),
                 reason: upstream.reason(),
                 in_flight: upstream.live.in_flight.load(Ordering::Relaxed),
-                idle_connections: upstream.live.pool.idle(),
+                idle_connections: upstream.live.idle_connections(),
                 process: upstream
                     .spec
                     .process

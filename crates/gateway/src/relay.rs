@@ -15,10 +15,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use base::ErrorKind;
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use protocol::ApiError;
 use telemetry::Stage;
 use tokio::time::timeout;
@@ -30,13 +28,15 @@ use crate::body::Payload;
 use crate::exchange::Exchange;
 use crate::metrics::UpstreamFault;
 use crate::reply::{Failure, Reply};
-use crate::upstream::{Connection, RequestBody, SendError, Upstream};
+use crate::upstream::{Connection, Incoming, ReceiveError, RequestBody, SendError, Upstream, Via};
 
-/// What is relayed: the client's own head and its whole body.
+/// What is relayed: the client's own head and its body.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) head: Parts,
-    pub(crate) body: Bytes,
+    /// [`RequestBody::again`] says whether there can be a second attempt.
+    pub(crate) body: RequestBody,
+    pub(crate) via: Via,
     /// Whether the `Authorization` is a key of ours, which no upstream may see.
     pub(crate) ours_authorized: bool,
 }
@@ -47,8 +47,9 @@ pub(crate) async fn relay(
     outgoing: Outgoing,
 ) -> Result<Reply, Failure> {
     let in_flight = InFlight::enter(upstream);
+    let via = outgoing.via;
     let request = head::request(exchange, upstream, outgoing)?;
-    let (connection, response) = call(exchange, upstream, request).await?;
+    let (connection, response) = call(exchange, upstream, (request, via)).await?;
     exchange.mark(Stage::Upstream);
     // The request is sent and forgotten; its answer may go on for long.
     exchange.body_held = None;
@@ -77,14 +78,15 @@ pub(crate) async fn relay(
 async fn call(
     exchange: &mut Exchange,
     upstream: &Arc<Upstream>,
-    mut request: Request<RequestBody>,
+    (mut request, via): (Request<RequestBody>, Via),
 ) -> Result<(Connection, Response<Incoming>), Failure> {
     exchange.doing = Stage::Connect;
-    let mut pooled = idle(exchange, upstream).await;
+    let now = exchange.gateway.shared().clock.now();
+    let mut pooled = upstream.idle(via, now).await;
     loop {
         let (mut connection, may_be_stale) = match pooled.take() {
             Some(connection) => (connection, true),
-            None => (open(exchange, upstream).await?, false),
+            None => (open(exchange, upstream, via).await?, false),
         };
         exchange.mark(Stage::Connect);
         exchange.doing = Stage::Upstream;
@@ -96,7 +98,7 @@ async fn call(
         match sent {
             Ok(response) => return Ok((connection, response)),
             Err(SendError::Unsent(unsent)) if may_be_stale => request = *unsent,
-            Err(SendError::Unsent(_)) => {
+            Err(SendError::Unsent(_) | SendError::Refused) => {
                 fault(exchange, upstream, UpstreamFault::no_answer);
                 let message = format!("upstream `{}` closed the connection", upstream.name);
                 return Err(bad_upstream(message).into());
@@ -110,20 +112,14 @@ async fn call(
     }
 }
 
-/// A connection from the pool that the upstream has not closed meanwhile.
-async fn idle(exchange: &Exchange, upstream: &Upstream) -> Option<Connection> {
-    let now = exchange.gateway.shared().clock.now();
-    while let Some(mut connection) = upstream.live.pool.take(now) {
-        if poll_fn(|cx| Poll::Ready(connection.reusable(cx))).await {
-            return Some(connection);
-        }
-    }
-    None
-}
-
-async fn open(exchange: &Exchange, upstream: &Arc<Upstream>) -> Result<Connection, Failure> {
+async fn open(
+    exchange: &Exchange,
+    upstream: &Arc<Upstream>,
+    via: Via,
+) -> Result<Connection, Failure> {
     let limit = upstream.connect_timeout().min(exchange.time_left());
-    match timeout(limit, Connection::open(&upstream.address)).await {
+    let tasks = &exchange.gateway.shared().tasks;
+    match timeout(limit, upstream.open(via, tasks)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
             fault(exchange, upstream, UpstreamFault::connect);
@@ -168,10 +164,10 @@ fn no_answer_in(upstream: &Upstream, wait: Duration) -> ApiError {
     ApiError::new(ErrorKind::Timeout, message).with_code("upstream_timeout")
 }
 
-fn broken_answer(upstream: &Upstream, error: &hyper::Error) -> ApiError {
+fn broken_answer(upstream: &Upstream, error: &ReceiveError) -> ApiError {
     let name = &upstream.name;
     bad_upstream(if error.is_parse() {
-        format!("upstream `{name}` answered with something that is not HTTP/1.1")
+        format!("upstream `{name}` answered with something that is not HTTP")
     } else {
         format!("upstream `{name}` closed the connection without answering")
     })

@@ -4,6 +4,7 @@ mod change;
 mod client;
 mod control;
 mod grpc;
+mod http2;
 mod models;
 mod oip;
 mod open;

@@ -1,24 +1,38 @@
 //! A server that requests are sent to: what was written about it, and what is known of it now.
 
 mod address;
+mod body;
 mod connection;
+mod dial;
+mod http1;
+mod http2;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "the scraper writes it, and the policies read it")
+)]
+mod load;
 mod pool;
 mod tls;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
-use protocol::resource::{Secret, UpstreamKind, UpstreamSpec};
+use protocol::resource::{OipForm, Secret, UpstreamKind, UpstreamSpec};
 
 pub(crate) use address::Address;
-pub(crate) use connection::{Connection, RequestBody, SendError};
+pub(crate) use body::RequestBody;
+pub(crate) use connection::{Connection, Incoming, ReceiveError, SendError};
+pub(crate) use dial::Via;
+pub(crate) use http2::Http2Pool;
+pub(crate) use load::Load;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
 
 use crate::metrics::TargetMetrics;
+use dial::Agreed;
 
 /// One upstream of a snapshot.
 #[derive(Debug)]
@@ -26,6 +40,8 @@ pub(crate) struct Upstream {
     pub(crate) name: Arc<str>,
     pub(crate) spec: UpstreamSpec,
     pub(crate) address: Address,
+    /// Where it speaks gRPC, if it does.
+    pub(crate) grpc: Option<Address>,
     /// `Bearer …`, sent instead of the client's.
     pub(crate) authorization: Option<HeaderValue>,
     /// Survives a publish as long as the upstream is the same server.
@@ -36,6 +52,7 @@ impl Upstream {
     /// Checks a spec. The secret must have been looked up: this room reads neither files nor the environment.
     pub(crate) fn new(name: &str, spec: &UpstreamSpec) -> Result<Self, String> {
         let address = Address::parse(&spec.url)?;
+        let grpc = grpc_address(spec, &address)?;
         let authorization = match &spec.api_key {
             None => None,
             Some(Secret::Value(key)) => {
@@ -52,6 +69,7 @@ impl Upstream {
             name: name.into(),
             live: Arc::new(Live::new(spec)),
             address,
+            grpc,
             authorization,
             spec: spec.clone(),
         })
@@ -63,6 +81,8 @@ impl Upstream {
         if new.url == old.url
             && new.process == old.process
             && new.idle_connections_max == old.idle_connections_max
+            && (new.kind, new.oip, &new.grpc_url) == (old.kind, old.oip, &old.grpc_url)
+            && (new.http2, new.http2_streams_max) == (old.http2, old.http2_streams_max)
         {
             self.live = Arc::clone(&before.live);
         }
@@ -86,10 +106,17 @@ impl Upstream {
         match (self.spec.kind, wire) {
             (UpstreamKind::Kapok, _) => true,
             (UpstreamKind::Triton, wire) => wire == Wire::Oip,
+            (UpstreamKind::Anthropic, wire) => wire == Wire::Anthropic,
             (UpstreamKind::OpenAi | UpstreamKind::Vllm | UpstreamKind::Sglang, wire) => {
-                wire == Wire::OpenAi
+                matches!(wire, Wire::OpenAi | Wire::Anthropic)
             }
         }
+    }
+
+    /// Whether its url answers the Open Inference Protocol over REST.
+    #[expect(dead_code, reason = "the bridges ask it")]
+    pub(crate) fn speaks_oip_rest(&self) -> bool {
+        self.spec.oip != Some(OipForm::Grpc)
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {
@@ -101,10 +128,27 @@ impl Upstream {
     }
 }
 
+fn grpc_address(spec: &UpstreamSpec, url: &Address) -> Result<Option<Address>, String> {
+    if let Some(other) = &spec.grpc_url {
+        let parsed = Address::parse(other).map_err(|reason| format!("grpcUrl: {reason}"))?;
+        return Ok(Some(parsed));
+    }
+    let form = spec.oip.or(match spec.kind {
+        UpstreamKind::Kapok => Some(OipForm::Both),
+        UpstreamKind::Triton => Some(OipForm::Rest),
+        _ => None,
+    });
+    let here = matches!(form, Some(OipForm::Grpc | OipForm::Both));
+    Ok(here.then(|| url.clone()))
+}
+
 /// The protocol family of a request, as far as choosing an upstream needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Wire {
     OpenAi,
+    /// Anthropic's messages.
+    Anthropic,
+    /// In either form: what an upstream does not speak is translated.
     Oip,
 }
 
@@ -115,6 +159,13 @@ pub(crate) struct Live {
     reason: Mutex<String>,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) pool: Pool,
+    pub(crate) http2: Http2Pool,
+    /// Connections to where it speaks gRPC.
+    pub(crate) grpc: Http2Pool,
+    agreed: Agreed,
+    /// What it last said of itself.
+    #[expect(dead_code, reason = "the policies read it")]
+    pub(crate) load: Load,
     /// Set when the upstream is first published.
     pub(crate) metrics: OnceLock<Arc<TargetMetrics>>,
 }
@@ -132,6 +183,10 @@ impl Live {
             }),
             in_flight: AtomicUsize::new(0),
             pool: Pool::new(spec.idle_connections_max),
+            http2: Http2Pool::new(spec.http2_streams_max),
+            grpc: Http2Pool::new(spec.http2_streams_max),
+            agreed: Agreed::default(),
+            load: Load::default(),
             metrics: OnceLock::new(),
         }
     }
@@ -142,6 +197,19 @@ impl Live {
         if !ready {
             // Connections to a server that went away are of no use to the one that comes back.
             self.pool.clear();
+            self.http2.clear();
+            self.grpc.clear();
         }
+    }
+
+    /// Closes connections that have been idle too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.pool.sweep(now);
+        self.http2.sweep();
+        self.grpc.sweep();
+    }
+
+    pub(crate) fn idle_connections(&self) -> usize {
+        self.pool.idle() + self.http2.idle() + self.grpc.idle()
     }
 }

@@ -34,7 +34,7 @@ pub use parse::{fuzz_resource_yaml, parse_documents};
 pub use route::{RouteFallback, RouteSpec, RouteTarget};
 pub use routing::{AffinitySpec, CheapestSpec, ColourSpec, RegionSpec, RoutePolicy};
 pub use secret::Secret;
-pub use upstream::{ProcessSpec, UpstreamKind, UpstreamSpec};
+pub use upstream::{LoadSpec, OipForm, ProcessSpec, UpstreamKind, UpstreamSpec};
 pub use validate::Problem;
 
 /// The only version so far.

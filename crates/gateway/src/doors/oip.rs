@@ -17,6 +17,7 @@ use crate::relay::{Outgoing, relay};
 use crate::reply::{Failure, JSON, Reply, Shape};
 use crate::snapshot::Target;
 use crate::upload::Upload;
+use crate::upstream::{RequestBody, Via};
 
 pub(super) async fn answer(
     mut visit: Visit<'_>,
@@ -61,7 +62,8 @@ pub(super) async fn answer(
                 let outgoing = Outgoing {
                     ours_authorized: visit.ours_authorized(),
                     head,
-                    body,
+                    body: RequestBody::Whole(body),
+                    via: Via::Http,
                 };
                 relay(visit.exchange, &upstream, outgoing).await
             }

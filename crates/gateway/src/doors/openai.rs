@@ -14,6 +14,7 @@ use crate::relay::{Outgoing, relay};
 use crate::reply::{Failure, Reply, Shape};
 use crate::snapshot::Target;
 use crate::upload::Upload;
+use crate::upstream::{RequestBody, Via};
 
 pub(super) async fn answer(
     mut visit: Visit<'_>,
@@ -59,7 +60,8 @@ async fn post(
             let outgoing = Outgoing {
                 ours_authorized: visit.ours_authorized(),
                 head,
-                body,
+                body: RequestBody::Whole(body),
+                via: Via::Http,
             };
             relay(visit.exchange, &upstream, outgoing).await
         }

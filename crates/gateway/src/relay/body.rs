@@ -8,7 +8,6 @@ use base::{Deadline, ErrorKind};
 use bytes::Bytes;
 use http::response;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use protocol::ApiError;
 use tokio::time::Sleep;
 
@@ -16,7 +15,7 @@ use super::event::EventStream;
 use super::{InFlight, bad_upstream, fault, silence};
 use crate::exchange::Exchange;
 use crate::metrics::UpstreamFault;
-use crate::upstream::{Connection, Upstream};
+use crate::upstream::{Connection, Incoming, ReceiveError, Upstream};
 
 /// Why an answer stops before its end. hyper closes the client's connection on it, which is how HTTP says "cut".
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +123,10 @@ impl Relayed {
     }
 
     /// The next part that has arrived; reads the socket only when there is none.
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         let Some(source) = &mut self.source else {
             return Poll::Ready(None);
         };
@@ -170,14 +172,9 @@ impl Relayed {
 
     /// The answer is whole: its connection may serve the next request.
     fn finish(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut source) = self.source.take()
-            && source.connection.reusable(cx)
-        {
-            source
-                .upstream
-                .live
-                .pool
-                .give(source.connection, self.latest);
+        if let Some(source) = self.source.take() {
+            let live = &source.upstream.live;
+            source.connection.release(live, self.latest, cx);
         }
     }
 

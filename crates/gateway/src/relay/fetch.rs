@@ -8,14 +8,13 @@ use http::header::{AUTHORIZATION, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request};
 use http_body::Body as _;
-use http_body_util::Full;
 use protocol::ApiError;
 
 use super::{InFlight, bad_upstream, call};
 use crate::exchange::Exchange;
 use crate::headers::REQUEST_ID;
 use crate::reply::Failure;
-use crate::upstream::Upstream;
+use crate::upstream::{RequestBody, Upstream, Via};
 
 /// A small document of an upstream's, for ourselves.
 pub(crate) async fn fetch(
@@ -27,7 +26,7 @@ pub(crate) async fn fetch(
     let _in_flight = InFlight::enter(upstream);
     let request = request(exchange, upstream, path)
         .map_err(|error| ApiError::new(base::ErrorKind::Internal, error.to_string()))?;
-    let (mut connection, response) = call(exchange, upstream, request).await?;
+    let (mut connection, response) = call(exchange, upstream, (request, Via::Http)).await?;
     let name = &upstream.name;
     let status = response.status();
     if !status.is_success() {
@@ -60,10 +59,15 @@ pub(crate) async fn fetch(
             }
         }
     }
-    if poll_fn(|cx| Poll::Ready(connection.reusable(cx))).await {
-        let now = exchange.gateway.shared().clock.now();
-        upstream.live.pool.give(connection, now);
-    }
+    let now = exchange.gateway.shared().clock.now();
+    let mut read = Some(connection);
+    poll_fn(|cx| {
+        if let Some(connection) = read.take() {
+            connection.release(&upstream.live, now, cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
     Ok(whole.freeze())
 }
 
@@ -71,11 +75,11 @@ fn request(
     exchange: &Exchange,
     upstream: &Upstream,
     path: &'static str,
-) -> Result<Request<Full<Bytes>>, http::Error> {
+) -> Result<Request<RequestBody>, http::Error> {
     let target = upstream
         .address
         .target(Some(&PathAndQuery::from_static(path)))?;
-    let mut request = Request::get(target).body(Full::new(Bytes::new()))?;
+    let mut request = Request::get(target).body(RequestBody::empty())?;
     let headers = request.headers_mut();
     headers.insert(HOST, upstream.address.authority.clone());
     headers.insert(REQUEST_ID, HeaderValue::from_str(exchange.id.as_str())?);

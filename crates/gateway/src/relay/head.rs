@@ -1,7 +1,6 @@
 use base::ErrorKind;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Version, response};
-use http_body_util::Full;
 use protocol::ApiError;
 
 use super::Outgoing;
@@ -47,7 +46,7 @@ pub(super) fn request(
         let left = u64::try_from(exchange.time_left().as_millis()).unwrap_or(u64::MAX);
         headers.insert(TIMEOUT_MS, HeaderValue::from(left));
     }
-    Ok(Request::from_parts(head, Full::new(outgoing.body)))
+    Ok(Request::from_parts(head, outgoing.body))
 }
 
 /// The upstream's head as the client gets it. `x-request-id` is always ours, the one that `kapok explain` knows; the

@@ -1,5 +1,5 @@
 use http::HeaderValue;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 
 /// Where an upstream listens, taken apart once.
 #[derive(Debug, Clone)]
@@ -9,6 +9,8 @@ pub(crate) struct Address {
     pub(crate) port: u16,
     /// The `Host` header.
     pub(crate) authority: HeaderValue,
+    /// The same for HTTP/2.
+    origin: Authority,
     /// Put before each request's path; empty, or starts with a slash and ends without one.
     prefix: String,
     /// `scheme://host:port/prefix`: what may be shown. A URL with credentials never gets this far.
@@ -48,12 +50,23 @@ impl Address {
             port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             authority: HeaderValue::from_str(authority.as_str())
                 .map_err(|_| "url's host cannot be written in a header".to_owned())?,
+            origin: authority.clone(),
             shown: format!(
                 "{}://{authority}{prefix}",
                 if tls { "https" } else { "http" }
             ),
             prefix,
         })
+    }
+
+    /// Whom an HTTP/2 request is for.
+    pub(super) fn origin(&self) -> (Scheme, Authority) {
+        let scheme = if self.tls {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        (scheme, self.origin.clone())
     }
 
     /// The request target: the client's own path and query behind the prefix.

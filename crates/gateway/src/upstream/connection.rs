@@ -1,37 +1,25 @@
-use std::future::{Future, poll_fn};
+//! A way to an upstream for one request: an HTTP/1.1 connection of its own, or a stream of a shared HTTP/2 one.
+
 use std::io;
-use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use h2::RecvStream;
+use http::{HeaderMap, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
 
-use super::{Address, tls};
+use super::Live;
+use super::body::RequestBody;
+use super::http1::Http1;
+use super::http2::Http2;
 
-pub(crate) type RequestBody = Full<Bytes>;
-
-/// One HTTP/1.1 connection to an upstream, driven by the request that uses it.
-///
-/// No task of its own: the task that serves the client also reads and writes here. That saves two wake-ups per part of
-/// an answer (often across cores), and dropping the request closes the socket at once, so the upstream stops working.
-/// The price: nobody watches an idle connection, so [`Connection::reusable`] looks at it before it is used again.
+/// What one request has of the connections to its upstream. Dropping it before the answer's end gives up the request: the
+/// upstream's socket is closed, or its stream reset.
 #[derive(Debug)]
-pub(crate) struct Connection(Box<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    sender: http1::SendRequest<RequestBody>,
-    /// None once the connection is over; dropping it tells the sender.
-    driver: Option<http1::Connection<TokioIo<Stream>, RequestBody>>,
-    idle_since: Option<Instant>,
+pub(crate) enum Connection {
+    Http1(Http1),
+    Http2(Box<Http2>),
 }
 
 /// Why a connection could not be had.
@@ -40,7 +28,9 @@ pub(crate) enum ConnectError {
     #[error("cannot connect")]
     Io(#[from] io::Error),
     #[error("cannot agree on HTTP/1.1")]
-    Handshake(#[from] hyper::Error),
+    Http1(#[from] hyper::Error),
+    #[error("cannot agree on HTTP/2")]
+    Http2(#[from] h2::Error),
     #[error("TLS is not possible: {0}")]
     Tls(String),
 }
@@ -50,34 +40,38 @@ pub(crate) enum ConnectError {
 pub(crate) enum SendError {
     /// Nothing of it was written: it may go over another connection whatever it asks for.
     Unsent(Box<Request<RequestBody>>),
-    Failed(hyper::Error),
+    /// The upstream says that it has not looked at it (HTTP/2's `REFUSED_STREAM`), so it may be sent again whatever it
+    /// asks for.
+    Refused,
+    Failed(ReceiveError),
+}
+
+/// Why an answer, or the rest of it, does not come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    #[error(transparent)]
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+}
+
+impl ReceiveError {
+    /// Whether what came was no HTTP.
+    pub(crate) fn is_parse(&self) -> bool {
+        match self {
+            Self::Http1(error) => error.is_parse(),
+            Self::Http2(error) => error.is_library() && !error.is_io(),
+        }
+    }
 }
 
 impl Connection {
-    pub(crate) async fn open(address: &Address) -> Result<Self, ConnectError> {
-        let tcp = TcpStream::connect((address.host.as_str(), address.port)).await?;
-        // Without it, a request in two writes waits 40 ms for the peer's delayed acknowledgement.
-        tcp.set_nodelay(true)?;
-        let stream = if address.tls {
-            Stream::Tls(Box::new(tls::connect(&address.host, tcp).await?))
-        } else {
-            Stream::Plain(tcp)
-        };
-        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self(Box::new(Inner {
-            sender,
-            driver: Some(driver),
-            idle_since: None,
-        })))
-    }
-
-    /// Moves bytes both ways as far as they go.
+    /// Moves what there is to move for this request, both ways as far as it goes. Whoever waits for a part of the answer
+    /// calls it before waiting.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.0.driver
-            && Pin::new(driver).poll(cx).is_ready()
-        {
-            // Errors have been handed to the response or its body.
-            self.0.driver = None;
+        match self {
+            Self::Http1(connection) => connection.drive(cx),
+            Self::Http2(stream) => stream.drive(cx),
         }
     }
 
@@ -86,99 +80,102 @@ impl Connection {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let mut response = pin!(self.0.sender.try_send_request(request));
-        let driver = &mut self.0.driver;
-        let sent = poll_fn(|cx| {
-            if let Some(driving) = driver
-                && Pin::new(driving).poll(cx).is_ready()
-            {
-                *driver = None;
-            }
-            response.as_mut().poll(cx)
-        })
-        .await;
-        sent.map_err(|mut error| match error.take_message() {
-            Some(request) => SendError::Unsent(Box::new(request)),
-            None => SendError::Failed(error.into_error()),
-        })
-    }
-
-    /// Whether another request may follow the one whose answer has been read to its end.
-    pub(crate) fn reusable(&mut self, cx: &mut Context<'_>) -> bool {
-        self.drive(cx);
-        self.0.driver.is_some() && self.0.sender.is_ready()
-    }
-
-    pub(crate) fn rest(&mut self, now: Instant) {
-        self.0.idle_since = Some(now);
-    }
-
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        self.0.idle_since
-    }
-}
-
-/// TCP, or TLS over it.
-#[derive(Debug)]
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buffer),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Http1(connection) => connection.send(request).await,
+            Self::Http2(stream) => stream.send(request).await,
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// After an answer that was read to its end: the connection may serve another request.
+    pub(crate) fn release(self, live: &Live, now: Instant, cx: &mut Context<'_>) {
+        // A stream's place is given up with it.
+        if let Self::Http1(mut connection) = self
+            && connection.reusable(cx)
+        {
+            live.pool.give(connection, now);
+        }
+    }
+}
+
+/// An answer's body as it comes.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Http1(hyper::body::Incoming),
+    Http2(Stream),
+}
+
+/// The body of an answer over HTTP/2.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    receive: RecvStream,
+    /// What its head announced and has not come.
+    left: Option<u64>,
+}
+
+impl Incoming {
+    pub(super) fn over_http2(receive: RecvStream, headers: &HeaderMap) -> Self {
+        let length = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        Self::Http2(Stream {
+            left: length,
+            receive,
+        })
+    }
+}
+
+impl Stream {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        match std::task::ready!(self.receive.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // Handed on at once, so there is room for as much again.
+                self.receive.flow_control().release_capacity(data.len())?;
+                self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            None => self
+                .receive
+                .poll_trailers(cx)
+                .map(|trailers| trailers.transpose().map(|read| read.map(Frame::trailers))),
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = ReceiveError;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Http1(body) => std::pin::Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(ReceiveError::from))),
+            Self::Http2(stream) => stream
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(ReceiveError::from))),
         }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(stream) => stream.receive.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(stream) => stream
+                .left
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

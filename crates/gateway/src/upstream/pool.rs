@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Connection;
+use super::http1::Http1;
 
 /// An idle connection older than this is not used again: uvicorn (vLLM, SGLang) and cpp-httplib (llama.cpp) close
 /// theirs after 5 s, and a request that meets the closing may have been read or not.
@@ -16,7 +16,7 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Pool {
     idle_max: usize,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Http1>>,
 }
 
 impl Pool {
@@ -28,7 +28,7 @@ impl Pool {
     }
 
     /// The newest idle connection, if one is young enough. It may have been closed since: ask it.
-    pub(crate) fn take(&self, now: Instant) -> Option<Connection> {
+    pub(crate) fn take(&self, now: Instant) -> Option<Http1> {
         let (newest, old);
         {
             let mut idle = self.idle.lock();
@@ -40,7 +40,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last answer was read to its end; when full it is closed.
-    pub(crate) fn give(&self, mut connection: Connection, now: Instant) {
+    pub(crate) fn give(&self, mut connection: Http1, now: Instant) {
         connection.rest(now);
         let old;
         {
@@ -71,7 +71,7 @@ impl Pool {
 
 /// The front of the pool that is not used again, to be closed once the lock is given up. Connections lie in the order
 /// in which they came to rest.
-fn too_old(idle: &mut Vec<Connection>, now: Instant) -> Vec<Connection> {
+fn too_old(idle: &mut Vec<Http1>, now: Instant) -> Vec<Http1> {
     let old = idle.partition_point(|connection| {
         connection
             .idle_since()
@@ -88,14 +88,18 @@ mod tests {
 
     use super::*;
     use crate::upstream::Address;
+    use crate::upstream::http1::Stream;
+    use crate::upstream::tls::Offer;
 
-    async fn connections(count: usize) -> (TcpListener, Vec<Connection>) {
+    async fn connections(count: usize) -> (TcpListener, Vec<Http1>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let address = Address::parse(&url).expect("a URL");
         let mut opened = Vec::new();
         for _ in 0..count {
-            opened.push(Connection::open(&address).await.expect("a backlog"));
+            let stream = Stream::connect(&address, Offer::Http1).await;
+            let opened_one = Http1::open(stream.expect("a backlog")).await;
+            opened.push(opened_one.expect("nothing to agree on"));
         }
         (listener, opened)
     }

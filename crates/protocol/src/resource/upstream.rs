@@ -17,6 +17,23 @@ pub struct UpstreamSpec {
     pub url: String,
     #[serde(default)]
     pub kind: UpstreamKind,
+    /// Which of the Open Inference Protocol's two forms `url` speaks; absent means what its kind usually does there:
+    /// `triton` REST, `kapok` both.
+    #[serde(default)]
+    pub oip: Option<OipForm>,
+    /// Where it speaks gRPC, if not at `url`: Triton's other port.
+    #[serde(default)]
+    pub grpc_url: Option<String>,
+    /// Whether HTTP/2 is spoken to `url`: `true` from the first byte, `false` never, absent if TLS agrees on it. gRPC is
+    /// HTTP/2 whatever this says.
+    #[serde(default)]
+    pub http2: Option<bool>,
+    /// Requests that share one HTTP/2 connection at a time; one more opens another connection.
+    #[serde(default = "default_http2_streams_max")]
+    pub http2_streams_max: usize,
+    /// How its load is read from its metrics page.
+    #[serde(default)]
+    pub load: LoadSpec,
     /// Models it answers for, by their exact names; empty means those that a `Route` sends it, absent any that nobody
     /// else claims.
     #[serde(default)]
@@ -71,15 +88,58 @@ fn default_idle_connections_max() -> usize {
     512
 }
 
+/// nginx's, Envoy's and hyper's servers take 100 to 250 at once.
+fn default_http2_streams_max() -> usize {
+    100
+}
+
+/// What a server is, which says what it speaks and what its metrics are called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamKind {
+    /// OpenAI's API, and Anthropic's messages where the server has them.
     #[default]
     OpenAi,
     Vllm,
     Sglang,
+    /// Anthropic's messages alone; its key travels as `x-api-key`.
+    Anthropic,
+    /// The Open Inference Protocol: Triton, MLServer, KServe's servers.
     Triton,
     Kapok,
+}
+
+/// A form of the Open Inference Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OipForm {
+    Rest,
+    Grpc,
+    Both,
+}
+
+/// Where an upstream tells its load, and how often it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LoadSpec {
+    /// Its metrics page, in Prometheus' text format; absent means `/metrics` of `url` for `vllm`, `sglang` and `kapok`, and
+    /// none for the others. Triton's is on a port of its own.
+    pub url: Option<String>,
+    /// Between two looks; each is moved by up to a fifth, so that many gateways do not ask at once. 0 never asks.
+    pub interval_ms: u64,
+    /// Intervals after which the last report is no longer believed.
+    pub stale_after: u32,
+}
+
+impl Default for LoadSpec {
+    fn default() -> Self {
+        Self {
+            url: None,
+            // Often enough to see a queue grow, seldom enough that 100 upstreams cost no core.
+            interval_ms: 1_000,
+            stale_after: 5,
+        }
+    }
 }
 
 /// Written out it is whole, so that it can be read back; Debug, which ends in logs, shows no values of `env`.
@@ -137,9 +197,17 @@ fn default_stop_timeout_ms() -> u64 {
 }
 
 pub(super) fn check(spec: &UpstreamSpec, found: &mut Findings) {
-    if let Err(message) = check_url(&spec.url) {
-        found.check(false, "spec.url", || message.to_owned());
+    let urls = [
+        ("spec.url", Some(&spec.url)),
+        ("spec.grpcUrl", spec.grpc_url.as_ref()),
+        ("spec.load.url", spec.load.url.as_ref()),
+    ];
+    for (path, url) in urls {
+        if let Some(Err(message)) = url.map(|url| check_url(url)) {
+            found.check(false, path, || message.to_owned());
+        }
     }
+    speaks(spec, found);
     for (index, model) in spec.models.iter().flatten().enumerate() {
         let exact = !model.is_empty() && !model.contains('*');
         found.check(exact, &format!("spec.models.{index}"), || {
@@ -181,6 +249,25 @@ pub(super) fn check(spec: &UpstreamSpec, found: &mut Findings) {
         "spec.colour",
         || "a colour is visible ASCII without spaces, as a header can carry it".to_owned(),
     );
+}
+
+fn speaks(spec: &UpstreamSpec, found: &mut Findings) {
+    let oip = matches!(spec.kind, UpstreamKind::Triton | UpstreamKind::Kapok);
+    found.check(oip || spec.oip.is_none(), "spec.oip", || {
+        "only the kinds `triton` and `kapok` speak the Open Inference Protocol".to_owned()
+    });
+    found.check(oip || spec.grpc_url.is_none(), "spec.grpcUrl", || {
+        "only the kinds `triton` and `kapok` are spoken to over gRPC".to_owned()
+    });
+    let grpc_here = matches!(spec.oip, Some(OipForm::Grpc | OipForm::Both));
+    found.check(
+        !(grpc_here && spec.grpc_url.is_some()),
+        "spec.grpcUrl",
+        || "`oip` says that gRPC is at `url` already".to_owned(),
+    );
+    let streams = u64::try_from(spec.http2_streams_max).unwrap_or(u64::MAX);
+    found.positive(streams, "spec.http2StreamsMax");
+    found.positive(spec.load.stale_after.into(), "spec.load.staleAfter");
 }
 
 /// Scheme, host, port and path; the rest of a URL has no meaning here and would be lost.
