@@ -6,8 +6,8 @@
 mod batcher;
 mod density;
 mod embed;
+mod gateway;
 mod load;
-mod relay;
 mod results;
 mod samples;
 mod serve;
@@ -29,7 +29,7 @@ use results::{Outcome, Surroundings};
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench startup                        ready time, idle memory, binary size
-  cargo xtask bench relay --rounds 9               CPU per relayed chat request, beside nginx and vllm-router
+  cargo xtask bench gateway --rounds 9             CPU per relayed chat request, beside nginx, Envoy, LiteLLM …
   cargo xtask bench all --seconds 1 --rounds 1 --profile dev --no-save      does every bench still run?";
 
 #[derive(Debug, Clone, clap::Args)]
@@ -62,8 +62,8 @@ enum What {
     All,
     /// Ready time and idle memory with no models, size of the binary
     Startup,
-    /// Relayed chat requests: latency, and CPU of the gateway, beside nginx and vllm-router
-    Relay,
+    /// Relayed chat requests, whole and streamed: latency, and CPU of the gateway, beside nine others
+    Gateway,
     /// The batcher's latency target beside fixed delays, on a virtual clock
     Batcher,
     /// /v1/embeddings beside Python onnxruntime on the same file
@@ -84,7 +84,7 @@ const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
 const ALL: [What; 8] = [
     What::Startup,
-    What::Relay,
+    What::Gateway,
     What::Embed,
     What::Batcher,
     What::ServeIdentity,
@@ -130,7 +130,7 @@ impl Bench<'_> {
     fn measure(&self, what: What) -> Result<Outcome> {
         match what {
             What::Startup => startup::run(self),
-            What::Relay => relay::run(self),
+            What::Gateway => gateway::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),

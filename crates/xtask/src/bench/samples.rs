@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::load::Burst;
+use super::usage::Cpu;
+
 /// One measurement of one target.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Sample {
@@ -11,6 +14,33 @@ pub(super) struct Sample {
     pub(super) target: String,
     pub(super) round: u32,
     pub(super) figures: BTreeMap<&'static str, f64>,
+}
+
+/// The figures of one burst against one process.
+pub(super) fn of_burst(
+    (target, case, round): (&str, String, u32),
+    burst: Burst,
+    (before, after): (Cpu, Cpu),
+) -> Sample {
+    let figures = [
+        (
+            "cpu_ms_per_1k",
+            (after.tree - before.tree) * 1e6 / burst.requests,
+        ),
+        ("per_second", burst.requests / burst.seconds),
+        burst.latency[0],
+        burst.latency[1],
+        (
+            "busy_cores",
+            (after.machine - before.machine) / burst.seconds,
+        ),
+    ];
+    Sample {
+        case,
+        target: target.to_owned(),
+        round,
+        figures: figures.into(),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -1,4 +1,4 @@
-//! An OpenAI-compatible upstream that costs next to nothing: the fixed end of `cargo xtask bench relay`.
+//! An OpenAI-compatible upstream that costs next to nothing: the fixed end of `cargo xtask bench gateway`.
 //!
 //! One thread per connection, the standard library only, so that the bench can compile this file by itself with
 //! optimisation and not wait for an optimised build of everything else.
@@ -7,9 +7,15 @@
 //! mock-upstream PORT
 //! ```
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "threads and the real clock are all that this program is"
+)]
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Longest header line and body taken; the bench sends a few hundred bytes.
 const LINE_BYTES_MAX: u64 = 16 << 10;
@@ -17,6 +23,10 @@ const BODY_BYTES_MAX: u64 = 1 << 20;
 
 const CHAT: &str = r#"{"id":"chatcmpl-mock-0000000000000000","object":"chat.completion","created":1750000000,"model":"mock-model","choices":[{"index":0,"message":{"role":"assistant","content":"The kapok tree opens its red flowers in spring, before its leaves, and bees come from far away to visit them."},"finish_reason":"stop","logprobs":null}],"usage":{"prompt_tokens":24,"completion_tokens":26,"total_tokens":50},"system_fingerprint":"fp_mock"}"#;
 const MODELS: &str = r#"{"object":"list","data":[{"id":"mock-model","object":"model","created":1750000000,"owned_by":"mock"}]}"#;
+
+/// Of a streamed answer: a token every 10 ms is a fast language model.
+const EVENTS: u32 = 50;
+const INTERVAL: Duration = Duration::from_millis(10);
 
 fn main() -> ExitCode {
     let port = std::env::args().nth(1).and_then(|text| text.parse().ok());
@@ -56,12 +66,44 @@ fn serve(connection: &TcpStream) -> io::Result<()> {
         if (taken as u64) < length {
             return Ok(());
         }
+        if body.windows(STREAMED.len()).any(|part| part == STREAMED) {
+            stream(writer)?;
+            continue;
+        }
         write!(
             writer,
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
             answer.len()
         )?;
     }
+}
+
+const STREAMED: &[u8] = br#""stream":true"#;
+
+/// Each event holds when it was written, in microseconds since 1970: `sse-load` reads it on the same machine's clock.
+fn stream(mut writer: &TcpStream) -> io::Result<()> {
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    writer.write_all(head.as_bytes())?;
+    let start = Instant::now();
+    for number in 0..EVENTS {
+        let due = start + INTERVAL * number;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let micros = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |since| since.as_micros());
+        let event = format!(
+            r#"data: {{"id":"chatcmpl-mock-0000000000000000","object":"chat.completion.chunk","created":1750000000,"model":"mock-model","choices":[{{"index":0,"delta":{{"content":"at {micros} "}},"finish_reason":null}}]}}"#
+        );
+        chunk(writer, &event)?;
+    }
+    chunk(writer, "data: [DONE]")?;
+    writer.write_all(b"0\r\n\r\n")
+}
+
+fn chunk(mut writer: &TcpStream, event: &str) -> io::Result<()> {
+    let bytes = format!("{:x}\r\n{event}\n\n\r\n", event.len() + 2);
+    writer.write_all(bytes.as_bytes())
 }
 
 /// The line without its end; none at the end of the connection.

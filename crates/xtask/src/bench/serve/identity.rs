@@ -8,9 +8,8 @@ use anyhow::{Context, Result, ensure};
 use super::peers::{self, Peer};
 use super::wire::{Doors, Input, Question, Request, Wire};
 use crate::bench::load;
-use crate::bench::relay::sample;
 use crate::bench::results::Outcome;
-use crate::bench::samples::{Compare, Sample};
+use crate::bench::samples::{Compare, Sample, of_burst};
 use crate::bench::usage::Cpu;
 use crate::bench::{Bench, empty_dir};
 use crate::kapok::Kapok;
@@ -109,7 +108,7 @@ fn measure(
                 .with_context(|| format!("`{}`, {connections} connections", target.name))?;
             let after = Cpu::now(target.pid)?;
             let case = format!("{}, {connections} connections", wire.name());
-            samples.push(sample((target.name, case, round), burst, (before, after)));
+            samples.push(of_burst((target.name, case, round), burst, (before, after)));
         }
     }
     Ok(())

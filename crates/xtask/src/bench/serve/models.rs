@@ -12,9 +12,8 @@ use serde_json::{Value, json};
 
 use super::wire::{Doors, Input, Question, Request, Wire, floats};
 use crate::bench::load::{self, Burst};
-use crate::bench::relay::sample;
 use crate::bench::results::Outcome;
-use crate::bench::samples::{Compare, Sample};
+use crate::bench::samples::{Compare, Sample, of_burst};
 use crate::bench::usage::Cpu;
 use crate::bench::{Bench, empty_dir};
 use crate::catalogue::Catalogue;
@@ -242,7 +241,7 @@ impl Pair<'_> {
         let before = Cpu::now(self.raw.running.id())?;
         let burst = self.raw.burst(threads, self.bench.options.seconds)?;
         let after = Cpu::now(self.raw.running.id())?;
-        Ok(sample((RAW, case, round), burst, (before, after)))
+        Ok(of_burst((RAW, case, round), burst, (before, after)))
     }
 
     fn kapok_burst(
@@ -262,7 +261,7 @@ impl Pair<'_> {
         let burst = drive(self.scratch, &post, callers, self.bench.duration())
             .with_context(|| format!("`{model}`, {callers} callers, {}", wire.name()))?;
         let after = Cpu::now(self.kapok.id())?;
-        let mut sample = sample((name, case, round), burst, (before, after));
+        let mut sample = of_burst((name, case, round), burst, (before, after));
         if callers == 1 {
             let added_us = Books::of(&doors.rest, model)?.added_us(&books)?;
             sample.figures.insert("added_us", added_us);
