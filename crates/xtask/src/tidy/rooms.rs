@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("text", &["base", "protocol"]),
     ("batch", &["base", "protocol"]),
     ("routing", &[]),
+    ("policy", &["base", "protocol"]),
     // doing
     (
         "runtime",
@@ -28,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("onnx", &["base", "protocol", "telemetry", "runtime"]),
     ("native", &["protocol", "runtime"]),
     ("isolation", &["base", "protocol", "runtime"]),
-    ("gateway", &["base", "protocol", "telemetry", "routing"]),
+    ("gateway", &["base", "protocol", "telemetry", "routing", "policy"]),
     ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (
