@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 mod alias;
 mod discovery;
 mod endpoint;
+mod failure;
 mod key;
 mod limits;
 mod locate;
@@ -27,6 +28,9 @@ pub use crate::file_error::FileError as ResourceError;
 pub use alias::Alias;
 pub use discovery::{DiscoverySpec, DnsRecords, DnsSpec, EtcdSpec, RegisterSpec};
 pub use endpoint::{Endpoint, fuzz_endpoints, parse_endpoints};
+pub use failure::{
+    Continuation, HealthSpec, HedgeSpec, OutlierSpec, ReplayRule, RescueSpec, RetrySpec,
+};
 pub use key::KeySpec;
 pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
 pub use node::{ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec};

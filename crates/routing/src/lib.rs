@@ -1,20 +1,26 @@
 //! Which of several servers takes a request.
 //!
 //! Reading order: [`Load`] and [`Meter`] (what is known of a member), [`Members`] and [`Policy`] (the seam), then one
-//! file for each policy; [`Shares`] divides requests among targets by weight.
+//! file for each policy; [`Shares`] divides requests among targets by weight. Of failure: [`retry`] (what the end of an
+//! attempt means), [`Budget`] (how often another is asked), [`Breaker`] (whom not to ask for a while).
 //! Never here: I/O, a clock, a lock, or who the members are. Time, load and chance are arguments; a decision takes the
 //! same time at ten members as at ten thousand, unless its policy says otherwise.
 
+mod breaker;
+mod budget;
 mod draw;
 mod load;
 mod notes;
 mod p2c;
 mod policy;
+pub mod retry;
 mod round_robin;
 mod shares;
 #[cfg(test)]
 mod testing;
 
+pub use breaker::{Breaker, BreakerRules, Caller, Standing};
+pub use budget::Budget;
 pub use draw::Draw;
 pub use load::{Load, Meter, Report, Reported};
 pub use notes::{Note, Notes, Verdict};

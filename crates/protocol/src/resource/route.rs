@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::failure::{HedgeSpec, RescueSpec, RetrySpec, check_retry};
 use super::limits::{self, LimitsSpec, Priority, QueueSpec};
 use super::routing::{self, AffinitySpec, CheapestSpec, ColourSpec, RegionSpec, RoutePolicy};
 use super::validate::{Findings, is_name, patterns};
@@ -37,6 +38,13 @@ pub struct RouteSpec {
     pub colour: ColourSpec,
     #[serde(default)]
     pub region: RegionSpec,
+    #[serde(default)]
+    pub retry: RetrySpec,
+    /// Absent: nobody is asked in advance.
+    #[serde(default)]
+    pub hedge: Option<HedgeSpec>,
+    #[serde(default)]
+    pub rescue: RescueSpec,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +75,10 @@ pub struct RouteFallback {
 
 pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
     patterns(&spec.models, "spec.models", found);
+    check_retry(&spec.retry, found);
+    if let Some(hedge) = &spec.hedge {
+        found.positive(hedge.after_ms, "spec.hedge.afterMs");
+    }
     found.check(!spec.targets.is_empty(), "spec.targets", || {
         "name at least one target".to_owned()
     });

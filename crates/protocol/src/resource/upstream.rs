@@ -6,6 +6,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 
 use super::discovery::{self, DiscoverySpec};
+use super::failure::{Continuation, HealthSpec, OutlierSpec, check_health, check_outlier};
 use super::secret::{NamesOnly, Secret};
 use super::validate::{Findings, is_name};
 
@@ -55,6 +56,12 @@ pub struct UpstreamSpec {
     /// A process that kapok starts, watches, restarts and stops.
     #[serde(default)]
     pub process: Option<ProcessSpec>,
+    #[serde(default)]
+    pub health: HealthSpec,
+    #[serde(default)]
+    pub outlier: OutlierSpec,
+    #[serde(default)]
+    pub continuation: Continuation,
     /// Where the servers of this upstream are learned from; it then is the pattern of a pool.
     #[serde(default)]
     pub discovery: Option<DiscoverySpec>,
@@ -197,6 +204,8 @@ fn default_stop_timeout_ms() -> u64 {
 }
 
 pub(super) fn check(spec: &UpstreamSpec, found: &mut Findings) {
+    check_health(&spec.health, found);
+    check_outlier(&spec.outlier, found);
     let urls = [
         ("spec.url", Some(&spec.url)),
         ("spec.grpcUrl", spec.grpc_url.as_ref()),

@@ -18,7 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // thinking: no I/O, no clock
     ("text", &["base", "protocol"]),
     ("batch", &["base", "protocol"]),
-    ("routing", &[]),
+    ("routing", &["base"]),
     ("policy", &["base", "protocol"]),
     // doing
     (
