@@ -2,6 +2,8 @@
 
 use std::io;
 
+use base::Clock;
+
 use e2e::client::Connection;
 use e2e::{Answer, FakeUpstream, Gate, Kapok, Response, Running};
 
@@ -235,4 +237,51 @@ fn connections_to_the_upstream_are_kept() {
         "{} connections",
         fake.connections()
     );
+}
+
+#[test]
+fn the_first_event_does_not_wait_for_an_acknowledgement() {
+    const ASKED: usize = 60;
+    // Nagle's algorithm against delayed acknowledgements: 40 ms on Linux, on every stream.
+    const LATE_MS: u128 = 35;
+    let fake = FakeUpstream::start(
+        Answer::events()
+            .event("{\"choices\":[]}")
+            .event("two")
+            .done(),
+    );
+    let kapok = relay_to(&fake);
+    let client = kapok.http();
+    let mut connection = client.open().expect("it listens");
+    let body = r#"{"model":"m","stream":true}"#;
+    let clock = Clock::real();
+    let mut waits = Vec::new();
+    for _ in 0..ASKED {
+        let head = client.head("POST", CHAT, body.len());
+        let began = clock.now();
+        // In two segments, as many clients send it.
+        connection.send(&head).expect("open");
+        connection.send(body.as_bytes()).expect("open");
+        let mut answer = connection.receive_head().expect("an answer");
+        connection
+            .receive_part(&mut answer)
+            .expect("the first event");
+        waits.push(clock.now().saturating_duration_since(began));
+        while connection
+            .receive_part(&mut answer)
+            .expect("the rest")
+            .is_some()
+        {}
+    }
+    waits.sort();
+    println!(
+        "first event: median {:?}, slowest {:?}",
+        waits[ASKED / 2],
+        waits[ASKED - 1]
+    );
+    let late = waits
+        .iter()
+        .filter(|wait| wait.as_millis() >= LATE_MS)
+        .count();
+    assert!(late < ASKED / 2, "{late} of {ASKED} were late: {waits:?}");
 }
