@@ -74,6 +74,23 @@ fn a_body_that_is_not_what_it_says_is_refused() {
 }
 
 #[test]
+fn members_of_next_to_nothing_are_refused_and_useful_ones_are_not() {
+    let coding = Coding::Gzip;
+    let many = |data: &[u8]| pack(coding, data).repeat(10_000);
+    for frame in [1000, usize::MAX] {
+        let found = unpack(coding, &many(b""), frame);
+        assert_eq!(found, Err(Unpackable::Scattered(coding)));
+        let found = unpack(coding, &many(b"line\n"), frame);
+        assert_eq!(found, Err(Unpackable::Scattered(coding)));
+        let found = unpack(coding, &many(&[7; 1 << 10]), frame);
+        assert_eq!(found.map(|data| data.len()), Ok(10_000 << 10));
+        let few = pack(coding, b"line\n").repeat(60);
+        let found = unpack(coding, &few, frame);
+        assert_eq!(found.map(|data| data.len()), Ok(60 * 5));
+    }
+}
+
+#[test]
 fn the_client_says_which_packing_it_likes() {
     for (value, expected) in [
         ("", None),
