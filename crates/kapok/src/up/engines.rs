@@ -1,5 +1,6 @@
 //! The engines of this machine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use isolation::Isolation;
@@ -22,22 +23,39 @@ pub(super) fn find(
     if config.node.model_repositories.is_empty() {
         return vec![Arc::new(RtenEngine::default()), builtin];
     }
-    let mut engines = all(environment);
-    match std::env::current_exe() {
-        Ok(program) => {
-            let command = [program.into_os_string(), crate::engine_process::NAME.into()];
-            let isolation = Isolation::new(command);
-            for engine in &mut engines {
-                *engine = gpus.budgeted(isolation.around(Arc::clone(engine)));
-            }
-        }
-        Err(error) => tracing::warn!(
-            %error,
-            "kapok does not know its own file: no model can have a process of its own"
-        ),
-    }
+    let isolation = isolation(std::env::current_exe());
+    let mut engines = dressed(all(environment), isolation.as_ref(), gpus);
     engines.push(builtin);
     engines
+}
+
+fn isolation(own_file: std::io::Result<PathBuf>) -> Option<Isolation> {
+    match own_file {
+        Ok(program) => {
+            let command = [program.into_os_string(), crate::engine_process::NAME.into()];
+            Some(Isolation::new(command))
+        }
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "kapok does not know its own file: no model can have a process of its own"
+            );
+            None
+        }
+    }
+}
+
+/// Each with a budget of device memory, and where it can be with processes of its own.
+fn dressed(
+    engines: Vec<Arc<dyn Engine>>,
+    isolation: Option<&Isolation>,
+    gpus: &Gpus,
+) -> Vec<Arc<dyn Engine>> {
+    let dress = |engine: Arc<dyn Engine>| match isolation {
+        Some(isolation) => gpus.budgeted(isolation.around(engine)),
+        None => gpus.budgeted(engine),
+    };
+    engines.into_iter().map(dress).collect()
 }
 
 /// The engine of this name, for a process that runs one model: no other library is loaded.
@@ -118,7 +136,22 @@ pub(crate) fn openvino_search(environment: &Environment) -> Search {
 
 #[cfg(test)]
 mod tests {
+    use telemetry::metrics::Registry;
+
     use super::*;
+
+    #[test]
+    fn device_memory_is_budgeted_whether_or_not_models_can_have_processes() {
+        let gpus = Gpus::watch(&Registry::new()).expect("a thread");
+        let unknown = || Err(std::io::ErrorKind::NotFound.into());
+        for own_file in [Ok(PathBuf::from("/bin/kapok")), unknown()] {
+            let isolation = isolation(own_file);
+            let engines = dressed(vec![Arc::new(NodeEngine)], isolation.as_ref(), &gpus);
+            let shown = format!("{engines:?}");
+            assert!(shown.contains("Budgeted"), "{shown}");
+            assert_eq!(shown.contains("Isolat"), isolation.is_some(), "{shown}");
+        }
+    }
 
     #[test]
     fn a_models_own_process_knows_every_engine_of_this_one() {
