@@ -12,6 +12,7 @@
 
 pub mod graph;
 
+mod lanes;
 mod memory;
 mod openvino;
 mod ort;

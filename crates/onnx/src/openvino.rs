@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use protocol::{DataType, Tensor, TensorSpec};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Precision, Run, Source};
 
@@ -24,6 +23,7 @@ use self::handles::{Borrowed, Compilation, Compiled, Failure, Request};
 use self::library::Library;
 use self::streams::{Plan, Streams};
 use crate::graph::{self, Description, Port, PortKind};
+use crate::lanes::Lanes;
 use crate::memory::Meter;
 use crate::{Processor, Search, reason};
 
@@ -94,10 +94,10 @@ impl Engine for OpenVinoEngine {
         check_carried(&inputs, "input")?;
         check_carried(&outputs, "output")?;
         Ok(Arc::new(OpenVinoModel {
+            lanes: Lanes::new(compiled, recipe.plan.shared()),
             recipe,
             inputs: inputs.into(),
             outputs: outputs.into(),
-            first: Mutex::new(Some(Arc::new(compiled))),
             memory_bytes,
         }))
     }
@@ -113,7 +113,7 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn compile(&self) -> Result<Compiled, EngineError> {
+    fn compile(&self) -> Result<Arc<Compiled>, EngineError> {
         let words = |failure: Failure| refuse(reason::about(&self.path, &failure.words));
         let path = CString::new(self.path.as_os_str().as_bytes())
             .map_err(|_| refuse("its path contains a NUL character"))?;
@@ -127,7 +127,7 @@ impl Recipe {
                 Precision::Bf16 => "bf16",
             },
         };
-        core.compile(&model, how).map_err(words)
+        core.compile(&model, how).map(Arc::new).map_err(words)
     }
 }
 
@@ -220,8 +220,7 @@ struct OpenVinoModel {
     recipe: Recipe,
     inputs: Arc<[TensorSpec]>,
     outputs: Arc<[TensorSpec]>,
-    /// Every lane's, or waiting for the first lane.
-    first: Mutex<Option<Arc<Compiled>>>,
+    lanes: Lanes<Compiled>,
     memory_bytes: u64,
 }
 
@@ -235,17 +234,7 @@ impl Loaded for OpenVinoModel {
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
-        let mut first = self.first.lock();
-        let made = if self.recipe.plan.shared() {
-            first.clone()
-        } else {
-            first.take()
-        };
-        drop(first);
-        let compiled = match made {
-            Some(compiled) => compiled,
-            None => Arc::new(self.recipe.compile()?),
-        };
+        let compiled = self.lanes.next(|| self.recipe.compile())?;
         let request = compiled
             .request()
             .map_err(|failure| failed(failure.words))?;

@@ -19,11 +19,11 @@ use ort::ErrorCode;
 use ort::session::builder::SessionBuilder;
 use ort::session::{Session, SessionInputValue};
 use ort::value::{Outlet, ValueType};
-use parking_lot::Mutex;
 use protocol::{Tensor, TensorSpec};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 
 use crate::graph::{self, Description, Port, PortKind};
+use crate::lanes::Lanes;
 use crate::memory::Meter;
 use crate::{Search, reason};
 use library::Library;
@@ -93,7 +93,7 @@ impl Engine for OrtEngine {
         Ok(Arc::new(OrtModel {
             inputs,
             outputs: outputs.into(),
-            first: Mutex::new(Some(session)),
+            lanes: Lanes::new(session, recipe.shared()),
             memory_bytes,
             recipe,
         }))
@@ -252,8 +252,7 @@ struct OrtModel {
     recipe: Recipe,
     inputs: Vec<TensorSpec>,
     outputs: Arc<[TensorSpec]>,
-    /// Made at load: every lane's, or waiting for the first lane.
-    first: Mutex<Option<Arc<Callable>>>,
+    lanes: Lanes<Callable>,
     memory_bytes: u64,
 }
 
@@ -267,17 +266,7 @@ impl Loaded for OrtModel {
     }
 
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
-        let mut first = self.first.lock();
-        let made = if self.recipe.shared() {
-            first.clone()
-        } else {
-            first.take()
-        };
-        drop(first);
-        let session = match made {
-            Some(session) => session,
-            None => self.recipe.session()?,
-        };
+        let session = self.lanes.next(|| self.recipe.session())?;
         Ok(Box::new(OrtLane {
             session,
             outputs: Arc::clone(&self.outputs),

@@ -1,8 +1,8 @@
 use std::path::{Component, Path};
 
-/// Whether a file that a repository names lies in the folder of the file that names it. A repository is data that may
-/// come from elsewhere: it names no file outside itself.
-pub(crate) fn stays_inside(path: &Path) -> bool {
+/// Whether a file that somebody names lies in the folder that the name is meant for. A repository is data that may come
+/// from elsewhere, and so is what a client sends: neither names a file outside.
+pub fn stays_inside(path: &Path) -> bool {
     path.file_name().is_some()
         && path
             .components()

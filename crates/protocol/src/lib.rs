@@ -31,6 +31,7 @@ pub use infer::{
     Controls, CorrelationId, InferRequest, InferResponse, Parameter, Parameters, RequestedOutput,
     StreamedResponse, Timing,
 };
+pub use inside::stays_inside;
 pub use model::{
     EngineCandidate, IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelState,
     Precision, TensorSpec,

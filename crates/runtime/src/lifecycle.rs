@@ -39,7 +39,7 @@ pub(crate) use jobs::{Done, Job, Jobs, Task};
 pub(crate) use plan::Override;
 pub(crate) use residency::Residency;
 pub(crate) use retire::Retired;
-pub(crate) use stamp::{Stamp, files, hash_file};
+pub(crate) use stamp::{Stamp, files, hash_file, hash_into};
 pub(crate) use swap::{Ended, Track, judge};
 pub(crate) use warm::{Warm, warm};
 

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use minisign_verify::{PublicKey, Signature};
 use protocol::sidecar::Integrity;
+use protocol::stays_inside;
 
 use crate::lifecycle::{files, hash_file};
 use crate::repository::{Found, version_number};
@@ -139,10 +140,7 @@ fn parse(text: &str) -> Result<Listed, (usize, String)> {
             .components()
             .filter(|part| *part != Component::CurDir)
             .collect();
-        let inside = path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        if !inside || path.as_os_str().is_empty() {
+        if !stays_inside(&path) {
             return Err(wrong("the file is not below the manifest"));
         }
         if listed.insert(path, hash.to_ascii_lowercase()).is_some() {

@@ -1,7 +1,7 @@
 //! Requests to the model repository: list, load, unload. The same rules and words over REST and gRPC.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use base::ErrorKind;
 use base64::Engine as _;
@@ -13,6 +13,7 @@ use super::proto::model_repository_parameter::ParameterChoice;
 use super::proto::{
     ModelRepositoryParameter, RepositoryModelLoadRequest, RepositoryModelUnloadRequest,
 };
+use crate::inside::stays_inside;
 use crate::model::LoadRequest;
 use crate::{ApiError, shown};
 
@@ -142,16 +143,10 @@ fn add_file(request: &mut LoadRequest, path: &str, content: Bytes) -> Result<(),
     Ok(())
 }
 
-/// Whether a path has nothing but names in it: no root, no `.` and `..`, nothing that another system reads as one.
+/// Whether a path stays inside, and is spelled in the one way that every system reads alike.
 fn is_inside(path: &str) -> bool {
-    let named = Path::new(path)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    // `components` looks over `a/./b` and `a//b`.
-    let plain = path
-        .split('/')
-        .all(|part| !part.is_empty() && part != "." && part != "..");
-    named && plain && !path.contains(['\\', '\0', ':'])
+    let plain = path.split('/').all(|part| !part.is_empty() && part != ".");
+    stays_inside(Path::new(path)) && plain && !path.contains(['\\', '\0', ':'])
 }
 
 /// Files replace the model's folder, configuration included, so there must be one.

@@ -1,5 +1,4 @@
 use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -10,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Choice, Chosen, Contestant};
 use crate::engine::Precision;
+use crate::lifecycle::hash_into;
 
 /// Choices made earlier, one small file each, named by what they depend on.
 #[derive(Debug)]
@@ -40,14 +40,7 @@ impl Cache {
     /// loading will say so better.
     pub(crate) fn key(&self, choice: &Choice<'_>, contestants: &[Contestant]) -> Option<String> {
         let mut hash = Sha256::new();
-        let mut file = std::fs::File::open(&choice.source.path).ok()?;
-        let mut chunk = vec![0; 1 << 18];
-        loop {
-            match file.read(&mut chunk).ok()? {
-                0 => break,
-                count => hash.update(&chunk[..count]),
-            }
-        }
+        hash_into(&choice.source.path, &mut hash).ok()?;
         neighbours(&choice.source.path, &mut hash)?;
         for Contestant { engine, options } in contestants {
             hash.update(format!(

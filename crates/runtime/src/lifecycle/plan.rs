@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use protocol::LoadRequest;
+use protocol::{LoadRequest, stays_inside};
 use sha2::{Digest as _, Sha256};
 
 use super::stamp::{self, Stamp};
@@ -98,8 +98,7 @@ fn keep(scratch: &Path, files: &BTreeMap<String, Bytes>) -> Result<Scratch, Stri
     private.recursive(true);
     for (name, content) in files {
         let inside = Path::new(name.strip_prefix("file:").unwrap_or(name));
-        let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
-        if inside.as_os_str().is_empty() || !inside.components().all(plain) {
+        if !stays_inside(inside) {
             return Err(format!("the file path `{name}` leaves the model's folder"));
         }
         let path = kept.0.join(inside);

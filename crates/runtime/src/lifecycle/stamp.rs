@@ -82,7 +82,7 @@ pub(crate) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// SHA-256 of a file's content.
 pub(crate) fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     let mut hash = Sha256::new();
-    read_into(path, &mut hash)?;
+    hash_into(path, &mut hash)?;
     Ok(hash.finalize().into())
 }
 
@@ -100,7 +100,8 @@ pub(crate) fn hash_files<'a>(
     Ok(all.finalize().into())
 }
 
-fn read_into(path: &Path, hash: &mut Sha256) -> io::Result<()> {
+/// Adds a file's content to a hash.
+pub(crate) fn hash_into(path: &Path, hash: &mut Sha256) -> io::Result<()> {
     let mut file = File::open(path)?;
     let mut chunk = vec![0; 1 << 18];
     loop {

@@ -2,7 +2,7 @@
 //! that its owner asks for.
 
 use std::fs;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use protocol::oip::proto::model_warmup::input::InputDataType;
 use protocol::oip::proto::{ModelConfig, ModelWarmup};
 use protocol::sidecar::Sidecar;
 use protocol::tensor::{element_count, encode_bytes_elements};
-use protocol::{DataType, InferRequest, Tensor, TensorSpec};
+use protocol::{DataType, InferRequest, Tensor, TensorSpec, stays_inside};
 
 use crate::choose::Tools;
 use crate::definition::Definition;
@@ -232,10 +232,7 @@ fn noise(bytes: usize, dtype: DataType) -> Vec<u8> {
 /// Samples' files are in the model's `warmup` folder.
 fn read(folder: &Path, file: &str) -> Result<Vec<u8>, String> {
     let inside = Path::new(file);
-    if !inside
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)))
-    {
+    if !stays_inside(inside) {
         return Err(format!(
             "the file `{file}` is outside of the model's `warmup` folder"
         ));

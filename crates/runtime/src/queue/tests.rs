@@ -295,8 +295,14 @@ async fn all_who_wait_are_refused_one_after_another_when_no_thread_takes_more() 
     let submit = |_| queue.submit(pending(far(), &answers)).expect("room");
     let places: Vec<Place> = (0..WAITING).map(submit).collect();
     let (go, waits) = mpsc::channel::<()>();
-    let busy = move || assert!(waits.recv().is_err(), "nothing is sent");
+    let (says, told) = mpsc::channel();
+    let busy = move || {
+        says.send(()).expect("heard");
+        assert!(waits.recv().is_err(), "nothing is sent");
+    };
     queue.tools.compute.submit(1, busy).expect("room");
+    told.recv()
+        .expect("it runs, and takes no place in the queue");
     while queue.tools.compute.submit(1, || {}).is_ok() {}
     drop(held);
     assert_eq!(answers.load(Ordering::SeqCst), WAITING);
