@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base::{Deadline, RequestId};
+use http::HeaderMap;
 use http::request::Parts;
 use telemetry::trace::{Ticket, Wire};
 use telemetry::{Ledger, Record, Stage};
@@ -9,7 +10,7 @@ use telemetry::{Ledger, Record, Stage};
 use crate::activity::Activity;
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
-use crate::headers::REQUEST_ID;
+use crate::headers::{GRPC_MESSAGE, REQUEST_ID};
 use crate::metrics::TargetMetrics;
 use crate::operation::Operation;
 use crate::read::Held;
@@ -50,7 +51,7 @@ pub(crate) struct Exchange {
     connection: Activity,
     target: Option<Arc<TargetMetrics>>,
     started: SystemTime,
-    status: u16,
+    pub(crate) status: u16,
 }
 
 impl Exchange {
@@ -124,6 +125,17 @@ impl Exchange {
         self.doing = Stage::Send;
         let seconds = self.ledger.total().as_secs_f64();
         self.target_metrics().first_byte(self.operation, seconds);
+    }
+
+    /// How an upstream says that a gRPC call went: its head was HTTP's 200 all the same.
+    pub(crate) fn call_ended(&mut self, code: u16, trailers: &HeaderMap) {
+        if code == 0 {
+            return;
+        }
+        self.status = protocol::status::http_of_grpc(code);
+        let message = trailers.get(GRPC_MESSAGE);
+        let message = message.map(|text| String::from_utf8_lossy(text.as_bytes()).into_owned());
+        self.error = Some(message.unwrap_or_else(|| format!("gRPC status {code}")));
     }
 
     fn target_metrics(&self) -> &TargetMetrics {

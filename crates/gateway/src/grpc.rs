@@ -28,6 +28,9 @@ const ENVELOPE_BYTES: usize = 5;
 const PLAIN: u8 = 0;
 const PACKED: u8 = 1;
 
+/// gRPC's code for an error that nobody classified.
+const UNKNOWN: u16 = 2;
+
 /// Of a refusal's text: clients in C++ and Python refuse an answer whose metadata exceed 8 KiB, and each byte can
 /// become three.
 const MESSAGE_BYTES_MAX: usize = 1 << 10;
@@ -42,26 +45,45 @@ pub(crate) fn asked(headers: &HeaderMap) -> bool {
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
+/// A message of a call.
+#[derive(Debug)]
+pub(crate) struct Received {
+    envelope: Bytes,
+    /// What the envelope held, if that was packed.
+    packed: Option<Pieces>,
+    pub(crate) message: Pieces,
+}
+
+impl Received {
+    /// The bytes that came.
+    pub(crate) fn into_parts(self) -> VecDeque<Bytes> {
+        let mut parts = self.packed.unwrap_or(self.message).into_parts();
+        parts.push_front(self.envelope);
+        parts
+    }
+}
+
 /// The next message of a call; none at the end of the stream.
 pub(crate) async fn next_message<B>(
     body: &mut Reader<B>,
     bytes_max: usize,
     coding: Option<Coding>,
-) -> Result<Option<Pieces>, Failure>
+) -> Result<Option<Received>, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + 'static,
 {
     let read = |error: crate::read::ReadError| error.into_failure(Shape::Grpc);
-    let mut envelope = body.exactly(ENVELOPE_BYTES).await.map_err(read)?;
+    let envelope = body.exactly(ENVELOPE_BYTES).await.map_err(read)?;
     if envelope.is_empty() {
         return Ok(None);
     }
     if envelope.len() < ENVELOPE_BYTES {
         return Err(truncated().into());
     }
-    let compressed = envelope.get_u8();
-    let bytes = envelope.get_u32() as usize;
+    let mut fields = envelope.as_ref();
+    let compressed = fields.get_u8();
+    let bytes = fields.get_u32() as usize;
     if bytes > bytes_max {
         let message = format!("a message of {bytes} bytes is larger than {bytes_max}");
         return Err(ApiError::new(ErrorKind::Exhausted, message).into());
@@ -71,13 +93,22 @@ where
         return Err(truncated().into());
     }
     if compressed == PLAIN {
-        return Ok(Some(pieces));
+        return Ok(Some(Received {
+            envelope,
+            packed: None,
+            message: pieces,
+        }));
     }
     let Some(coding) = coding else {
         let message = "the message says that it is compressed, and grpc-encoding does not say how";
         return Err(ApiError::invalid(message).into());
     };
-    unpack(pieces, coding, bytes_max, body).await.map(Some)
+    let message = unpack(pieces.clone(), coding, bytes_max, body).await?;
+    Ok(Some(Received {
+        envelope,
+        packed: Some(pieces),
+        message,
+    }))
 }
 
 /// Unpacks one message, as far as a message may be long and as there is memory for it.
@@ -132,7 +163,7 @@ pub(crate) async fn only_message<B>(
     body: &mut Reader<B>,
     bytes_max: usize,
     coding: Option<Coding>,
-) -> Result<Pieces, Failure>
+) -> Result<Received, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error + 'static,
@@ -239,6 +270,20 @@ pub(crate) fn streamed(payload: Payload, packing: Option<Coding>) -> Reply {
     }
 }
 
+/// What an answer's trailers, or its head when nothing else comes, say of the call: a code, and why.
+pub(crate) fn status(headers: &HeaderMap) -> Option<u16> {
+    let code = headers.get(GRPC_STATUS)?.to_str().ok()?;
+    // What is no number is no success.
+    Some(code.trim().parse().unwrap_or(UNKNOWN))
+}
+
+/// The trailers of a call that failed here.
+pub(crate) fn trailers(error: &ApiError) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    set_status(&mut trailers, error);
+    trailers
+}
+
 /// How a stream ends: its trailers, and the public message if it failed.
 pub(crate) fn end(outcome: Result<(), ApiError>) -> (HeaderMap, Option<String>) {
     let mut trailers = HeaderMap::with_capacity(2);
@@ -247,10 +292,7 @@ pub(crate) fn end(outcome: Result<(), ApiError>) -> (HeaderMap, Option<String>) 
             trailers.insert(GRPC_STATUS, OK);
             (trailers, None)
         }
-        Err(error) => {
-            set_status(&mut trailers, &error);
-            (trailers, Some(error.message))
-        }
+        Err(error) => (self::trailers(&error), Some(error.message)),
     }
 }
 

@@ -104,6 +104,24 @@ impl Operation {
         )
     }
 
+    /// Whether a gRPC message asks about one model, by its first field.
+    pub(crate) fn names_a_model(self) -> bool {
+        matches!(
+            self,
+            Self::GrpcModelMetadata
+                | Self::GrpcModelReady
+                | Self::GrpcModelConfig
+                | Self::GrpcModelStatistics
+                | Self::GrpcInfer
+                | Self::GrpcStreamInfer
+        )
+    }
+
+    /// Whether it came over gRPC.
+    pub(crate) fn is_grpc(self) -> bool {
+        self as u8 >= Self::GrpcUnknown as u8
+    }
+
     /// The protocol whose upstreams can serve it.
     pub(crate) fn wire(self) -> Wire {
         match self {

@@ -236,7 +236,7 @@ impl<B> Reader<B> {
 }
 
 /// Parts of a body, read one after another as if they were one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Pieces {
     parts: VecDeque<Bytes>,
     bytes: usize,
@@ -246,6 +246,52 @@ impl Pieces {
     pub(crate) fn push(&mut self, part: Bytes) {
         self.bytes += part.len();
         self.parts.push_back(part);
+    }
+
+    pub(crate) fn into_parts(self) -> VecDeque<Bytes> {
+        self.parts
+    }
+
+    /// The same bytes to look at, without taking them.
+    pub(crate) fn peek(&self) -> Peek<'_> {
+        let mut parts = self.parts.iter();
+        Peek {
+            chunk: parts.next().map_or(&[], |part| part),
+            parts,
+            left: self.bytes,
+        }
+    }
+}
+
+/// A look at [`Pieces`] that leaves them as they are.
+#[derive(Debug)]
+pub(crate) struct Peek<'a> {
+    chunk: &'a [u8],
+    parts: std::collections::vec_deque::Iter<'a, Bytes>,
+    left: usize,
+}
+
+impl Buf for Peek<'_> {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunk
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.left, "advanced past the end");
+        self.left -= count;
+        while count >= self.chunk.len() {
+            count -= self.chunk.len();
+            let Some(next) = self.parts.next() else {
+                self.chunk = &[];
+                return;
+            };
+            self.chunk = next;
+        }
+        self.chunk = &self.chunk[count..];
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) use fetch::fetch;
 
 use crate::body::Payload;
 use crate::exchange::Exchange;
+use crate::grpc;
 use crate::metrics::UpstreamFault;
 use crate::reply::{Failure, Reply};
 use crate::upstream::{Connection, Incoming, ReceiveError, RequestBody, SendError, Upstream, Via};
@@ -55,6 +56,9 @@ pub(crate) async fn relay(
     exchange.body_held = None;
     let (head, incoming) = response.into_parts();
     let head = head::response(head, exchange.id.as_str());
+    if via == Via::Grpc && !grpc::asked(&head.headers) {
+        return Err(no_grpc(upstream, &head).into());
+    }
     let mut relayed = Relayed::new(
         exchange,
         incoming,
@@ -71,7 +75,26 @@ pub(crate) async fn relay(
     } else {
         Payload::Empty
     };
-    Ok(Response::from_parts(head, payload).into())
+    // An answer without messages has its status in the head.
+    let status = grpc::status(&head.headers).filter(|_| via == Via::Grpc);
+    let mut reply = Reply::from(Response::from_parts(head, payload));
+    reply.counted_as = status.map(protocol::status::http_of_grpc);
+    Ok(reply)
+}
+
+/// Something on the way answered with plain HTTP; gRPC's specification says what its status means then.
+fn no_grpc(upstream: &Upstream, head: &http::response::Parts) -> ApiError {
+    let status = head.status.as_u16();
+    let kind = match protocol::status::kind_of_http(status) {
+        ErrorKind::NotFound => ErrorKind::Unsupported,
+        kind => kind,
+    };
+    let name = &upstream.name;
+    ApiError::new(
+        kind,
+        format!("upstream `{name}` answered HTTP {status} without gRPC"),
+    )
+    .with_code("upstream_error")
 }
 
 /// An answer's head, and the connection that its body comes over.
@@ -98,6 +121,7 @@ async fn call(
         match sent {
             Ok(response) => return Ok((connection, response)),
             Err(SendError::Unsent(unsent)) if may_be_stale => request = *unsent,
+            Err(SendError::Body(why)) => return Err(why.into()),
             Err(SendError::Unsent(_) | SendError::Refused) => {
                 fault(exchange, upstream, UpstreamFault::no_answer);
                 let message = format!("upstream `{}` closed the connection", upstream.name);

@@ -14,7 +14,7 @@ pub(crate) use patterns::Patterns;
 
 use crate::Error;
 use crate::keys::Keys;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, Wire};
 
 /// The name by which a route means the models in this process.
 const LOCAL: &str = "local";
@@ -79,6 +79,12 @@ impl Snapshot {
             .keys()
             .chain(self.listed.keys())
             .map(String::as_str)
+    }
+
+    /// Whether any upstream speaks this.
+    pub(crate) fn reaches(&self, wire: Wire) -> bool {
+        let mut upstreams = self.upstreams.values();
+        upstreams.any(|upstream| upstream.speaks(wire))
     }
 
     fn add_upstream(

@@ -11,6 +11,7 @@ mod open;
 mod openai;
 mod packed;
 mod relay;
+mod remote;
 mod shared;
 mod stream;
 mod upstream;

@@ -6,11 +6,6 @@ mod connection;
 mod dial;
 mod http1;
 mod http2;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the scraper writes it, and the policies read it")
-)]
-mod load;
 mod pool;
 mod tls;
 
@@ -19,18 +14,19 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use protocol::resource::{OipForm, Secret, UpstreamKind, UpstreamSpec};
 
 pub(crate) use address::Address;
-pub(crate) use body::RequestBody;
+pub(crate) use body::{Broken, RequestBody};
 pub(crate) use connection::{Connection, Incoming, ReceiveError, SendError};
 pub(crate) use dial::Via;
 pub(crate) use http2::Http2Pool;
-pub(crate) use load::Load;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
 
+use crate::headers::X_API_KEY;
 use crate::metrics::TargetMetrics;
 use dial::Agreed;
 
@@ -42,8 +38,8 @@ pub(crate) struct Upstream {
     pub(crate) address: Address,
     /// Where it speaks gRPC, if it does.
     pub(crate) grpc: Option<Address>,
-    /// `Bearer …`, sent instead of the client's.
-    pub(crate) authorization: Option<HeaderValue>,
+    /// Sent instead of the client's.
+    credential: Option<(HeaderName, HeaderValue)>,
     /// Survives a publish as long as the upstream is the same server.
     pub(crate) live: Arc<Live>,
 }
@@ -53,24 +49,13 @@ impl Upstream {
     pub(crate) fn new(name: &str, spec: &UpstreamSpec) -> Result<Self, String> {
         let address = Address::parse(&spec.url)?;
         let grpc = grpc_address(spec, &address)?;
-        let authorization = match &spec.api_key {
-            None => None,
-            Some(Secret::Value(key)) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
-                    .map_err(|_| "apiKey has characters that no header can carry".to_owned())?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-            Some(Secret::Env(_) | Secret::File(_)) => {
-                return Err("apiKey was not looked up before publishing".to_owned());
-            }
-        };
+        let credential = credential(spec)?;
         Ok(Self {
             name: name.into(),
             live: Arc::new(Live::new(spec)),
             address,
             grpc,
-            authorization,
+            credential,
             spec: spec.clone(),
         })
     }
@@ -113,6 +98,23 @@ impl Upstream {
         }
     }
 
+    /// Where requests go that are sent this way.
+    pub(crate) fn address_of(&self, via: Via) -> &Address {
+        match (via, &self.grpc) {
+            (Via::Grpc, Some(address)) => address,
+            (Via::Grpc, None) | (Via::Http, _) => &self.address,
+        }
+    }
+
+    /// Puts its own key in place of the client's, if it has one.
+    pub(crate) fn authorize(&self, headers: &mut HeaderMap) {
+        if let Some((name, own)) = &self.credential {
+            headers.remove(AUTHORIZATION);
+            headers.remove(X_API_KEY);
+            headers.insert(name, own.clone());
+        }
+    }
+
     /// Whether its url answers the Open Inference Protocol over REST.
     #[expect(dead_code, reason = "the bridges ask it")]
     pub(crate) fn speaks_oip_rest(&self) -> bool {
@@ -126,6 +128,24 @@ impl Upstream {
     pub(crate) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.spec.idle_timeout_ms)
     }
+}
+
+fn credential(spec: &UpstreamSpec) -> Result<Option<(HeaderName, HeaderValue)>, String> {
+    let key = match &spec.api_key {
+        None => return Ok(None),
+        Some(Secret::Value(key)) => key,
+        Some(Secret::Env(_) | Secret::File(_)) => {
+            return Err("apiKey was not looked up before publishing".to_owned());
+        }
+    };
+    let (name, text) = match spec.kind {
+        UpstreamKind::Anthropic => (X_API_KEY, key.clone()),
+        _ => (AUTHORIZATION, format!("Bearer {key}")),
+    };
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| "apiKey has characters that no header can carry".to_owned())?;
+    value.set_sensitive(true);
+    Ok(Some((name, value)))
 }
 
 fn grpc_address(spec: &UpstreamSpec, url: &Address) -> Result<Option<Address>, String> {
@@ -163,9 +183,6 @@ pub(crate) struct Live {
     /// Connections to where it speaks gRPC.
     pub(crate) grpc: Http2Pool,
     agreed: Agreed,
-    /// What it last said of itself.
-    #[expect(dead_code, reason = "the policies read it")]
-    pub(crate) load: Load,
     /// Set when the upstream is first published.
     pub(crate) metrics: OnceLock<Arc<TargetMetrics>>,
 }
@@ -186,7 +203,6 @@ impl Live {
             http2: Http2Pool::new(spec.http2_streams_max),
             grpc: Http2Pool::new(spec.http2_streams_max),
             agreed: Agreed::default(),
-            load: Load::default(),
             metrics: OnceLock::new(),
         }
     }

@@ -30,6 +30,11 @@ fn rest_inference() {
 }
 
 #[test]
+fn models_of_messages() {
+    replay("grpc_scan", crate::oip::grpc::fuzz_grpc_scan);
+}
+
+#[test]
 fn openai_bodies() {
     replay("openai_scan", crate::openai::fuzz_openai_scan);
 }

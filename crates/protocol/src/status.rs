@@ -55,6 +55,57 @@ pub fn of(kind: ErrorKind) -> Status {
     }
 }
 
+/// The HTTP status that says what a gRPC code says; 500 for one that is no code.
+pub fn http_of_grpc(code: u16) -> u16 {
+    match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
+/// The kind of error that a gRPC code tells of an upstream.
+pub fn kind_of_grpc(code: u16) -> ErrorKind {
+    match code {
+        1 => ErrorKind::Cancelled,
+        3 | 9 | 11 => ErrorKind::Invalid,
+        4 => ErrorKind::Timeout,
+        5 => ErrorKind::NotFound,
+        6 | 10 => ErrorKind::Conflict,
+        7 => ErrorKind::Denied,
+        8 => ErrorKind::Exhausted,
+        12 => ErrorKind::Unsupported,
+        14 => ErrorKind::Unavailable,
+        16 => ErrorKind::Unauthenticated,
+        _ => ErrorKind::BadUpstream,
+    }
+}
+
+/// The kind of error that an HTTP status tells of an upstream.
+pub fn kind_of_http(status: u16) -> ErrorKind {
+    match status {
+        401 => ErrorKind::Unauthenticated,
+        403 => ErrorKind::Denied,
+        404 => ErrorKind::NotFound,
+        408 | 504 => ErrorKind::Timeout,
+        409 => ErrorKind::Conflict,
+        429 => ErrorKind::Exhausted,
+        501 => ErrorKind::Unsupported,
+        503 => ErrorKind::Unavailable,
+        400..=499 => ErrorKind::Invalid,
+        _ => ErrorKind::BadUpstream,
+    }
+}
+
 #[derive(Serialize)]
 struct OpenAiBody<'a> {
     error: OpenAiError<'a>,

@@ -3,6 +3,7 @@ mod infer;
 mod open;
 mod reflect;
 mod region;
+mod remote;
 mod stream;
 
 use base::ErrorKind;
@@ -21,12 +22,12 @@ use super::visit::Visit;
 use super::{control, settings};
 use crate::coding::Coding;
 use crate::exchange::Exchange;
-use crate::grpc::{answer as answer_message, coding, only_message, packed, packing};
+use crate::grpc::{Received, answer as answer_message, coding, only_message, packed, packing};
 use crate::operation::Operation;
 use crate::read::Pieces;
 use crate::reply::{Failure, Reply, Shape};
-use crate::snapshot::Target;
 use crate::upload::Upload;
+use remote::Place;
 
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -80,14 +81,20 @@ pub(super) async fn answer(
         Visit::enter(exchange, &snapshot, &head.headers)?
     };
     let call = match method {
-        Method::StreamInfer => return stream::answer(visit, &head.headers, body),
+        Method::StreamInfer => return stream::answer(visit, head, body).await,
         Method::Reflect => return reflect::answer(visit, &head.headers, body),
         Method::WatchHealth => return health::watch(visit, &head.headers, body),
         Method::Unary(call) => call,
     };
     let coding = coding(&head.headers)?;
-    let message = read(&mut visit, body, coding).await?;
-    let reply = answer_one(visit, call, message).await?;
+    let received = read(&mut visit, body, coding).await?;
+    let reply = match remote::place(&mut visit, call, &received.message)? {
+        Place::Upstream(upstream) => {
+            return remote::answer(visit, &upstream, head, received).await;
+        }
+        Place::Nowhere => answer_message(&proto::ModelReadyResponse { ready: false }),
+        Place::Here => answer_one(visit, call, received.message).await?,
+    };
     Ok(packed(reply, packing(&head.headers, coding)).await)
 }
 
@@ -185,7 +192,7 @@ async fn read(
     visit: &mut Visit<'_>,
     body: &mut Upload,
     coding: Option<Coding>,
-) -> Result<Pieces, Failure> {
+) -> Result<Received, Failure> {
     let bytes_max = visit.exchange.gateway.shared().config.body_bytes_max;
     let mut reader = visit.reader(body, Shape::Grpc)?;
     let reading = only_message(&mut reader, bytes_max, coding);
@@ -207,21 +214,6 @@ fn none_if_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Only this process answers over gRPC; a model on an upstream is reached over REST until the bridges come.
-fn choose_local(visit: &mut Visit<'_>, model: &str) -> Result<(), Failure> {
-    match visit.choose(model)? {
-        Target::Local => Ok(()),
-        Target::Upstream(upstream) => {
-            let name = &upstream.name;
-            let message = format!(
-                "model `{model}` is on upstream `{name}`, which this server reaches over REST only; \
-                 call `/v2/models/{model}/infer`"
-            );
-            Err(ApiError::new(ErrorKind::Unsupported, message).into())
-        }
-    }
-}
-
 async fn about(
     mut visit: Visit<'_>,
     operation: Operation,
@@ -237,19 +229,16 @@ async fn about(
         }
         Operation::GrpcModelReady => {
             let request: proto::ModelReadyRequest = decode(message)?;
-            let ready = choose_local(&mut visit, &request.name).and_then(|()| {
-                Ok(models.model_ready(&request.name, none_if_empty(&request.version))?)
-            });
+            let ready = models.model_ready(&request.name, none_if_empty(&request.version));
             let ready = match ready {
                 // Triton's answer here; over REST it is an error.
-                Err(failure) if failure.error.kind == ErrorKind::NotFound => false,
+                Err(error) if error.kind == ErrorKind::NotFound => false,
                 ready => ready?,
             };
             answer_message(&proto::ModelReadyResponse { ready })
         }
         Operation::GrpcModelMetadata => {
             let request: proto::ModelMetadataRequest = decode(message)?;
-            choose_local(&mut visit, &request.name)?;
             let version = none_if_empty(&request.version);
             visit.wait(models.wake(&request.name, version)).await?;
             let metadata = models.metadata(&request.name, version)?;
@@ -257,7 +246,6 @@ async fn about(
         }
         Operation::GrpcModelConfig => {
             let request: proto::ModelConfigRequest = decode(message)?;
-            choose_local(&mut visit, &request.name)?;
             let version = none_if_empty(&request.version);
             visit.wait(models.wake(&request.name, version)).await?;
             let config = models.config(&request.name, version)?;
@@ -268,9 +256,6 @@ async fn about(
         _ => {
             let request: proto::ModelStatisticsRequest = decode(message)?;
             let name = none_if_empty(&request.name);
-            if let Some(name) = name {
-                choose_local(&mut visit, name)?;
-            }
             let mut statistics = models.statistics(name, none_if_empty(&request.version))?;
             statistics.retain(|model| visit.key.is_none_or(|key| key.sees(&model.name)));
             answer_message(&proto::ModelStatisticsResponse {

@@ -11,7 +11,12 @@ async fn read(body: &[u8]) -> Result<Option<Vec<u8>>, (ErrorKind, String)> {
         Reader::new(body, 1 << 20, Held::nothing(&Budget::new(1 << 20))).expect("a small body");
     next_message(&mut reader, BYTES_MAX, None)
         .await
-        .map(|message| message.map(|mut pieces| pieces.copy_to_bytes(pieces.remaining()).to_vec()))
+        .map(|received| {
+            received.map(|mut received| {
+                let pieces = &mut received.message;
+                pieces.copy_to_bytes(pieces.remaining()).to_vec()
+            })
+        })
         .map_err(|failure| (failure.error.kind, failure.error.message))
 }
 
@@ -48,7 +53,11 @@ async fn a_unary_call_has_one_message() {
         let mut reader =
             Reader::new(body, 1 << 20, Held::nothing(&Budget::new(1 << 20))).expect("a small body");
         match (only_message(&mut reader, BYTES_MAX, None).await, expected) {
-            (Ok(message), Ok(bytes)) => assert_eq!(message.remaining(), bytes),
+            (Ok(received), Ok(bytes)) => {
+                assert_eq!(received.message.remaining(), bytes);
+                let came: usize = received.into_parts().iter().map(Bytes::len).sum();
+                assert_eq!(came, bytes + ENVELOPE_BYTES);
+            }
             (Err(failure), Err(part)) => assert!(failure.error.message.contains(part)),
             (found, expected) => panic!("{found:?} where {expected:?} was expected"),
         }

@@ -43,6 +43,8 @@ pub(crate) struct Relayed {
     /// None once the answer has ended, well or not.
     source: Option<Source>,
     events: Option<EventStream>,
+    /// Whether it is a gRPC call's, which says in its trailers how it ended.
+    grpc: bool,
     silence: Duration,
     /// Only if the caller named one: by default a stream may go on for as long as it goes on.
     deadline: Option<Deadline>,
@@ -64,6 +66,7 @@ impl Relayed {
         Self {
             incoming,
             events: EventStream::of(head, exchange.operation),
+            grpc: exchange.operation.is_grpc(),
             silence: silence(exchange, &source.upstream),
             deadline: exchange.patience.total.map(|_| exchange.deadline),
             latest: exchange.gateway.shared().clock.now(),
@@ -95,6 +98,9 @@ impl Relayed {
                 if let (Some(events), Some(data)) = (&mut self.events, frame.data_ref()) {
                     events.note(data);
                 }
+                if self.grpc {
+                    return self.pass_call(cx, frame, exchange);
+                }
                 // With a known length the end is known with the last byte, and nobody asks again.
                 if self.incoming.is_end_stream() && self.events.is_none() {
                     self.finish(cx);
@@ -102,6 +108,9 @@ impl Relayed {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
+            Poll::Ready(None) if self.grpc => self.cut(exchange, UpstreamFault::cut, |name| {
+                bad_upstream(format!("upstream `{name}` ended the call without a status"))
+            }),
             Poll::Ready(None) if self.events.as_ref().is_none_or(EventStream::finished) => {
                 self.finish(cx);
                 exchange.complete = true;
@@ -112,6 +121,10 @@ impl Relayed {
             }),
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(error = base::chain(&error), "answer cut");
+                let source = self.source.as_ref();
+                if let Some(why) = source.and_then(|source| source.connection.broken(&error)) {
+                    return self.cut(exchange, UpstreamFault::cut, |_| why);
+                }
                 self.cut(exchange, UpstreamFault::cut, |name| {
                     bad_upstream(format!(
                         "upstream `{name}` stopped in the middle of its answer"
@@ -120,6 +133,26 @@ impl Relayed {
             }
             Poll::Pending => self.poll_patience(cx, exchange),
         }
+    }
+
+    /// A part of a gRPC call's answer: its trailers are the end, and say how the call went.
+    fn pass_call(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: Frame<Bytes>,
+        exchange: &mut Exchange,
+    ) -> Polled {
+        if let Some(trailers) = frame.trailers_ref() {
+            let Some(code) = crate::grpc::status(trailers) else {
+                return self.cut(exchange, UpstreamFault::cut, |name| {
+                    bad_upstream(format!("upstream `{name}` ended the call without a status"))
+                });
+            };
+            self.finish(cx);
+            exchange.complete = true;
+            exchange.call_ended(code, trailers);
+        }
+        Poll::Ready(Some(Ok(frame)))
     }
 
     /// The next part that has arrived; reads the socket only when there is none.
@@ -191,7 +224,11 @@ impl Relayed {
         let error = error(&source.upstream.name);
         fault(exchange, &source.upstream, kind);
         exchange.error = Some(error.message.clone());
+        if self.grpc {
+            exchange.status = protocol::status::of(error.kind).http;
+        }
         Poll::Ready(Some(match &self.events {
+            _ if self.grpc => Ok(Frame::trailers(crate::grpc::trailers(&error))),
             Some(events) => Ok(Frame::data(events.error(&error))),
             None => Err(Cut(error.message)),
         }))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, HOST};
+use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request};
 use http_body::Body as _;
@@ -83,8 +83,6 @@ fn request(
     let headers = request.headers_mut();
     headers.insert(HOST, upstream.address.authority.clone());
     headers.insert(REQUEST_ID, HeaderValue::from_str(exchange.id.as_str())?);
-    if let Some(own) = &upstream.authorization {
-        headers.insert(AUTHORIZATION, own.clone());
-    }
+    upstream.authorize(headers);
     Ok(request)
 }

@@ -1,14 +1,15 @@
 use base::ErrorKind;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Version, response};
 use protocol::ApiError;
 
 use super::Outgoing;
 use crate::exchange::Exchange;
 use crate::headers::{
-    API_KEY, REQUEST_ID, TIMEOUT_MS, UPSTREAM_REQUEST_ID, X_API_KEY, remove_hop_by_hop,
+    API_KEY, GRPC_TIMEOUT, REQUEST_ID, TIMEOUT_MS, UPSTREAM_REQUEST_ID, X_API_KEY,
+    remove_hop_by_hop,
 };
-use crate::upstream::{RequestBody, Upstream};
+use crate::upstream::{RequestBody, Upstream, Via};
 
 /// The client's request as the upstream gets it: same method, path, query, headers and bytes, except for what concerns
 /// one connection, credentials, and the two headers that carry our id and what is left of the caller's deadline.
@@ -18,8 +19,8 @@ pub(super) fn request(
     outgoing: Outgoing,
 ) -> Result<Request<RequestBody>, ApiError> {
     let mut head = outgoing.head;
-    head.uri = upstream
-        .address
+    let address = upstream.address_of(outgoing.via);
+    head.uri = address
         .target(head.uri.path_and_query())
         .map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
     head.version = Version::HTTP_11;
@@ -34,10 +35,8 @@ pub(super) fn request(
         headers.remove(API_KEY);
         headers.remove(X_API_KEY);
     }
-    if let Some(own) = &upstream.authorization {
-        headers.insert(AUTHORIZATION, own.clone());
-    }
-    headers.insert(HOST, upstream.address.authority.clone());
+    upstream.authorize(headers);
+    headers.insert(HOST, address.authority.clone());
     if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
         headers.insert(REQUEST_ID, id);
     }
@@ -45,8 +44,26 @@ pub(super) fn request(
     if exchange.patience.total.is_some() {
         let left = u64::try_from(exchange.time_left().as_millis()).unwrap_or(u64::MAX);
         headers.insert(TIMEOUT_MS, HeaderValue::from(left));
+        if outgoing.via == Via::Grpc {
+            headers.insert(GRPC_TIMEOUT, grpc_timeout(left));
+        }
+    }
+    if outgoing.via == Via::Grpc {
+        // Concerns one connection, and gRPC's servers look for it.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     Ok(Request::from_parts(head, outgoing.body))
+}
+
+/// In the finest unit that eight digits hold, which is what gRPC allows.
+fn grpc_timeout(left_ms: u64) -> HeaderValue {
+    const DIGITS_MAX: u64 = 99_999_999;
+    let text = if left_ms <= DIGITS_MAX {
+        format!("{left_ms}m")
+    } else {
+        format!("{}S", (left_ms / 1_000).min(DIGITS_MAX))
+    };
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0m"))
 }
 
 /// The upstream's head as the client gets it. `x-request-id` is always ours, the one that `kapok explain` knows; the

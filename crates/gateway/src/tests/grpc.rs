@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::{Served, beside, eventually, within};
 
-pub(super) struct Channel(SendRequest<Full<Bytes>>);
+pub(super) struct Channel(pub(super) SendRequest<Full<Bytes>>);
 
 pub(super) struct Called {
     pub(super) head: HeaderMap,
@@ -42,7 +42,7 @@ impl Channel {
         Self(sender)
     }
 
-    fn request(path: &str, extra: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
+    pub(super) fn request(path: &str, extra: &[(&str, &str)], body: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::post(format!("http://test{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
@@ -76,7 +76,7 @@ impl Channel {
         }
     }
 
-    async fn call(&mut self, method: &str, message: &impl Message) -> Called {
+    pub(super) async fn call(&mut self, method: &str, message: &impl Message) -> Called {
         let path = format!("/inference.GRPCInferenceService/{method}");
         self.raw(&path, &[], envelope(message)).await
     }
@@ -208,7 +208,7 @@ async fn refusals_have_grpcs_shape() {
             infer_path,
             Bytes::from_static(&[0, 0, 0, 0, 1, 255]),
             "3",
-            "ModelInferRequest",
+            "malformed",
         ),
         (
             infer_path,

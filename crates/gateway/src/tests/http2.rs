@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::client::Client;
+use super::grpc::{Channel, infer};
 use super::{Served, beside, eventually, within};
 use crate::snapshot::tests::upstream;
 
@@ -224,4 +225,28 @@ async fn a_reset_in_the_middle_is_not_the_end_of_an_answer() {
     assert_eq!(client.chunk().await.as_deref(), Some(b"half".as_slice()));
     peer.go.add_permits(1);
     assert_eq!(client.chunk().await, None, "cut, not ended");
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_without_grpc_is_said_to() {
+    let tasks = Tasks::new();
+    let peer = Peer::start(&tasks, vec![Deed::Echo]).await;
+    let fields = serde_json::json!({"url": peer.url, "kind": "triton", "oip": "grpc"});
+    let served = Served::start(&[upstream("u", fields)]);
+    let mut channel = Channel::open(&served, served.public).await;
+    let called = channel.call("ModelInfer", &infer("elsewhere")).await;
+    assert_eq!(called.status, "14", "{}", called.text);
+    assert!(
+        called.text.contains("HTTP 200 without gRPC"),
+        "{}",
+        called.text
+    );
+    let heads = peer.heads.lock();
+    let head = heads.first().expect("a request");
+    assert_eq!(
+        head.uri().path(),
+        "/inference.GRPCInferenceService/ModelInfer"
+    );
+    assert_eq!(head.headers()["te"], "trailers");
+    assert_eq!(head.headers()["content-type"], "application/grpc");
 }

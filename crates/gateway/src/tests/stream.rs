@@ -14,9 +14,9 @@ use super::grpc::{Called, Channel, envelope, infer};
 use super::{Served, eventually};
 use crate::regions::tests::Object;
 
-const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+pub(super) const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
-fn numbered(model: &str, id: &str, elements: &[f32]) -> ModelInferRequest {
+pub(super) fn numbered(model: &str, id: &str, elements: &[f32]) -> ModelInferRequest {
     let mut request = infer(model);
     request.id = id.to_owned();
     request.inputs[0].shape = vec![i64::try_from(elements.len()).expect("few")];
@@ -25,7 +25,7 @@ fn numbered(model: &str, id: &str, elements: &[f32]) -> ModelInferRequest {
     request
 }
 
-fn answers(called: &Called) -> Vec<ModelStreamInferResponse> {
+pub(super) fn answers(called: &Called) -> Vec<ModelStreamInferResponse> {
     let mut data = called.data.clone();
     let mut found = Vec::new();
     while data.has_remaining() {
@@ -38,7 +38,7 @@ fn answers(called: &Called) -> Vec<ModelStreamInferResponse> {
 }
 
 /// Id, whether it is said to be the last, and the error.
-fn told(answers: &[ModelStreamInferResponse]) -> Vec<(String, bool, String)> {
+pub(super) fn told(answers: &[ModelStreamInferResponse]) -> Vec<(String, bool, String)> {
     let last = Some(ParameterChoice::BoolParam(true));
     let tell = |answer: &ModelStreamInferResponse| {
         let response = answer.infer_response.as_ref().expect("always there");
@@ -49,7 +49,11 @@ fn told(answers: &[ModelStreamInferResponse]) -> Vec<(String, bool, String)> {
     answers.iter().map(tell).collect()
 }
 
-async fn stream(served: &Served, extra: &[(&str, &str)], requests: &[ModelInferRequest]) -> Called {
+pub(super) async fn stream(
+    served: &Served,
+    extra: &[(&str, &str)],
+    requests: &[ModelInferRequest],
+) -> Called {
     let mut channel = Channel::open(served, served.public).await;
     let body: Vec<Bytes> = requests.iter().map(envelope).collect();
     channel.raw(STREAM, extra, body.concat().into()).await

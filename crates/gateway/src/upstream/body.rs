@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use protocol::ApiError;
 
 /// What a request carries to an upstream.
 #[derive(Debug)]
@@ -21,9 +22,9 @@ pub(crate) enum RequestBody {
 pub(crate) struct Streamed(Pin<Box<dyn Body<Data = Bytes, Error = Broken> + Send>>);
 
 /// Why a body that is passed on stops before its end: its client is gone, or sent what may not be passed on.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("the request's body ended too early: {0}")]
-pub(crate) struct Broken(pub(crate) String);
+pub(crate) struct Broken(pub(crate) ApiError);
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
@@ -40,7 +41,6 @@ impl RequestBody {
         }
     }
 
-    #[expect(dead_code, reason = "files are not held in memory")]
     pub(crate) fn streamed(body: impl Body<Data = Bytes, Error = Broken> + Send + 'static) -> Self {
         Self::Streamed(Streamed(Box::pin(body)))
     }

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
+use protocol::ApiError;
 
 use super::Live;
-use super::body::RequestBody;
+use super::body::{Broken, RequestBody};
 use super::http1::Http1;
 use super::http2::Http2;
 
@@ -43,6 +44,8 @@ pub(crate) enum SendError {
     /// The upstream says that it has not looked at it (HTTP/2's `REFUSED_STREAM`), so it may be sent again whatever it
     /// asks for.
     Refused,
+    /// Its body broke off, which is not the upstream's fault.
+    Body(ApiError),
     Failed(ReceiveError),
 }
 
@@ -56,6 +59,15 @@ pub(crate) enum ReceiveError {
 }
 
 impl ReceiveError {
+    /// Why the request's body broke off, if that is what ended the answer.
+    pub(super) fn of_body(&self) -> Option<ApiError> {
+        let Self::Http1(error) = self else {
+            return None;
+        };
+        let source = std::error::Error::source(error)?;
+        source.downcast_ref().map(|Broken(why)| why.clone())
+    }
+
     /// Whether what came was no HTTP.
     pub(crate) fn is_parse(&self) -> bool {
         match self {
@@ -72,6 +84,14 @@ impl Connection {
         match self {
             Self::Http1(connection) => connection.drive(cx),
             Self::Http2(stream) => stream.drive(cx),
+        }
+    }
+
+    /// Why the request's body broke off, if it did.
+    pub(crate) fn broken(&self, error: &ReceiveError) -> Option<ApiError> {
+        match self {
+            Self::Http1(_) => error.of_body(),
+            Self::Http2(stream) => stream.broken(),
         }
     }
 

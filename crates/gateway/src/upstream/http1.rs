@@ -71,7 +71,13 @@ impl Http1 {
             Ok(response) => Ok(response.map(Incoming::Http1)),
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => SendError::Unsent(Box::new(request)),
-                None => SendError::Failed(ReceiveError::Http1(error.into_error())),
+                None => {
+                    let error = ReceiveError::Http1(error.into_error());
+                    match error.of_body() {
+                        Some(why) => SendError::Body(why),
+                        None => SendError::Failed(error),
+                    }
+                }
             }),
         }
     }

@@ -17,9 +17,10 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
 use http_body::Body as _;
 use parking_lot::Mutex;
+use protocol::ApiError;
 use tokio::time::{sleep, timeout};
 
-use super::body::{RequestBody, Streamed};
+use super::body::{Broken, RequestBody, Streamed};
 use super::connection::{ConnectError, Incoming, ReceiveError, SendError};
 use super::http1::Stream;
 use super::pool::SWEEP_EVERY;
@@ -71,6 +72,7 @@ pub(crate) struct Http2 {
     shared: Arc<Shared>,
     sender: SendRequest<Bytes>,
     upload: Option<Upload>,
+    broken: Option<Broken>,
 }
 
 /// A body on its way, moved by [`Http2::drive`].
@@ -208,14 +210,20 @@ impl Http2 {
             sender: shared.sender.clone(),
             shared: Arc::clone(shared),
             upload: None,
+            broken: None,
         })
+    }
+
+    pub(super) fn broken(&self) -> Option<ApiError> {
+        self.broken.as_ref().map(|Broken(why)| why.clone())
     }
 
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(upload) = &mut self.upload
-            && upload.poll(cx).is_ready()
+            && let Poll::Ready(outcome) = upload.poll(cx)
         {
             self.upload = None;
+            self.broken = outcome.err();
         }
     }
 
@@ -240,7 +248,13 @@ impl Http2 {
             Pin::new(&mut response).poll(cx)
         })
         .await;
-        let (head, receive) = answered.map_err(refused_or_failed)?.into_parts();
+        let (head, receive) = match answered {
+            Ok(response) => response.into_parts(),
+            Err(error) => {
+                let broken = self.broken().map(SendError::Body);
+                return Err(broken.unwrap_or_else(|| refused_or_failed(error)));
+            }
+        };
         let body = Incoming::over_http2(receive, &head.headers);
         Ok(Response::from_parts(head, body))
     }
@@ -317,35 +331,35 @@ fn refused_or_failed(error: h2::Error) -> SendError {
 
 impl Upload {
     /// Ready when nothing is left to send, or nobody takes it.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
             if self.stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
             while !self.ahead.is_empty() {
                 self.stream.reserve_capacity(self.ahead.len());
                 let mut room = self.stream.capacity();
                 while room == 0 {
                     let Some(Ok(more)) = std::task::ready!(self.stream.poll_capacity(cx)) else {
-                        return Poll::Ready(());
+                        return Poll::Ready(Ok(()));
                     };
                     room = more;
                 }
                 let part = self.ahead.split_to(room.min(self.ahead.len()));
                 if self.stream.send_data(part, false).is_err() {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
             }
             match std::task::ready!(self.body.poll_frame(cx)) {
                 // Trailers of a request say nothing that an upstream of ours reads.
                 Some(Ok(frame)) => self.ahead = frame.into_data().unwrap_or_default(),
-                Some(Err(_broken)) => {
+                Some(Err(broken)) => {
                     self.stream.send_reset(Reason::CANCEL);
-                    return Poll::Ready(());
+                    return Poll::Ready(Err(broken));
                 }
                 None => {
                     let _reset = self.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
             }
         }

@@ -11,6 +11,7 @@ mod encode;
 mod input;
 mod parameters;
 mod request;
+mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use admin::{model_metadata, repository_index, server_metadata};
 pub use decode::decode_infer;
 pub use encode::{encode_infer, encode_stream_error, encode_streamed};
 pub use request::{infer_request, shared_inputs};
+pub use scan::{fuzz_grpc_scan, scan_model};
 
 use crate::oip::proto::ModelInferRequest;
 use crate::{ApiError, BufferPool, InferRequest};

@@ -66,7 +66,7 @@ async fn follow(open: &Open, requests: Requests, answers: Answers) -> Result<(),
     let Some(message) = read.map_err(|failure| failure.error)? else {
         return Err(ApiError::invalid("the call has no message"));
     };
-    let request: HealthCheckRequest = decode(message.pieces)?;
+    let request: HealthCheckRequest = decode(message.received.message)?;
     let mut told = None;
     loop {
         // Unlike Check, this does not fail: the service may come yet, for all that the protocol knows.

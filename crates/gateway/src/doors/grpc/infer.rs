@@ -1,7 +1,6 @@
 use protocol::oip::grpc::{decode_infer, encode_infer, infer_request, shared_inputs};
 use telemetry::Stage;
 
-use super::choose_local;
 use crate::doors::visit::Visit;
 use crate::grpc::answer_pieces;
 use crate::read::Pieces;
@@ -12,7 +11,6 @@ pub(super) async fn answer(mut visit: Visit<'_>, message: Pieces) -> Result<Repl
     let gateway = visit.exchange.gateway.clone();
     let shared = gateway.shared();
     let message = decode_infer(message, &shared.pool)?;
-    choose_local(&mut visit, &message.model_name)?;
     let places = shared_inputs(&message)?;
     let read = visit.read_shared(&places).await?;
     let (request, placement) = infer_request(message, read)?;

@@ -15,8 +15,8 @@ use crate::coding::Coding;
 use crate::doors::visit::Visit;
 use crate::flow::Flow;
 use crate::gateway::Gateway;
-use crate::grpc::{self, next_message};
-use crate::read::{Held, Pieces, Reader};
+use crate::grpc::{self, Received, next_message};
+use crate::read::{Held, Reader};
 use crate::reply::{Failure, Reply, Shape};
 use crate::upload::Upload;
 
@@ -35,7 +35,7 @@ pub(super) type Requests = Box<Reader<Upload>>;
 
 /// A request as it arrived, and its share of the memory for bodies.
 pub(super) struct Message {
-    pub(super) pieces: Pieces,
+    pub(super) received: Received,
     pub(super) held: Arc<Held>,
 }
 
@@ -125,7 +125,7 @@ impl Open {
                 Ok(()) => next_message(&mut reader, bytes_max, coding).await,
                 Err(error) => Err(error.into_failure(Shape::Grpc)),
             };
-            let message = read.map(|read| read.map(|pieces| Message { pieces, held }));
+            let message = read.map(|read| read.map(|received| Message { received, held }));
             (reader, message)
         })
     }

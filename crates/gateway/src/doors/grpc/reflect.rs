@@ -32,7 +32,7 @@ async fn run(open: &Open, mut requests: Requests, answers: Answers) -> Result<()
         let Some(message) = read.map_err(|failure| failure.error)? else {
             return Ok(());
         };
-        let answer = reflection::answer(decode(message.pieces)?);
+        let answer = reflection::answer(decode(message.received.message)?);
         if answers
             .send(vec![answer.encode_to_vec().into()])
             .await

@@ -1,6 +1,7 @@
 //! `ModelStreamInfer`: many requests on one stream, and the answers to them as they come.
 
 mod calls;
+mod remote;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -8,34 +9,80 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use http::HeaderMap;
+use http::request::Parts;
 use protocol::ApiError;
-use protocol::oip::grpc::decode_infer;
+use protocol::oip::grpc::{decode_infer, scan_model};
+use telemetry::Stage;
 
 use super::open::{Answers, Incoming, Message, Open, Requests, stopped};
 use crate::doors::visit::Visit;
 use crate::headers::TRITON_GRPC_ERROR;
 use crate::reply::{Failure, Reply};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Target};
 use crate::upload::Upload;
+use crate::upstream::Wire;
 
 use calls::{Answer, Call, Calls};
 
 /// Requests of one stream that are being answered. The next one is read when one of them is done.
 const IN_FLIGHT_MAX: usize = 128;
 
-pub(super) fn answer(
+/// With upstreams to choose from, whoever has the first request's model answers the whole stream.
+pub(super) async fn answer(
     mut visit: Visit<'_>,
-    headers: &HeaderMap,
+    head: &Parts,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
-    let (open, requests) = Open::new(&mut visit, headers, body)?;
+    let (open, requests) = Open::new(&mut visit, &head.headers, body)?;
+    if !visit.snapshot.reaches(Wire::Oip) {
+        return Ok(answer_here(&mut visit, head, open, Begun::unread(requests)));
+    }
+    let mut stopping = open.stopping();
+    // Cancel-safe: a message that is lost half read is lost with its call.
+    let (requests, read) = tokio::select! {
+        biased;
+        read = open.read(requests) => read,
+        () = &mut stopping => return Err(stopped().into()),
+    };
+    let first = read?;
+    visit.exchange.mark(Stage::Read);
+    if let Some(message) = &first
+        && let Ok(model) = scan_model(message.received.message.peek())
+        && let Ok(Target::Upstream(upstream)) = visit.choose(&model)
+        && let Some(first) = first
+    {
+        return remote::answer(visit, &upstream, head, (open, requests, first)).await;
+    }
+    let begun = Begun {
+        requests,
+        first: Some(first),
+    };
+    Ok(answer_here(&mut visit, head, open, begun))
+}
+
+/// A stream's requests, and the first of them where it was read already.
+struct Begun {
+    requests: Requests,
+    first: Option<Option<Message>>,
+}
+
+impl Begun {
+    fn unread(requests: Requests) -> Self {
+        Self {
+            requests,
+            first: None,
+        }
+    }
+}
+
+fn answer_here(visit: &mut Visit<'_>, head: &Parts, open: Open, begun: Begun) -> Reply {
     let shared = open.gateway.shared();
     visit
         .exchange
         .answered_by(&shared.local, "a stream is answered here".to_owned());
     let snapshot = Arc::clone(visit.snapshot);
-    let headers = headers.clone();
-    Ok(open.reply(|open, answers| async move {
+    let headers = head.headers.clone();
+    open.reply(|open, answers| async move {
         let stream = Stream {
             open: &open,
             snapshot,
@@ -44,8 +91,8 @@ pub(super) fn answer(
                 .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true")),
             headers,
         };
-        stream.answer_all(requests, &answers).await
-    }))
+        stream.answer_all(begun, &answers).await
+    })
 }
 
 struct Stream<'a> {
@@ -72,10 +119,13 @@ struct Waiting {
 }
 
 impl Stream<'_> {
-    async fn answer_all(&self, requests: Requests, answers: &Answers) -> Result<(), ApiError> {
+    async fn answer_all(&self, begun: Begun, answers: &Answers) -> Result<(), ApiError> {
         let mut waiting = Waiting {
             calls: Calls::default(),
-            reading: Some(self.open.read(requests)),
+            reading: Some(match begun.first {
+                None => self.open.read(begun.requests),
+                Some(first) => Box::pin(std::future::ready((begun.requests, Ok(first)))),
+            }),
             stopping: self.open.stopping(),
             stopped: false,
         };
@@ -113,8 +163,8 @@ impl Stream<'_> {
     fn call(&self, message: Message) -> (String, Call) {
         let gateway = &self.open.gateway;
         let shared = gateway.shared();
-        let Message { pieces, held } = message;
-        let message = match decode_infer(pieces, &shared.pool) {
+        let Message { received, held } = message;
+        let message = match decode_infer(received.message, &shared.pool) {
             Ok(message) => message,
             Err(error) => return (String::new(), Call::refused("", error)),
         };
