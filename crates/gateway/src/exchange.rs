@@ -13,7 +13,9 @@ use crate::gateway::Gateway;
 use crate::headers::{GRPC_MESSAGE, REQUEST_ID};
 use crate::metrics::TargetMetrics;
 use crate::operation::Operation;
+use crate::pick::{Decision, Hints, Pick};
 use crate::read::Held;
+use crate::snapshot::Target;
 
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -32,7 +34,12 @@ pub(crate) struct Exchange {
     pub(crate) deadline: Deadline,
     pub(crate) patience: Patience,
     pub(crate) model: String,
+    /// What is remembered of the routing where nobody was chosen.
     pub(crate) reason: String,
+    pub(crate) hints: Hints,
+    /// What the model is called where the request goes, if not as the client calls it.
+    pub(crate) model_there: Option<Arc<str>>,
+    decision: Option<Decision>,
     /// The public message, if it failed.
     pub(crate) error: Option<String>,
     /// Whether the answer reached its end.
@@ -73,6 +80,9 @@ impl Exchange {
             patience,
             model: String::new(),
             reason: String::new(),
+            hints: Hints::default(),
+            model_there: None,
+            decision: None,
             error: None,
             complete: false,
             doing: Stage::Read,
@@ -95,16 +105,6 @@ impl Exchange {
         self.deadline.left(self.gateway.shared().clock.now())
     }
 
-    /// An inference of a model of this process: perhaps it is one to trace.
-    pub(crate) fn sample(&mut self) {
-        let wire = match self.operation {
-            Operation::Infer => Wire::Http,
-            Operation::GrpcInfer => Wire::Grpc,
-            _ => return,
-        };
-        self.trace = self.gateway.shared().tracer.sample(&self.model, wire);
-    }
-
     /// What a trace says of the answer.
     pub(crate) fn answered(&mut self, response: &protocol::InferResponse) {
         if let Some(ticket) = &mut self.trace {
@@ -113,10 +113,40 @@ impl Exchange {
         }
     }
 
-    /// Who answers.
-    pub(crate) fn answered_by(&mut self, target: &Arc<TargetMetrics>, reason: String) {
-        self.target = Some(Arc::clone(target));
-        self.reason = reason;
+    /// Who answers, and why. Told again when another is tried.
+    pub(crate) fn chosen(&mut self, pick: Pick) -> Target {
+        let shared = self.gateway.shared();
+        let metrics = match &pick.target {
+            Target::Local => Arc::clone(&shared.local),
+            Target::Upstream(upstream) => upstream
+                .live
+                .metrics
+                .get()
+                .map_or_else(|| shared.metrics.target(&upstream.name), Arc::clone),
+        };
+        self.target = Some(metrics);
+        self.decision = Some(pick.decision);
+        self.model_there = pick.model;
+        if let Target::Local = pick.target {
+            self.sample();
+        }
+        pick.target
+    }
+
+    /// A stream of requests, which only this process answers.
+    pub(crate) fn answered_here(&mut self) {
+        self.target = Some(Arc::clone(&self.gateway.shared().local));
+        self.reason = "a stream is answered here".to_owned();
+    }
+
+    /// An inference of a model of this process: perhaps it is one to trace.
+    fn sample(&mut self) {
+        let wire = match self.operation {
+            Operation::Infer => Wire::Http,
+            Operation::GrpcInfer => Wire::Grpc,
+            _ => return,
+        };
+        self.trace = self.gateway.shared().tracer.sample(&self.model, wire);
     }
 
     /// The answer's head is ready.
@@ -167,7 +197,11 @@ impl Drop for Exchange {
             .target
             .as_ref()
             .map_or_else(String::new, |target| target.name().to_string());
-        record.reason = cut(std::mem::take(&mut self.reason));
+        let reason = match &self.decision {
+            Some(decision) => decision.to_string(),
+            None => std::mem::take(&mut self.reason),
+        };
+        record.reason = cut(reason);
         record.status = self.status;
         record.error = self.error.take().map(cut);
         record.complete = self.complete;

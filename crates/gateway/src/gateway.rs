@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use base::{Clock, Deadline, TaskKind, Tasks};
@@ -47,6 +47,7 @@ pub struct Gateway(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
+    started: Instant,
     pub(crate) tasks: Tasks,
     pub(crate) models: Arc<dyn ModelServer>,
     pub(crate) recent: Recent,
@@ -89,6 +90,7 @@ impl Gateway {
                 .wall()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
+            started: parts.clock.now(),
             clock: parts.clock,
             tasks: parts.tasks,
             models: parts.models,
@@ -184,7 +186,7 @@ impl Gateway {
                 models: upstream.spec.models.clone(),
                 ready: upstream.ready(),
                 reason: upstream.reason(),
-                in_flight: upstream.live.in_flight.load(Ordering::Relaxed),
+                in_flight: upstream.live.meter.in_flight(),
                 idle_connections: upstream.live.idle_connections(),
                 process: upstream
                     .spec
@@ -205,6 +207,14 @@ impl Gateway {
     }
 }
 
+impl Shared {
+    /// Milliseconds of this gateway's life, as meters of load count them.
+    pub(crate) fn now_ms(&self) -> u32 {
+        let lived = self.clock.now().saturating_duration_since(self.started);
+        u32::try_from(lived.as_millis() & u128::from(u32::MAX)).unwrap_or(0)
+    }
+}
+
 /// One upstream, for operators.
 #[derive(Debug, Clone, Serialize)]
 pub struct UpstreamStatus {
@@ -216,7 +226,7 @@ pub struct UpstreamStatus {
     pub ready: bool,
     /// Why it is not ready.
     pub reason: String,
-    pub in_flight: usize,
+    pub in_flight: u32,
     pub idle_connections: usize,
     /// The program of a managed process, without its arguments: one of them may be a key.
     pub process: Option<Vec<String>>,

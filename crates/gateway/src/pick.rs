@@ -1,9 +1,23 @@
 //! Who answers a request. A pure function: snapshot and facts in, target and reason out.
 
-use base::nearest;
+mod branch;
+mod decision;
+mod hints;
 
-use crate::snapshot::{Group, Snapshot, Target, Why};
+use std::sync::Arc;
+
+use base::nearest;
+use routing::Load;
+
+use crate::snapshot::{Group, Snapshot, Target, Turns, Why};
 use crate::upstream::{Upstream, Wire};
+
+use branch::{Choice, Choosing};
+pub(crate) use decision::{Claim, Decision};
+pub(crate) use hints::Hints;
+
+/// Of those that cannot answer, as many are named.
+const NAMED_MAX: usize = 10;
 
 /// What is known of a request when a target is chosen.
 #[derive(Debug, Clone, Copy)]
@@ -11,6 +25,9 @@ pub(crate) struct RequestFacts<'a> {
     pub(crate) model: &'a str,
     pub(crate) wire: Wire,
     pub(crate) local: Local,
+    pub(crate) hints: &'a Hints,
+    /// Upstreams that it must not see again.
+    pub(crate) tried: &'a [Arc<Upstream>],
 }
 
 /// What this process has of the model.
@@ -24,31 +41,40 @@ pub(crate) enum Local {
 
 /// What changes from request to request; a test answers as it likes.
 pub(crate) trait Now {
-    /// The group's next turn.
-    fn turn(&self, group: &Group) -> u64;
+    /// The next turn.
+    fn turn(&self, turns: &Turns) -> u64;
 
     fn ready(&self, upstream: &Upstream) -> bool;
+
+    fn load(&self, upstream: &Upstream) -> Load;
 }
 
 /// The state of the running gateway.
 #[derive(Debug)]
-pub(crate) struct Running;
+pub(crate) struct Running {
+    pub(crate) now_ms: u32,
+}
 
 impl Now for Running {
-    fn turn(&self, group: &Group) -> u64 {
-        group.next_turn()
+    fn turn(&self, turns: &Turns) -> u64 {
+        turns.next()
     }
 
     fn ready(&self, upstream: &Upstream) -> bool {
         upstream.ready()
+    }
+
+    fn load(&self, upstream: &Upstream) -> Load {
+        upstream.live.meter.read(self.now_ms)
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Pick {
     pub(crate) target: Target,
-    /// For people: `kapok explain` shows it.
-    pub(crate) reason: String,
+    /// What the model is called there, if not as the client calls it: the request is told so, and nothing else.
+    pub(crate) model: Option<Arc<str>>,
+    pub(crate) decision: Decision,
 }
 
 /// Nobody can answer.
@@ -56,13 +82,15 @@ pub(crate) struct Pick {
 pub(crate) enum NoRoute {
     /// No target has such a model.
     UnknownModel { nearest: Option<String> },
-    /// Targets have it; none is ready. Each with why.
+    /// Targets have it; none is ready that was not tried. Some of them, each with why.
     NotReady(Vec<(String, String)>),
 }
 
 /// Exact route, then longest wildcard route, then the models here, then upstreams that list the model, then upstreams
 /// that list nothing. A target that is not ready is passed over while another of the same claim is; a route is the
 /// operator's word, so nothing outside it is asked.
+///
+/// Asked again after a failure, with who was tried, it goes on to the next, and down the route's fallback chain.
 pub(crate) fn pick(
     snapshot: &Snapshot,
     facts: &RequestFacts<'_>,
@@ -72,39 +100,30 @@ pub(crate) fn pick(
         return routed(group, facts, now);
     }
     if facts.local == Local::Ready {
-        return Ok(local("the model is in this process".to_owned()));
+        return Ok(local(Claim::Here));
     }
     let listed = snapshot.listed.get(facts.model);
-    if let Some(target) = listed.and_then(|group| turn_of(group, facts, now)) {
-        let name = target.name();
-        let reason = match facts.local {
-            Local::Absent => format!("upstream `{name}` lists the model"),
-            _ => format!("the model here is not ready, and upstream `{name}` lists it"),
+    if let Some(choice) = listed.and_then(|group| choose(group, facts, now)) {
+        let claim = match facts.local {
+            Local::Absent => Claim::Listed,
+            _ => Claim::ListedInstead,
         };
-        return Ok(Pick {
-            target: target.clone(),
-            reason,
-        });
+        return Ok(choice.by(claim));
     }
     if facts.local == Local::NotReady {
-        let reason = "the model is in this process, though not ready".to_owned();
-        return Ok(local(reason));
+        return Ok(local(Claim::HereNotReady));
     }
     // Somebody claims the model and is down: a catch-all would only say that it does not know it.
     if let Some(group) = listed
         && speaks(group, facts.wire)
     {
-        return Err(not_ready(group, facts.wire));
+        return Err(not_ready(group, facts));
     }
-    if let Some(target) = turn_of(&snapshot.catch_all, facts, now) {
-        let name = target.name();
-        return Ok(Pick {
-            target: target.clone(),
-            reason: format!("nobody lists the model, and upstream `{name}` takes any"),
-        });
+    if let Some(choice) = choose(&snapshot.catch_all, facts, now) {
+        return Ok(choice.by(Claim::CatchAll));
     }
     if speaks(&snapshot.catch_all, facts.wire) {
-        return Err(not_ready(&snapshot.catch_all, facts.wire));
+        return Err(not_ready(&snapshot.catch_all, facts));
     }
     Err(NoRoute::UnknownModel {
         nearest: nearest(facts.model, snapshot.known_models()).map(str::to_owned),
@@ -122,75 +141,69 @@ fn route<'s>(snapshot: &'s Snapshot, model: &str) -> Option<&'s Group> {
 }
 
 fn routed(group: &Group, facts: &RequestFacts<'_>, now: &impl Now) -> Result<Pick, NoRoute> {
-    let route = match &group.why {
-        Why::Route(name) => name,
+    let claim = match &group.plan.why {
+        Why::Route(name) => Claim::Route(Arc::clone(name)),
         // Only routes come here.
-        Why::Listed | Why::CatchAll => "",
+        Why::Listed | Why::CatchAll => Claim::Listed,
     };
-    if let Some(target) = turn_of(group, facts, now) {
-        let name = target.name();
-        let reason = match group.targets.len() {
-            1 => format!("route `{route}` sends it to `{name}`"),
-            count => format!("route `{route}`: `{name}` had its turn among {count} targets"),
-        };
-        return Ok(Pick {
-            target: target.clone(),
-            reason,
-        });
+    if let Some(choice) = choose(group, facts, now) {
+        return Ok(choice.by(claim));
     }
     // The model server says best what is wrong with a model of its own.
-    let has_local = group
-        .targets
-        .iter()
-        .any(|(target, _)| matches!(target, Target::Local));
-    if has_local && (facts.local == Local::NotReady || !speaks(group, facts.wire)) {
-        return Ok(local(format!("route `{route}` sends it to `local`")));
+    if group.has_local() && (facts.local == Local::NotReady || !speaks(group, facts.wire)) {
+        return Ok(local(claim));
     }
     if speaks(group, facts.wire) {
-        return Err(not_ready(group, facts.wire));
+        return Err(not_ready(group, facts));
     }
     Err(NoRoute::UnknownModel { nearest: None })
 }
 
-fn turn_of<'g>(group: &'g Group, facts: &RequestFacts<'_>, now: &impl Now) -> Option<&'g Target> {
-    if group.targets.is_empty() {
-        return None;
-    }
-    group.choose(now.turn(group), |target| match target {
-        Target::Local => facts.local == Local::Ready,
-        Target::Upstream(upstream) => upstream.speaks(facts.wire) && now.ready(upstream),
-    })
+fn choose(group: &Group, facts: &RequestFacts<'_>, now: &impl Now) -> Option<Choice> {
+    Choosing { group, facts, now }.choose()
 }
 
-fn local(reason: String) -> Pick {
+impl Choice {
+    fn by(mut self, claim: Claim) -> Pick {
+        self.decision.claim = claim;
+        Pick {
+            target: self.target,
+            model: self.model,
+            decision: self.decision,
+        }
+    }
+}
+
+fn local(claim: Claim) -> Pick {
     Pick {
         target: Target::Local,
-        reason,
+        model: None,
+        decision: Decision {
+            claim,
+            chosen: "local".into(),
+            ..Decision::default()
+        },
     }
 }
 
 /// Whether any upstream of the group could take the request if it were ready.
 fn speaks(group: &Group, wire: Wire) -> bool {
-    upstreams(group, wire).next().is_some()
+    group.upstreams().any(|upstream| upstream.speaks(wire))
 }
 
-fn not_ready(group: &Group, wire: Wire) -> NoRoute {
+fn not_ready(group: &Group, facts: &RequestFacts<'_>) -> NoRoute {
+    let tried = |upstream: &&Arc<Upstream>| {
+        let mut tried = facts.tried.iter();
+        tried.any(|tried| Arc::ptr_eq(tried, upstream))
+    };
+    let down = group
+        .upstreams()
+        .filter(|upstream| upstream.speaks(facts.wire) && !tried(upstream));
     NoRoute::NotReady(
-        upstreams(group, wire)
+        down.take(NAMED_MAX)
             .map(|upstream| (upstream.name.to_string(), upstream.reason()))
             .collect(),
     )
-}
-
-fn upstreams(group: &Group, wire: Wire) -> impl Iterator<Item = &Upstream> {
-    group
-        .targets
-        .iter()
-        .filter(|(_, weight)| *weight > 0)
-        .filter_map(move |(target, _)| match target {
-            Target::Upstream(upstream) if upstream.speaks(wire) => Some(&**upstream),
-            Target::Local | Target::Upstream(_) => None,
-        })
 }
 
 #[cfg(test)]

@@ -10,9 +10,8 @@ mod head;
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::ErrorKind;
 use http::request::Parts;
@@ -50,7 +49,13 @@ pub(crate) async fn relay(
     let in_flight = InFlight::enter(upstream);
     let via = outgoing.via;
     let request = head::request(exchange, upstream, outgoing)?;
-    let (connection, response) = call(exchange, upstream, (request, via)).await?;
+    let sent_at = exchange.gateway.shared().clock.now();
+    let called = call(exchange, upstream, (request, via)).await;
+    let failed = called
+        .as_ref()
+        .map_or(true, |(_, answer)| answer.status().is_server_error());
+    measure(exchange, upstream, sent_at, failed);
+    let (connection, response) = called?;
     exchange.mark(Stage::Upstream);
     // The request is sent and forgotten; its answer may go on for long.
     exchange.body_held = None;
@@ -95,6 +100,19 @@ fn no_grpc(upstream: &Upstream, head: &http::response::Parts) -> ApiError {
         format!("upstream `{name}` answered HTTP {status} without gRPC"),
     )
     .with_code("upstream_error")
+}
+
+/// Remembers how long the caller waited, for an answer or for the want of one.
+fn measure(exchange: &Exchange, upstream: &Upstream, sent_at: Instant, failed: bool) {
+    let shared = exchange.gateway.shared();
+    let took = shared.clock.now().saturating_duration_since(sent_at);
+    let took_us = took.as_secs_f32() * 1e6;
+    let meter = &upstream.live.meter;
+    if failed {
+        meter.failed(took_us, shared.now_ms());
+    } else {
+        meter.answered(took_us, shared.now_ms());
+    }
 }
 
 /// An answer's head, and the connection that its body comes over.
@@ -207,13 +225,13 @@ struct InFlight(Arc<Upstream>);
 
 impl InFlight {
     fn enter(upstream: &Arc<Upstream>) -> Self {
-        upstream.live.in_flight.fetch_add(1, Ordering::Relaxed);
+        upstream.live.meter.enter();
         Self(Arc::clone(upstream))
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.live.meter.leave();
     }
 }

@@ -2,15 +2,18 @@
 
 mod group;
 mod patterns;
+mod plan;
+mod pool;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use base::nearest;
+use http::HeaderName;
 use protocol::resource::{Resource, RouteSpec, Spec, UpstreamSpec};
 
-pub(crate) use group::{Group, Target, Why};
+pub(crate) use group::{Branch, Group, Plan, Rules, Target, To, Turns, Why};
 pub(crate) use patterns::Patterns;
+pub(crate) use pool::Cell;
 
 use crate::Error;
 use crate::keys::Keys;
@@ -34,6 +37,10 @@ pub struct Snapshot {
     /// Upstreams that list no models: they get what nobody else claims.
     pub(crate) catch_all: Group,
     pub(crate) keys: Keys,
+    /// Headers that any route looks at.
+    pub(crate) watched: Vec<HeaderName>,
+    /// The node's.
+    region: Option<String>,
 }
 
 impl Snapshot {
@@ -52,14 +59,17 @@ impl Snapshot {
             ..Self::default()
         };
         for resource in resources {
-            if let Spec::Upstream(spec) = &resource.spec {
-                next.add_upstream(&resource.metadata.name, spec, self)?;
+            match &resource.spec {
+                Spec::Upstream(spec) => next.add_upstream(&resource.metadata.name, spec, self)?,
+                Spec::Node(spec) => next.region.clone_from(&spec.region),
+                Spec::Route(_) | Spec::Key(_) => {}
             }
         }
+        let pools = plan::Pools::new(&next.upstreams)?;
         for resource in resources {
             let name = &resource.metadata.name;
             match &resource.spec {
-                Spec::Route(spec) => next.add_route(name, spec)?,
+                Spec::Route(spec) => next.add_route(name, spec, &pools)?,
                 Spec::Key(spec) => next
                     .keys
                     .add(name, spec)
@@ -68,6 +78,7 @@ impl Snapshot {
             }
         }
         next.index_upstreams();
+        next.watch();
         next.wildcards
             .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Ok(next)
@@ -107,24 +118,18 @@ impl Snapshot {
         Ok(())
     }
 
-    fn add_route(&mut self, name: &str, spec: &RouteSpec) -> Result<(), Error> {
+    fn add_route(
+        &mut self,
+        name: &str,
+        spec: &RouteSpec,
+        pools: &plan::Pools,
+    ) -> Result<(), Error> {
         if spec.models.is_empty() {
             return Err(invalid("Route", name, "models is empty"));
         }
-        let mut targets = Vec::with_capacity(spec.targets.len());
-        for target in &spec.targets {
-            let found = if target.upstream == LOCAL {
-                Target::Local
-            } else {
-                Target::Upstream(Arc::clone(self.upstream(name, &target.upstream)?))
-            };
-            targets.push((found, target.weight));
-        }
-        if targets.iter().all(|(_, weight)| *weight == 0) {
-            return Err(invalid("Route", name, "no target has a weight above 0"));
-        }
+        let plan = Arc::new(self.plan(name, spec, pools)?);
         for model in &spec.models {
-            let group = Group::new(Why::Route(name.into()), targets.clone());
+            let group = Group::new(Arc::clone(&plan));
             let taken = match model.strip_suffix('*') {
                 Some(prefix) if !prefix.contains('*') => {
                     let prefix = prefix.to_owned();
@@ -146,35 +151,41 @@ impl Snapshot {
         Ok(())
     }
 
-    fn upstream(&self, route: &str, name: &str) -> Result<&Arc<Upstream>, Error> {
-        self.upstreams
-            .get(name)
-            .ok_or_else(|| Error::UnknownUpstream {
-                route: route.to_owned(),
-                name: name.to_owned(),
-                nearest: nearest(name, self.upstreams.keys().map(AsRef::as_ref)).map(str::to_owned),
-            })
-    }
-
     fn index_upstreams(&mut self) {
-        let mut listed: HashMap<String, Vec<(Target, u32)>> = HashMap::new();
+        let mut listed: HashMap<String, Vec<Arc<Upstream>>> = HashMap::new();
         let mut catch_all = Vec::new();
         for upstream in self.upstreams.values() {
-            let target = || (Target::Upstream(Arc::clone(upstream)), 1);
             match &upstream.spec.models {
                 Some(models) => {
                     for model in models {
-                        listed.entry(model.clone()).or_default().push(target());
+                        let listing = listed.entry(model.clone()).or_default();
+                        listing.push(Arc::clone(upstream));
                     }
                 }
-                None => catch_all.push(target()),
+                None => catch_all.push(Arc::clone(upstream)),
             }
         }
         self.listed = listed
             .into_iter()
-            .map(|(model, targets)| (model, Group::new(Why::Listed, targets)))
+            .map(|(model, members)| (model, self.unrouted(Why::Listed, members)))
             .collect();
-        self.catch_all = Group::new(Why::CatchAll, catch_all);
+        self.catch_all = self.unrouted(Why::CatchAll, catch_all);
+    }
+
+    fn watch(&mut self) {
+        let routed = self.wildcards.iter().map(|(_, group)| group);
+        let groups = self.exact.values().chain(routed);
+        let groups = groups.chain(self.listed.values()).chain([&self.catch_all]);
+        let mut watched: Vec<HeaderName> = Vec::new();
+        for group in groups {
+            let rules = &group.plan.rules;
+            for name in rules.colour.iter().chain(&rules.session) {
+                if !watched.contains(name) {
+                    watched.push(name.clone());
+                }
+            }
+        }
+        self.watched = watched;
     }
 }
 

@@ -11,13 +11,14 @@ mod tls;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use protocol::resource::{OipForm, Secret, UpstreamKind, UpstreamSpec};
+use routing::Meter;
 
 pub(crate) use address::Address;
 pub(crate) use body::{Broken, RequestBody};
@@ -177,7 +178,8 @@ pub(crate) enum Wire {
 pub(crate) struct Live {
     ready: AtomicBool,
     reason: Mutex<String>,
-    pub(crate) in_flight: AtomicUsize,
+    /// Our requests there, how quick it is, and what it says of itself.
+    pub(crate) meter: Meter,
     pub(crate) pool: Pool,
     pub(crate) http2: Http2Pool,
     /// Connections to where it speaks gRPC.
@@ -198,7 +200,7 @@ impl Live {
             } else {
                 String::new()
             }),
-            in_flight: AtomicUsize::new(0),
+            meter: Meter::default(),
             pool: Pool::new(spec.idle_connections_max),
             http2: Http2Pool::new(spec.http2_streams_max),
             grpc: Http2Pool::new(spec.http2_streams_max),

@@ -5,12 +5,14 @@
 
 mod embeddings;
 mod models;
+mod rename;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embeddings};
 pub use models::{ModelEntry, model, models};
+pub use rename::rename;
 pub use scan::{Facts, ScanError, fuzz_openai_scan, scan};
 
 /// Deeper than any tool schema; bodies are skipped without recursion, so this only bounds what is kept open.

@@ -23,7 +23,7 @@ pub use breaker::{Breaker, BreakerRules, Caller, Standing};
 pub use budget::Budget;
 pub use draw::Draw;
 pub use load::{Load, Meter, Report, Reported};
-pub use notes::{Note, Notes, Verdict};
+pub use notes::{NOTES_MAX, Note, Notes, Verdict};
 pub use p2c::PowerOfTwo;
 pub use policy::{Ask, Members, Policy};
 pub use round_robin::RoundRobin;

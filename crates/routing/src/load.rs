@@ -8,7 +8,11 @@ const STALE_MS: u32 = 10_000;
 /// In which an observed latency loses 63 % of its weight. linkerd and finagle use the same ten seconds.
 const LATENCY_DECAY_MS: f32 = 10_000.0;
 
-/// A server's live counters. Written by whoever sends and scrapes, read by policies; no lock, and a reader that meets a
+/// What a failure counts for at least and at most: slower than any cached answer, quicker than any time-out.
+const FAILURE_US_MIN: f32 = 100_000.0;
+const FAILURE_US_MAX: f32 = 60_000_000.0;
+
+/// A server's live figures. Written by whoever sends and scrapes, read by policies; no lock, and a reader that meets a
 /// writer half-way sees figures of two moments, which load is anyway.
 ///
 /// Times are milliseconds since any fixed moment; they wrap after 49 days, and only differences are looked at.
@@ -17,27 +21,29 @@ pub struct Meter {
     in_flight: AtomicU32,
     /// Peak EWMA: microseconds as an `f32`, then the moment of the last change. 0 is nothing yet.
     latency: AtomicU64,
-    waiting: AtomicU32,
+    /// One more than what was said, each; 0 is not said.
+    queued: AtomicU32,
     running: AtomicU32,
-    /// An `f32`.
-    kv_used: AtomicU32,
+    gpu_free_bytes: AtomicU64,
+    /// The bits of an `f32`; NaN is not said.
+    kv_use: AtomicU32,
+    /// Our own requests then.
     in_flight_then: AtomicU32,
-    /// When the four above were said; 0 is never.
+    /// When the five above were said; 0 is never.
     reported_ms: AtomicU32,
-    /// Free GPU memory in MiB, and one more; 0 is unknown.
-    gpu_free: AtomicU32,
 }
 
-/// What a server says of itself.
+/// What a server says of itself. What its kind does not tell is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Report {
-    /// Requests in its queue.
-    pub waiting: u32,
-    /// Requests that it computes.
-    pub running: u32,
-    /// Share of its KV cache that is taken, 0 to 1.
-    pub kv_used: f32,
-    pub gpu_free_mb: Option<u32>,
+    /// Requests that wait.
+    pub queued: Option<u32>,
+    /// Requests that run.
+    pub running: Option<u32>,
+    /// Share of the key-value cache in use, 0 to 1.
+    pub kv_use: Option<f32>,
+    /// Free GPU memory, over all its GPUs.
+    pub gpu_free_bytes: Option<u64>,
 }
 
 /// What is known of one server at one moment.
@@ -67,7 +73,13 @@ impl Load {
         let Some(reported) = &self.reported else {
             return ours;
         };
-        let said = reported.report.waiting as f32 + reported.report.running as f32;
+        let Report {
+            queued, running, ..
+        } = reported.report;
+        if queued.is_none() && running.is_none() {
+            return ours;
+        }
+        let said = queued.unwrap_or(0) as f32 + running.unwrap_or(0) as f32;
         let since = ours - reported.in_flight_then as f32;
         (said + since).max(ours)
     }
@@ -92,8 +104,7 @@ impl Meter {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// An answer began after so long. Also for a failure, with what it cost the caller: who refuses quickly must not
-    /// look quick. Of two at once one may be lost.
+    /// An answer began after so long. Of two at once one may be lost.
     pub fn answered(&self, took_us: f32, now_ms: u32) {
         let took = took_us.max(1.0);
         let before = decayed(self.latency.load(Ordering::Relaxed), now_ms);
@@ -104,26 +115,44 @@ impl Meter {
                 latency * kept + took * (1.0 - kept)
             }
         });
-        let packed = u64::from(latency.to_bits()) << 32 | u64::from(now_ms);
+        self.set_latency(latency, now_ms);
+    }
+
+    /// There was no answer, or one that says that the server cannot. Who fails quickly is not quick: each failure
+    /// doubles what is expected, so that fewer and fewer come to see it, until it is forgotten like any peak.
+    pub fn failed(&self, took_us: f32, now_ms: u32) {
+        let before = decayed(self.latency.load(Ordering::Relaxed), now_ms);
+        let doubled = before.map_or(FAILURE_US_MIN, |(latency, _)| latency * 2.0);
+        let latency = took_us.max(doubled).clamp(FAILURE_US_MIN, FAILURE_US_MAX);
+        self.set_latency(latency, now_ms);
+    }
+
+    fn set_latency(&self, latency_us: f32, now_ms: u32) {
+        let packed = u64::from(latency_us.to_bits()) << 32 | u64::from(now_ms);
         self.latency.store(packed, Ordering::Relaxed);
     }
 
     pub fn report(&self, report: &Report, now_ms: u32) {
-        self.waiting.store(report.waiting, Ordering::Relaxed);
-        self.running.store(report.running, Ordering::Relaxed);
-        let kv_used = report.kv_used.clamp(0.0, 1.0);
-        self.kv_used.store(kv_used.to_bits(), Ordering::Relaxed);
-        self.in_flight_then
-            .store(self.in_flight(), Ordering::Relaxed);
-        let gpu = report.gpu_free_mb.map_or(0, |free| free.saturating_add(1));
-        self.gpu_free.store(gpu, Ordering::Relaxed);
+        let write = |cell: &AtomicU32, value: Option<u32>| {
+            let more = value.map_or(0, |value| value.saturating_add(1));
+            cell.store(more, Ordering::Relaxed);
+        };
+        write(&self.queued, report.queued);
+        write(&self.running, report.running);
+        write(&self.in_flight_then, Some(self.in_flight()));
+        let bytes = report.gpu_free_bytes;
+        let bytes = bytes.map_or(0, |bytes| bytes.saturating_add(1));
+        self.gpu_free_bytes.store(bytes, Ordering::Relaxed);
+        let kv_use = report
+            .kv_use
+            .map_or(f32::NAN, |share| share.clamp(0.0, 1.0));
+        self.kv_use.store(kv_use.to_bits(), Ordering::Relaxed);
         // 0 is "never"; a millisecond more or less is nothing.
         self.reported_ms.store(now_ms.max(1), Ordering::Release);
     }
 
-    /// What was observed and reported is forgotten; requests on their way are not.
-    pub fn forget(&self) {
-        self.latency.store(0, Ordering::Relaxed);
+    /// What it said is not to be believed any more.
+    pub fn forget_report(&self) {
         self.reported_ms.store(0, Ordering::Relaxed);
     }
 
@@ -142,16 +171,17 @@ impl Meter {
         if at_ms == 0 || age_ms > STALE_MS {
             return None;
         }
-        let read = |part: &AtomicU32| part.load(Ordering::Relaxed);
+        let read = |cell: &AtomicU32| cell.load(Ordering::Relaxed).checked_sub(1);
+        let kv_use = f32::from_bits(self.kv_use.load(Ordering::Relaxed));
         Some(Reported {
             report: Report {
-                waiting: read(&self.waiting),
+                queued: read(&self.queued),
                 running: read(&self.running),
-                kv_used: f32::from_bits(read(&self.kv_used)),
-                gpu_free_mb: read(&self.gpu_free).checked_sub(1),
+                kv_use: (!kv_use.is_nan()).then_some(kv_use),
+                gpu_free_bytes: self.gpu_free_bytes.load(Ordering::Relaxed).checked_sub(1),
             },
             age_ms,
-            in_flight_then: read(&self.in_flight_then),
+            in_flight_then: read(&self.in_flight_then).unwrap_or(0),
         })
     }
 }

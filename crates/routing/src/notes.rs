@@ -1,5 +1,5 @@
 /// Members that a decision remembers: what two samples of three and a few passed over need.
-const NOTES_MAX: usize = 6;
+pub const NOTES_MAX: usize = 6;
 
 /// How a choice came about: who was looked at, what for, and why not the others. Kept in place, so that writing it
 /// costs no allocation and reading it may never happen.

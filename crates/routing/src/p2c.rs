@@ -14,7 +14,7 @@ pub struct PowerOfTwo;
 impl Policy for PowerOfTwo {
     fn choose(&self, members: &dyn Members, ask: &Ask, notes: &mut Notes) -> Option<usize> {
         let mut draw = Draw::new(ask.turn);
-        notes.begin("the only one of its pool that can be used", "");
+        notes.begin("the only one that can be used", "");
         let first = sample(members, &mut draw, None)?;
         let Some(second) = sample(members, &mut draw, Some(first)) else {
             notes.add(first, 0.0, Verdict::Chosen);

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::exchange::Exchange;
 use crate::keys::Key;
 use crate::operation::Operation;
-use crate::pick::{self, Local, NoRoute, RequestFacts, Running};
+use crate::pick::{self, Hints, Local, NoRoute, RequestFacts, Running};
 use crate::read::{Held, ReadError, Reader};
 use crate::reply::{Failure, Shape};
 use crate::snapshot::{Snapshot, Target};
@@ -45,6 +45,7 @@ impl<'a> Visit<'a> {
     ) -> Result<Self, Failure> {
         exchange.doing = Stage::Admit;
         let key = snapshot.keys.check(headers)?;
+        exchange.hints = Hints::read(snapshot, headers);
         exchange.mark(Stage::Admit);
         exchange.doing = Stage::Read;
         Ok(Self {
@@ -134,25 +135,19 @@ impl<'a> Visit<'a> {
             model,
             wire: self.exchange.operation.wire(),
             local: self.local(model),
+            hints: &self.exchange.hints,
+            tried: &[],
         };
-        let pick = pick::pick(self.snapshot, &facts, &Running)
-            .map_err(|refusal| self.no_route(model, refusal))?;
-        if let Target::Local = pick.target {
-            self.exchange.sample();
-        }
         let shared = self.exchange.gateway.shared();
-        let metrics = match &pick.target {
-            Target::Local => Arc::clone(&shared.local),
-            Target::Upstream(upstream) => upstream
-                .live
-                .metrics
-                .get()
-                .map_or_else(|| shared.metrics.target(&upstream.name), Arc::clone),
+        let running = Running {
+            now_ms: shared.now_ms(),
         };
-        self.exchange.answered_by(&metrics, pick.reason);
+        let picked = pick::pick(self.snapshot, &facts, &running);
+        let pick = picked.map_err(|refusal| self.no_route(model, refusal))?;
+        let target = self.exchange.chosen(pick);
         self.exchange.mark(Stage::Route);
         self.exchange.doing = Stage::Parse;
-        Ok(pick.target)
+        Ok(target)
     }
 
     /// Whether this process has the model, for this kind of request.

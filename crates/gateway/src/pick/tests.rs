@@ -9,8 +9,12 @@ struct Given<'a> {
 }
 
 impl Now for Given<'_> {
-    fn turn(&self, _: &Group) -> u64 {
+    fn turn(&self, _: &Turns) -> u64 {
         self.turn
+    }
+
+    fn load(&self, _: &Upstream) -> Load {
+        Load::default()
     }
 
     fn ready(&self, upstream: &Upstream) -> bool {
@@ -40,7 +44,7 @@ fn snapshot() -> Snapshot {
 
 fn describe(picked: Result<Pick, NoRoute>) -> String {
     match picked {
-        Ok(pick) => format!("{}: {}", pick.target.name(), pick.reason),
+        Ok(pick) => format!("{}: {}", pick.decision.chosen, pick.decision),
         Err(NoRoute::UnknownModel { nearest: None }) => "unknown".to_owned(),
         Err(NoRoute::UnknownModel {
             nearest: Some(name),
@@ -68,6 +72,8 @@ fn check(cases: &[Case]) {
             model,
             wire: *wire,
             local: *local,
+            hints: &Hints::default(),
+            tried: &[],
         };
         let found = describe(pick(&snapshot, &facts, &Given { turn: 0, down }));
         assert_eq!(
@@ -105,7 +111,7 @@ fn a_target_that_is_down_is_passed_over_within_its_claim() {
         ("both", OpenAi, NotReady, &["a"], "local: the model is in this process, though not ready"),
         ("both", OpenAi, Absent, &["a"], "not ready: a"),
         ("chat", OpenAi, Ready, &["a"], "not ready: a"),
-        ("shared", OpenAi, Absent, &["a"], "b: upstream `b` lists the model"),
+        ("shared", OpenAi, Absent, &["a"], "b: upstream `b` lists the model; the only one that can be used"),
         ("shared", OpenAi, Absent, &["a", "b"], "not ready: a b"),
         ("else", OpenAi, Absent, &["any"], "not ready: any"),
         ("mixed", OpenAi, Absent, &["a"], "not ready: a"),
@@ -119,8 +125,8 @@ fn a_target_that_is_down_is_passed_over_within_its_claim() {
 fn only_upstreams_that_speak_the_protocol_are_asked() {
     check(&[
         ("detector", Oip, Absent, &[], "triton: upstream `triton` lists the model"),
-        ("listed", Oip, Absent, &[], "triton: upstream `triton` lists the model"),
-        ("listed", OpenAi, Absent, &[], "a: upstream `a` lists the model"),
+        ("listed", Oip, Absent, &[], "triton: upstream `triton` lists the model; the only one that can be used"),
+        ("listed", OpenAi, Absent, &[], "a: upstream `a` lists the model; the only one that can be used"),
         ("detector", OpenAi, Absent, &[], "any: nobody lists the model, and upstream `any` takes any"),
         ("else", Oip, Absent, &[], "unknown"),
         ("lised", Oip, Absent, &[], "unknown, perhaps listed"),
@@ -135,9 +141,11 @@ fn shares(model: &str, local: Local, down: &[&str], turns: u64) -> Vec<(String, 
             model,
             wire: Wire::OpenAi,
             local,
+            hints: &Hints::default(),
+            tried: &[],
         };
         let pick = pick(&snapshot, &facts, &Given { turn, down }).expect("somebody");
-        *counts.entry(pick.target.name().to_owned()).or_default() += 1;
+        *counts.entry(pick.decision.chosen.to_string()).or_default() += 1;
     }
     counts.into_iter().collect()
 }
@@ -155,13 +163,11 @@ fn weights_are_exact_over_a_cycle_and_the_down_give_theirs_away() {
     );
     assert_eq!(shares("canary", Local::Absent, &["a"], 4), [count("b", 4)]);
     assert_eq!(
-        shares("shared", Local::Absent, &[], 10),
-        [count("a", 5), count("b", 5)]
-    );
-    assert_eq!(
         shares("mixed", Local::Ready, &[], 10),
         [count("a", 5), count("local", 5)]
     );
     assert_eq!(shares("mixed", Local::NotReady, &[], 10), [count("a", 10)]);
     assert_eq!(shares("never", Local::Absent, &[], 10), [count("b", 10)]);
 }
+
+mod pools;

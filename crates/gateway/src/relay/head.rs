@@ -1,7 +1,7 @@
 use base::ErrorKind;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Version, response};
-use protocol::ApiError;
+use protocol::{ApiError, openai};
 
 use super::Outgoing;
 use crate::exchange::Exchange;
@@ -9,7 +9,7 @@ use crate::headers::{
     API_KEY, GRPC_TIMEOUT, REQUEST_ID, TIMEOUT_MS, UPSTREAM_REQUEST_ID, X_API_KEY,
     remove_hop_by_hop,
 };
-use crate::upstream::{RequestBody, Upstream, Via};
+use crate::upstream::{RequestBody, Upstream, Via, Wire};
 
 /// The client's request as the upstream gets it: same method, path, query, headers and bytes, except for what concerns
 /// one connection, credentials, and the two headers that carry our id and what is left of the caller's deadline.
@@ -52,7 +52,25 @@ pub(super) fn request(
         // Concerns one connection, and gRPC's servers look for it.
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    Ok(Request::from_parts(head, outgoing.body))
+    let body = match &exchange.model_there {
+        None => outgoing.body,
+        Some(model) => renamed(exchange, outgoing.body, model)?,
+    };
+    Ok(Request::from_parts(head, body))
+}
+
+/// The body with the model's name of where it goes, and nothing else changed.
+fn renamed(exchange: &Exchange, body: RequestBody, model: &str) -> Result<RequestBody, ApiError> {
+    match (exchange.operation.wire(), body) {
+        (Wire::OpenAi | Wire::Anthropic, RequestBody::Whole(body)) => {
+            Ok(RequestBody::Whole(openai::rename(&body, model)?.into()))
+        }
+        // The path or a message names the model, or the body is gone already.
+        _ => {
+            let message = "a request of this kind cannot be sent on under another model's name";
+            Err(ApiError::new(ErrorKind::Unsupported, message))
+        }
+    }
 }
 
 /// In the finest unit that eight digits hold, which is what gRPC allows.

@@ -1,7 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::HeaderName;
+
+use super::pool::Pool;
 use crate::upstream::Upstream;
+
+/// A route with more targets has them in a pool: who is alive is kept in as many bits.
+pub(crate) const BRANCHES_MAX: usize = 64;
 
 /// Somebody who can answer.
 #[derive(Debug, Clone)]
@@ -9,15 +15,6 @@ pub(crate) enum Target {
     /// The models in this process.
     Local,
     Upstream(Arc<Upstream>),
-}
-
-impl Target {
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Local => "local",
-            Self::Upstream(upstream) => &upstream.name,
-        }
-    }
 }
 
 /// What made targets candidates.
@@ -32,81 +29,94 @@ pub(crate) enum Why {
     CatchAll,
 }
 
-/// Targets that share requests by weight.
+/// Requests for one model name: by weight to a branch, and there by policy to a member.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
+    /// Shared by the names of one route.
+    pub(crate) plan: Arc<Plan>,
+    /// Of its own: a counter shared between groups would beat with the order of other groups' requests.
+    pub(crate) turns: Turns,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
     pub(crate) why: Why,
-    pub(crate) targets: Vec<(Target, u32)>,
-    /// Requests so far. Of its own: a counter shared between groups would beat with the order of other groups' requests.
-    turns: AtomicU64,
+    pub(crate) branches: Vec<Branch>,
+    /// In this order when no branch can answer.
+    pub(crate) fallback: Vec<Branch>,
+    pub(crate) rules: Rules,
+}
+
+/// One target of a route.
+#[derive(Debug)]
+pub(crate) struct Branch {
+    pub(crate) name: Arc<str>,
+    pub(crate) weight: u32,
+    /// What the model is called there, if not as the client calls it.
+    pub(crate) model: Option<Arc<str>>,
+    pub(crate) to: To,
+}
+
+#[derive(Debug)]
+pub(crate) enum To {
+    Local,
+    Pool(Pool),
+}
+
+/// What a route looks at in a request, and when it leaves the node's region.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    /// Absent when no upstream of the plan has a colour.
+    pub(crate) colour: Option<HeaderName>,
+    pub(crate) colour_strict: bool,
+    /// Absent when the policy does not care.
+    pub(crate) session: Option<HeaderName>,
+    pub(crate) spill_depth: f32,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            colour: None,
+            colour_strict: false,
+            session: None,
+            spill_depth: f32::INFINITY,
+        }
+    }
+}
+
+/// Requests so far.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(AtomicU64);
+
+impl Turns {
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 impl Group {
-    pub(crate) fn new(why: Why, targets: Vec<(Target, u32)>) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>) -> Self {
         Self {
-            why,
-            targets,
-            turns: AtomicU64::new(0),
+            plan,
+            turns: Turns::default(),
         }
     }
 
-    pub(crate) fn next_turn(&self) -> u64 {
-        self.turns.fetch_add(1, Ordering::Relaxed)
+    /// Every upstream that it may send to, those of the fallback last.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        let sharing = self.plan.branches.iter().filter(|branch| branch.weight > 0);
+        let branches = sharing.chain(&self.plan.fallback);
+        branches.flat_map(|branch| match &branch.to {
+            To::Local => [].iter(),
+            To::Pool(pool) => pool.members.iter(),
+        })
     }
 
-    /// The target whose turn it is among those that `accept` lets through: weighted, and exact over each cycle of as
-    /// many turns as the weights sum to.
-    pub(crate) fn choose(&self, turn: u64, accept: impl Fn(&Target) -> bool) -> Option<&Target> {
-        let accepted = || {
-            self.targets
-                .iter()
-                .filter(|(target, weight)| *weight > 0 && accept(target))
-        };
-        let cycle: u64 = accepted().map(|(_, weight)| u64::from(*weight)).sum();
-        if cycle == 0 {
-            return None;
-        }
-        let mut slot = spread(turn, cycle);
-        for (target, weight) in accepted() {
-            let weight = u64::from(*weight);
-            if slot < weight {
-                return Some(target);
-            }
-            slot -= weight;
-        }
-        None
-    }
-}
-
-/// Visits every slot of a cycle once, neighbours far apart: with weights 9 and 1 the tenth does not wait for nine in a
-/// row. The step is the one nearest above the golden section that shares no factor with the cycle.
-fn spread(turn: u64, cycle: u64) -> u64 {
-    let golden = u128::from(cycle) * 618 / 1000;
-    let mut step = u64::try_from(golden).unwrap_or(1).max(1);
-    while greatest_common_divisor(step, cycle) != 1 {
-        step += 1;
-    }
-    let slot = u128::from(turn % cycle) * u128::from(step) % u128::from(cycle);
-    u64::try_from(slot).unwrap_or(0)
-}
-
-fn greatest_common_divisor(mut left: u64, mut right: u64) -> u64 {
-    while right != 0 {
-        (left, right) = (right, left % right);
-    }
-    left
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cycle_visits_every_slot_once() {
-        for cycle in [1, 2, 3, 10, 12, 97, 100, 1000] {
-            let mut slots: Vec<u64> = (0..cycle).map(|turn| spread(turn, cycle)).collect();
-            slots.sort_unstable();
-            assert_eq!(slots, (0..cycle).collect::<Vec<_>>(), "{cycle}");
-        }
+    pub(crate) fn has_local(&self) -> bool {
+        let branches = self.plan.branches.iter().chain(&self.plan.fallback);
+        branches
+            .into_iter()
+            .any(|branch| matches!(branch.to, To::Local))
     }
 }

@@ -136,8 +136,8 @@ fn a_route_may_stand_before_its_upstream() {
         .map(|(prefix, _)| prefix.as_str())
         .collect();
     assert_eq!(prefixes, ["long-name-", "long-"]);
-    assert_eq!(snapshot.exact["exact"].targets.len(), 2);
-    assert_eq!(snapshot.catch_all.targets.len(), 1);
+    assert_eq!(snapshot.exact["exact"].plan.branches.len(), 2);
+    assert_eq!(snapshot.catch_all.upstreams().count(), 1);
 }
 
 #[test]

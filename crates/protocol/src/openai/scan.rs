@@ -74,6 +74,7 @@ fn text(value: &str) -> Option<Cow<'_, str>> {
 
 /// For the fuzzer: agrees with serde's tree about every body that serde accepts.
 pub fn fuzz_openai_scan(data: &[u8]) {
+    super::rename::fuzz(data);
     let found = scan(data);
     let Ok(tree) = serde_json::from_slice::<serde_json::Value>(data) else {
         return;

@@ -1,11 +1,11 @@
 use super::*;
 
-fn report(waiting: u32, running: u32) -> Report {
+fn report(queued: u32, running: u32) -> Report {
     Report {
-        waiting,
-        running,
-        kv_used: 0.25,
-        gpu_free_mb: Some(0),
+        queued: Some(queued),
+        running: Some(running),
+        kv_use: Some(0.25),
+        gpu_free_bytes: Some(0),
     }
 }
 
@@ -22,6 +22,23 @@ fn a_peak_counts_at_once_and_is_forgotten_in_tens_of_seconds() {
     meter.answered(100.0, 30_020);
     let late = meter.read(30_020).latency_us.expect("a latency");
     assert!(late < 400.0, "{late}");
+}
+
+#[test]
+fn who_fails_quickly_does_not_look_quick() {
+    let meter = Meter::default();
+    meter.failed(10.0, 0);
+    assert_eq!(meter.read(0).latency_us, Some(FAILURE_US_MIN));
+    meter.answered(400_000.0, 0);
+    meter.failed(10.0, 0);
+    assert_eq!(meter.read(0).latency_us, Some(800_000.0));
+    for _ in 0..100 {
+        meter.failed(10.0, 0);
+    }
+    assert_eq!(meter.read(0).latency_us, Some(FAILURE_US_MAX));
+    meter.answered(1000.0, 60_000);
+    let later = meter.read(60_000).latency_us.expect("a latency");
+    assert!(later < FAILURE_US_MAX / 100.0, "{later}");
 }
 
 #[test]
@@ -42,8 +59,7 @@ fn what_we_sent_since_a_report_is_added_to_it() {
     assert_eq!(meter.read(1500).depth(), 8.0);
     let reported = meter.read(1500).reported.expect("a report");
     assert_eq!(reported.age_ms, 500);
-    assert_eq!(reported.report.gpu_free_mb, Some(0));
-    assert!((reported.report.kv_used - 0.25).abs() < 0.001);
+    assert_eq!(reported.report, report(4, 6));
 }
 
 #[test]
@@ -63,6 +79,23 @@ fn an_old_report_says_nothing() {
     assert_eq!(meter.read(20).depth(), 100.0, "time may wrap");
     assert_eq!(meter.read(STALE_MS).depth(), 0.0);
     meter.report(&report(50, 50), 100);
-    meter.forget();
+    meter.forget_report();
     assert_eq!(meter.read(100).depth(), 0.0);
+}
+
+#[test]
+fn what_a_server_does_not_tell_is_not_taken_for_nothing() {
+    let meter = Meter::default();
+    meter.enter();
+    for said in [
+        Report::default(),
+        Report {
+            kv_use: Some(0.0),
+            ..Report::default()
+        },
+    ] {
+        meter.report(&said, 7);
+        assert_eq!(meter.read(7).reported.expect("a report").report, said);
+        assert_eq!(meter.read(7).depth(), 1.0);
+    }
 }

@@ -29,7 +29,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("onnx", &["base", "protocol", "telemetry", "runtime"]),
     ("native", &["protocol", "runtime"]),
     ("isolation", &["base", "protocol", "runtime"]),
-    ("gateway", &["base", "protocol", "telemetry", "routing", "policy"]),
+    (
+        "gateway",
+        &["base", "protocol", "telemetry", "routing", "policy"],
+    ),
     ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (

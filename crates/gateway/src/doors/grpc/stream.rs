@@ -76,10 +76,7 @@ impl Begun {
 }
 
 fn answer_here(visit: &mut Visit<'_>, head: &Parts, open: Open, begun: Begun) -> Reply {
-    let shared = open.gateway.shared();
-    visit
-        .exchange
-        .answered_by(&shared.local, "a stream is answered here".to_owned());
+    visit.exchange.answered_here();
     let snapshot = Arc::clone(visit.snapshot);
     let headers = head.headers.clone();
     open.reply(|open, answers| async move {

@@ -1,0 +1,297 @@
+//! Pools, colours, regions, fallback, and attempts after the first.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use protocol::resource::{NodeSpec, Resource, Spec};
+use routing::Load;
+use serde_json::json;
+
+use super::*;
+use crate::snapshot::tests::{resource, upstream};
+
+/// Who is down, and how many requests are where.
+#[derive(Default)]
+struct World {
+    down: Vec<&'static str>,
+    in_flight: BTreeMap<&'static str, u32>,
+}
+
+impl Now for World {
+    fn turn(&self, turns: &Turns) -> u64 {
+        turns.next()
+    }
+
+    fn ready(&self, upstream: &Upstream) -> bool {
+        !self.down.contains(&&*upstream.name)
+    }
+
+    fn load(&self, upstream: &Upstream) -> Load {
+        Load {
+            in_flight: self.in_flight.get(&*upstream.name).copied().unwrap_or(0),
+            ..Load::default()
+        }
+    }
+}
+
+fn route(fields: serde_json::Value) -> Resource {
+    let mut spec = json!({"models": ["m"]});
+    let spec_fields = spec.as_object_mut().expect("an object");
+    spec_fields.extend(fields.as_object().expect("an object").clone());
+    let spec = serde_json::from_value(spec).expect("a route's fields");
+    resource("r", Spec::Route(spec))
+}
+
+fn build(resources: Vec<Resource>) -> Snapshot {
+    Snapshot::build(&resources).expect("a good set")
+}
+
+fn said(snapshot: &Snapshot, headers: &[(&'static str, &'static str)]) -> Hints {
+    let named = headers.iter().map(|(name, value)| {
+        let value = HeaderValue::from_static(value);
+        (HeaderName::from_static(name), value)
+    });
+    Hints::read(snapshot, &HeaderMap::from_iter(named))
+}
+
+fn ask(snapshot: &Snapshot, hints: &Hints, tried: &[Arc<Upstream>], world: &World) -> String {
+    let facts = RequestFacts {
+        model: "m",
+        wire: Wire::OpenAi,
+        local: Local::Absent,
+        hints,
+        tried,
+    };
+    describe(pick(snapshot, &facts, world))
+}
+
+/// How often each was chosen.
+fn counted(snapshot: &Snapshot, hints: &Hints, world: &World) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..1000 {
+        let name = ask(snapshot, hints, &[], world);
+        let name = name.split(": ").next().unwrap_or_default();
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+fn names(counts: &BTreeMap<String, u32>) -> Vec<&str> {
+    counts.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_canary_pool_gets_its_weight_whatever_its_size() {
+    let member = |name, pool| upstream(name, json!({"pool": pool}));
+    let snapshot = build(vec![
+        member("a1", "stable"),
+        member("a2", "stable"),
+        member("a3", "stable"),
+        member("b1", "canary"),
+        route(json!({"targets": [
+            {"upstream": "stable", "weight": 95},
+            {"upstream": "canary", "weight": 5, "model": "m-new"},
+        ]})),
+    ]);
+    let mut world = World::default();
+    let counts = counted(&snapshot, &Hints::default(), &world);
+    assert_eq!(counts["b1"], 50, "{counts:?}");
+    assert!(
+        counts["a1"] > 200 && counts["a2"] > 200 && counts["a3"] > 200,
+        "{counts:?}"
+    );
+
+    world.down = vec!["a1", "a2", "a3"];
+    let facts = RequestFacts {
+        model: "m",
+        wire: Wire::OpenAi,
+        local: Local::Absent,
+        hints: &Hints::default(),
+        tried: &[],
+    };
+    let pick = pick(&snapshot, &facts, &world).expect("the canary");
+    assert_eq!(pick.model.as_deref(), Some("m-new"));
+    let reason = pick.decision.to_string();
+    let expected = "route `r`: `canary` had its turn among 2 targets and sends it to `b1`";
+    assert_eq!(reason, expected);
+}
+
+#[test]
+fn a_pool_takes_turns_if_told_to() {
+    let member = |name| upstream(name, json!({"pool": "p"}));
+    let snapshot = build(vec![
+        member("a"),
+        member("b"),
+        member("c"),
+        route(json!({"targets": [{"upstream": "p"}], "policy": "roundRobin"})),
+    ]);
+    let mut world = World::default();
+    let in_turn = |world: &World| -> Vec<String> {
+        let asked = (0..3).map(|_| ask(&snapshot, &Hints::default(), &[], world));
+        asked.collect()
+    };
+    let expected = ["a", "b", "c"]
+        .map(|name| format!("{name}: route `r` sends it to `{name}`; round robin: its turn"));
+    assert_eq!(in_turn(&world), expected);
+    world.down = vec!["b"];
+    let passed = "c: route `r` sends it to `c`; round robin: its turn: `b` cannot be used, `c`";
+    assert_eq!(in_turn(&world)[1], passed);
+}
+
+#[test]
+fn each_attempt_meets_somebody_else_then_the_fallback_chain() {
+    let snapshot = build(vec![
+        upstream("a", json!({"pool": "p"})),
+        upstream("b", json!({"pool": "p"})),
+        upstream("small", json!({})),
+        upstream("last", json!({})),
+        route(json!({
+            "targets": [{"upstream": "p"}],
+            "fallback": [{"upstream": "small", "model": "m-small"}, {"upstream": "last"}],
+        })),
+    ]);
+    let world = World::default();
+    let mut tried = Vec::new();
+    let mut met = Vec::new();
+    let hints = Hints::default();
+    loop {
+        let facts = RequestFacts {
+            model: "m",
+            wire: Wire::OpenAi,
+            local: Local::Absent,
+            hints: &hints,
+            tried: &tried,
+        };
+        match pick(&snapshot, &facts, &world) {
+            Ok(Pick {
+                target: Target::Upstream(upstream),
+                model,
+                ..
+            }) => {
+                met.push((
+                    upstream.name.to_string(),
+                    model.map(|model| model.to_string()),
+                ));
+                tried.push(upstream);
+            }
+            Ok(pick) => panic!("{pick:?}"),
+            Err(refused) => {
+                assert_eq!(refused, NoRoute::NotReady(Vec::new()));
+                break;
+            }
+        }
+    }
+    met[..2].sort();
+    let met: Vec<(&str, Option<&str>)> = met
+        .iter()
+        .map(|(name, model)| (name.as_str(), model.as_deref()))
+        .collect();
+    assert_eq!(
+        met,
+        [
+            ("a", None),
+            ("b", None),
+            ("small", Some("m-small")),
+            ("last", None)
+        ]
+    );
+    let reason = ask(&snapshot, &hints, &tried[..2], &world);
+    assert_eq!(
+        reason,
+        "small: route `r`: no target can answer, and fallback 1 is `small`"
+    );
+}
+
+#[test]
+fn a_colour_stays_among_its_own_on_every_attempt() {
+    let fields = |colour| json!({"pool": "p", "colour": colour});
+    let snapshot = |strict| {
+        build(vec![
+            upstream("plain", json!({"pool": "p"})),
+            upstream("blue-1", fields("blue")),
+            upstream("blue-2", fields("blue")),
+            upstream("green", fields("green")),
+            route(json!({"targets": [{"upstream": "p"}], "colour": {"strict": strict}})),
+        ])
+    };
+    let open = snapshot(false);
+    let mut world = World::default();
+    let blue = said(&open, &[("x-kapok-colour", "blue")]);
+    assert_eq!(names(&counted(&open, &blue, &world)), ["blue-1", "blue-2"]);
+    assert_eq!(names(&counted(&open, &Hints::default(), &world)), ["plain"]);
+
+    let tried = [Arc::clone(&open.upstreams["blue-1"])];
+    let again = ask(&open, &blue, &tried, &world);
+    assert!(
+        again.starts_with("blue-2: route `r` sends it to `blue-2`; of colour `blue`"),
+        "{again}"
+    );
+    let red = said(&open, &[("x-kapok-colour", "red")]);
+    let red = ask(&open, &red, &[], &world);
+    assert_eq!(
+        red,
+        "plain: route `r` sends it to `plain`; nobody of colour `red` can be used"
+    );
+
+    world.down = vec!["blue-1", "blue-2"];
+    assert_eq!(names(&counted(&open, &blue, &world)), ["plain"]);
+    let strict = snapshot(true);
+    let refused = ask(&strict, &blue, &[], &world);
+    assert!(refused.starts_with("not ready: "), "{refused}");
+}
+
+#[test]
+fn the_own_region_is_left_only_when_it_is_full() {
+    let node = NodeSpec {
+        region: Some("eu".to_owned()),
+        ..NodeSpec::default()
+    };
+    let member = |name, region| upstream(name, json!({"pool": "p", "region": region}));
+    let snapshot = build(vec![
+        member("eu-1", "eu"),
+        member("eu-2", "eu"),
+        member("us-1", "us"),
+        member("us-2", "us"),
+        route(json!({"targets": [{"upstream": "p"}], "region": {"spillDepth": 8}})),
+        resource("node", Spec::Node(node)),
+    ]);
+    let hints = Hints::default();
+    let mut world = World {
+        in_flight: BTreeMap::from([("eu-1", 7), ("eu-2", 50)]),
+        ..World::default()
+    };
+    assert_eq!(names(&counted(&snapshot, &hints, &world)), ["eu-1"]);
+    world.in_flight = BTreeMap::from([("eu-1", 8), ("eu-2", 50)]);
+    assert_eq!(names(&counted(&snapshot, &hints, &world)), ["us-1", "us-2"]);
+    let reason = ask(&snapshot, &hints, &[], &world);
+    assert!(
+        reason.contains("the node's own region has 8 requests at its best"),
+        "{reason}"
+    );
+    world.in_flight = BTreeMap::from([("eu-1", 8), ("eu-2", 8), ("us-1", 9), ("us-2", 9)]);
+    let full = counted(&snapshot, &hints, &world);
+    assert_eq!(names(&full), ["eu-1", "eu-2"], "nobody elsewhere has less");
+    world.down = vec!["eu-1", "eu-2"];
+    assert_eq!(names(&counted(&snapshot, &hints, &world)), ["us-1", "us-2"]);
+}
+
+#[test]
+fn what_a_route_names_must_be_one_thing() {
+    let target = json!({"targets": [{"upstream": "pol"}]});
+    for (resources, expected) in [
+        (
+            vec![upstream("a", json!({"pool": "pool"})), route(target)],
+            "Route `r`: no upstream is named `pol`; did you mean `pool`?",
+        ),
+        (
+            vec![
+                upstream("a", json!({"pool": "b"})),
+                upstream("b", json!({})),
+            ],
+            "Upstream `a`: pool `b` has the name of an upstream",
+        ),
+    ] {
+        let error = Snapshot::build(&resources).expect_err(expected).to_string();
+        assert_eq!(error, expected);
+    }
+}

@@ -1,0 +1,125 @@
+//! What a route, or the absence of one, makes of its upstreams.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use base::nearest;
+use protocol::resource::{RouteFallback, RoutePolicy, RouteSpec, RouteTarget};
+
+use super::group::BRANCHES_MAX;
+use super::pool::Pool;
+use super::{Branch, Group, LOCAL, Plan, Rules, Snapshot, To, Why, invalid};
+use crate::Error;
+use crate::upstream::Upstream;
+
+/// Upstreams by their pools' names.
+#[derive(Debug)]
+pub(super) struct Pools(HashMap<String, Vec<Arc<Upstream>>>);
+
+impl Pools {
+    pub(super) fn new(upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>) -> Result<Self, Error> {
+        let mut pools: HashMap<String, Vec<Arc<Upstream>>> = HashMap::new();
+        for upstream in upstreams.values() {
+            let Some(pool) = &upstream.spec.pool else {
+                continue;
+            };
+            if upstreams.contains_key(pool.as_str()) {
+                let reason = format!("pool `{pool}` has the name of an upstream");
+                return Err(invalid("Upstream", &upstream.name, reason));
+            }
+            pools
+                .entry(pool.clone())
+                .or_default()
+                .push(Arc::clone(upstream));
+        }
+        Ok(Self(pools))
+    }
+}
+
+impl Snapshot {
+    pub(super) fn plan(&self, route: &str, spec: &RouteSpec, pools: &Pools) -> Result<Plan, Error> {
+        if spec.targets.len() > BRANCHES_MAX {
+            let reason = format!("has more than {BRANCHES_MAX} targets; name a pool of upstreams");
+            return Err(invalid("Route", route, reason));
+        }
+        if spec.targets.iter().all(|target| target.weight == 0) {
+            return Err(invalid("Route", route, "no target has a weight above 0"));
+        }
+        let branch = |name: &str, weight, model: &Option<String>| {
+            Ok(Branch {
+                name: name.into(),
+                weight,
+                model: model.as_deref().map(Arc::from),
+                to: self.to(route, name, spec, pools)?,
+            })
+        };
+        let target = |target: &RouteTarget| branch(&target.upstream, target.weight, &target.model);
+        let last = |last: &RouteFallback| branch(&last.upstream, 1, &last.model);
+        let branches: Vec<Branch> = spec.targets.iter().map(target).collect::<Result<_, _>>()?;
+        let fallback: Vec<Branch> = spec.fallback.iter().map(last).collect::<Result<_, _>>()?;
+        let rules = rules(spec, branches.iter().chain(&fallback));
+        Ok(Plan {
+            why: Why::Route(route.into()),
+            branches,
+            fallback,
+            rules,
+        })
+    }
+
+    /// Upstreams that nobody routes are one pool, with the defaults of a route.
+    pub(super) fn unrouted(&self, why: Why, members: Vec<Arc<Upstream>>) -> Group {
+        let spec = RouteSpec::default();
+        let branches = vec![Branch {
+            name: "".into(),
+            weight: 1,
+            model: None,
+            to: To::Pool(Pool::new(members, self.region.as_deref(), &spec)),
+        }];
+        let rules = rules(&spec, branches.iter());
+        Group::new(Arc::new(Plan {
+            why,
+            branches,
+            fallback: Vec::new(),
+            rules,
+        }))
+    }
+
+    fn to(&self, route: &str, name: &str, spec: &RouteSpec, pools: &Pools) -> Result<To, Error> {
+        if name == LOCAL {
+            return Ok(To::Local);
+        }
+        let members = match (self.upstreams.get(name), pools.0.get(name)) {
+            (Some(upstream), _) => vec![Arc::clone(upstream)],
+            (None, Some(pool)) => pool.clone(),
+            (None, None) => {
+                let upstreams = self.upstreams.keys().map(AsRef::as_ref);
+                let known = upstreams.chain(pools.0.keys().map(String::as_str));
+                return Err(Error::UnknownUpstream {
+                    route: route.to_owned(),
+                    name: name.to_owned(),
+                    nearest: nearest(name, known).map(str::to_owned),
+                });
+            }
+        };
+        Ok(To::Pool(Pool::new(members, self.region.as_deref(), spec)))
+    }
+}
+
+fn rules<'a>(spec: &RouteSpec, branches: impl Iterator<Item = &'a Branch>) -> Rules {
+    let pools = branches.filter_map(|branch| match &branch.to {
+        To::Local => None,
+        To::Pool(pool) => Some(pool),
+    });
+    let coloured = pools
+        .flat_map(|pool| &pool.members)
+        .any(|member| member.spec.colour.is_some());
+    // Checked when the resource was validated.
+    let header = |name: &str| name.parse().ok();
+    let by_session = spec.policy == RoutePolicy::Affinity;
+    Rules {
+        colour: coloured.then(|| header(&spec.colour.header)).flatten(),
+        colour_strict: spec.colour.strict,
+        session: by_session.then(|| header(&spec.affinity.header)).flatten(),
+        spill_depth: spec.region.spill_depth as f32,
+    }
+}
