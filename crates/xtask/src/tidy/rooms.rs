@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("batch", &["base", "protocol"]),
     ("routing", &["base"]),
     ("policy", &["base", "protocol"]),
+    ("scheduler", &[]),
     // doing
     (
         "runtime",
@@ -48,11 +49,12 @@ const EDGES: &[(&str, &[&str])] = &[
             "isolation",
             "gateway",
             "device",
+            "scheduler",
         ],
     ),
     // tools: nobody uses them. `e2e` sees what a user sees, so of ours it knows only the clock.
     ("e2e", &["base"]),
-    ("xtask", &["batch"]),
+    ("xtask", &["batch", "scheduler"]),
 ];
 
 /// Rooms that state their own lints, and why.

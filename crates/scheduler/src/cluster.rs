@@ -1,0 +1,202 @@
+//! Nodes and what is free on each.
+
+use std::collections::BTreeMap;
+
+use crate::error::Error;
+use crate::request::{MILLI, Request};
+use crate::state::{Ask, GPUS_MAX, KINDS_MAX, Kinds, State};
+
+/// One machine.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Node {
+    pub name: String,
+    pub cpu_milli: u32,
+    pub memory_mib: u32,
+    pub gpus: u8,
+    /// Of its GPUs; empty without one.
+    pub model: String,
+    pub region: String,
+    pub labels: BTreeMap<String, String>,
+    /// Of an hour, in millionths of the currency that all prices share.
+    pub price_micros: u64,
+    pub power: Power,
+}
+
+/// Watts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Power {
+    pub idle_w: u32,
+    /// Of each GPU at full load, beside what the node draws when idle.
+    pub gpu_w: u32,
+}
+
+/// What nodes have in common that are alike but for what is free on them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    pub model: String,
+    pub region: String,
+    pub labels: BTreeMap<String, String>,
+    pub price_micros: u64,
+    pub power: Power,
+}
+
+/// Which GPUs of which node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    pub node: usize,
+    /// Indices on the node, ascending.
+    pub gpus: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    kinds: Vec<Kind>,
+    states: Vec<State>,
+    /// How often each tag is used on a node, so that releasing the last one clears it.
+    tags: Vec<[u16; GPUS_MAX + 1]>,
+    allocated_milli: u64,
+    capacity_milli: u64,
+}
+
+impl Cluster {
+    pub fn new(nodes: Vec<Node>) -> Result<Self, Error> {
+        let mut kinds = Vec::new();
+        let mut known = BTreeMap::new();
+        let mut states = Vec::with_capacity(nodes.len());
+        for node in &nodes {
+            if usize::from(node.gpus) > GPUS_MAX {
+                return Err(Error::TooManyGpus {
+                    node: node.name.clone(),
+                    gpus: node.gpus,
+                });
+            }
+            let kind = Kind {
+                model: node.model.clone(),
+                region: node.region.clone(),
+                labels: node.labels.clone(),
+                price_micros: node.price_micros,
+                power: node.power,
+            };
+            let next = kinds.len();
+            let index = *known.entry(kind.clone()).or_insert(next);
+            if index == next {
+                kinds.push(kind);
+            }
+            states.push(idle(node, index)?);
+        }
+        let capacity_milli = nodes.iter().map(|node| u64::from(node.gpus) * 1_000).sum();
+        Ok(Self {
+            tags: vec![[0; GPUS_MAX + 1]; nodes.len()],
+            nodes,
+            kinds,
+            states,
+            allocated_milli: 0,
+            capacity_milli,
+        })
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    pub fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    /// Thousandths of GPUs in use.
+    pub fn allocated_milli(&self) -> u64 {
+        self.allocated_milli
+    }
+
+    /// Thousandths of GPUs there are.
+    pub fn capacity_milli(&self) -> u64 {
+        self.capacity_milli
+    }
+
+    /// Translates a request into numbers and the kinds of nodes here that will do.
+    pub fn ask(&self, request: &Request) -> Ask {
+        let accepts = |kind: &Kind| {
+            let model = request.gpus == 0
+                || request.models.is_empty()
+                || request.models.contains(&kind.model);
+            let region = request.regions.is_empty() || request.regions.contains(&kind.region);
+            let labels = request
+                .labels
+                .iter()
+                .all(|(name, value)| kind.labels.get(name) == Some(value));
+            model && region && labels
+        };
+        Ask::new(request, Kinds::of(self.kinds.iter().map(accepts)))
+    }
+
+    /// Takes what a request needs; `gpu` says which one when it asks for a part of one.
+    pub fn place(&mut self, ask: &Ask, node: usize, gpu: usize) -> Result<Placement, Error> {
+        let before = self.states[node];
+        if !ask.fits(&before) || (ask.shares() && before.free[gpu] < ask.milli) {
+            return Err(Error::DoesNotFit {
+                node: self.nodes[node].name.clone(),
+            });
+        }
+        let after = if ask.shares() {
+            ask.on_gpu(&before, gpu)
+        } else {
+            ask.on_fullest(&before)
+        };
+        let gpus = (0_u8..after.gpus)
+            .filter(|gpu| after.free[usize::from(*gpu)] != before.free[usize::from(*gpu)])
+            .collect();
+        self.states[node] = after;
+        self.allocated_milli += u64::from(ask.total_milli());
+        if let Some(count) = self.count(ask, node) {
+            *count += 1;
+        }
+        Ok(Placement { node, gpus })
+    }
+
+    /// Gives back what [`place`](Self::place) took.
+    pub fn release(&mut self, ask: &Ask, placement: &Placement) {
+        let node = placement.node;
+        let state = &mut self.states[node];
+        state.cpu_milli += ask.cpu_milli;
+        state.memory_mib += ask.memory_mib;
+        for gpu in &placement.gpus {
+            let free = &mut state.free[usize::from(*gpu)];
+            *free = (*free + ask.milli).min(MILLI);
+        }
+        self.allocated_milli -= u64::from(ask.total_milli());
+        let last = self.count(ask, node).is_some_and(|count| {
+            *count = count.saturating_sub(1);
+            *count == 0
+        });
+        if last {
+            self.states[node].tags &= !ask.tag();
+        }
+    }
+
+    fn count(&mut self, ask: &Ask, node: usize) -> Option<&mut u16> {
+        let tag = ask.tag();
+        self.tags[node].get_mut(tag.checked_ilog2()? as usize)
+    }
+}
+
+fn idle(node: &Node, kind: usize) -> Result<State, Error> {
+    let kind = u16::try_from(kind)
+        .ok()
+        .filter(|kind| usize::from(*kind) < KINDS_MAX)
+        .ok_or(Error::TooManyKinds { max: KINDS_MAX })?;
+    let mut free = [0; GPUS_MAX];
+    free[..usize::from(node.gpus)].fill(MILLI);
+    Ok(State {
+        kind,
+        gpus: node.gpus,
+        cpu_milli: node.cpu_milli,
+        memory_mib: node.memory_mib,
+        free,
+        tags: 0,
+    })
+}

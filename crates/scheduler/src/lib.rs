@@ -1,0 +1,31 @@
+//! Where a request runs: decided here from data, executed by others.
+//!
+//! Reading order: [`Request`] (what somebody wants), [`Cluster`] (nodes and what is free), [`State`] and [`Ask`] (the
+//! same as numbers), [`Policy`] (how good a place is; one file each), [`Scheduler`] (the best place, quickly),
+//! [`Workload`] and [`Fragmentation`] (what policies know and are measured by), [`simulate`] (a cluster's life in a second).
+//! Never here: a clock, a file, a thread. Time and chance are arguments, and the same calls give the same decisions.
+
+mod cluster;
+mod error;
+mod filling;
+mod fragmentation;
+mod hash;
+mod index;
+pub mod policy;
+mod request;
+mod rng;
+mod scheduler;
+pub mod simulate;
+mod state;
+pub mod trace;
+mod workload;
+
+pub use cluster::{Cluster, Kind, Node, Placement, Power};
+pub use error::Error;
+pub use fragmentation::Fragmentation;
+pub use policy::Policy;
+pub use request::{MILLI, Request};
+pub use rng::Rng;
+pub use scheduler::{Placed, Scheduler};
+pub use state::{Ask, GPUS_MAX, Kinds, Obstacle, State};
+pub use workload::Workload;

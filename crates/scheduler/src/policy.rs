@@ -1,0 +1,131 @@
+//! How good a place is: one trait, one file a policy.
+
+mod best_fit;
+mod dot_product;
+mod fgd;
+mod gpu_clustering;
+mod gpu_packing;
+mod kapok;
+mod random;
+
+use std::fmt::Debug;
+
+use crate::cluster::Cluster;
+use crate::error::Error;
+use crate::state::{Ask, State};
+use crate::workload::Workload;
+
+pub use best_fit::BestFit;
+pub use dot_product::DotProduct;
+pub use fgd::Fgd;
+pub use gpu_clustering::GpuClustering;
+pub use gpu_packing::GpuPacking;
+pub use kapok::Kapok;
+pub use random::Random;
+
+/// A place's worth, and for a part of a GPU which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Score {
+    /// Higher is better; `i32::MIN` is never given.
+    pub value: i32,
+    /// Index into [`State::free`].
+    pub gpu: u8,
+}
+
+/// How one of several feasible nodes is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The highest score, and of equals the first node.
+    Best,
+    /// Any feasible node, all alike.
+    Any,
+}
+
+/// How much of a state a policy looks at. What it does not look at makes no states differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// What is free; which GPU is which and what runs do not matter.
+    Free,
+    /// Also which GPU is which.
+    Ordered,
+    /// Also what runs, but not which GPU is which.
+    Tagged,
+}
+
+impl View {
+    pub(crate) fn of(self, state: &State) -> State {
+        match self {
+            Self::Free => State {
+                tags: 0,
+                ..state.canonical()
+            },
+            Self::Ordered => State { tags: 0, ..*state },
+            Self::Tagged => state.canonical(),
+        }
+    }
+}
+
+/// Scores depend on nothing but the state and the request, so that they can be remembered.
+pub trait Policy: Debug + Send {
+    fn name(&self) -> &'static str;
+
+    fn view(&self) -> View {
+        View::Free
+    }
+
+    fn choice(&self) -> Choice {
+        Choice::Best
+    }
+
+    /// Asked only about states that the request fits.
+    fn score(&mut self, state: &State, ask: &Ask) -> Score;
+
+    /// A request has arrived; true when scores given before are no longer true.
+    fn learn(&mut self, _ask: &Ask) -> bool {
+        false
+    }
+}
+
+/// Names as users type them, and how the FGD artifact's results call them.
+pub const NAMES: [(&str, &str); 8] = [
+    ("random", "01-Random"),
+    ("dotproduct", "02-DotProd"),
+    ("gpuclustering", "03-GpuClustering"),
+    ("gpupacking", "04-GpuPacking"),
+    ("bestfit", "05-BestFit"),
+    ("fgd", "06-FGD"),
+    ("kapok", "07-kapok"),
+    ("kapok-online", "08-kapok-online"),
+];
+
+/// `workload` is what a policy may know of requests before they come.
+pub fn by_name(
+    name: &str,
+    cluster: &Cluster,
+    workload: &Workload,
+) -> Result<Box<dyn Policy>, Error> {
+    Ok(match name {
+        "random" => Box::new(Random),
+        "dotproduct" => Box::new(DotProduct),
+        "gpuclustering" => Box::new(GpuClustering),
+        "gpupacking" => Box::new(GpuPacking),
+        "bestfit" => Box::new(BestFit),
+        "fgd" => Box::new(Fgd::new(cluster, workload)),
+        "kapok" => Box::new(Kapok::new(cluster, workload)),
+        "kapok-online" => Box::new(Kapok::online()),
+        _ => {
+            return Err(Error::UnknownPolicy {
+                name: name.to_owned(),
+                known: NAMES.map(|(name, _)| name).join(", "),
+            });
+        }
+    })
+}
+
+/// The fullest GPU with room, and of equals the first.
+fn fullest(state: &State, ask: &Ask) -> u8 {
+    let gpus = 0..state.gpus;
+    gpus.filter(|gpu| state.free[usize::from(*gpu)] >= ask.milli)
+        .min_by_key(|gpu| state.free[usize::from(*gpu)])
+        .unwrap_or(0)
+}

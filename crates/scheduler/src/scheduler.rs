@@ -1,0 +1,105 @@
+//! Where a request goes.
+
+use crate::cluster::{Cluster, Placement};
+use crate::error::Error;
+use crate::index::{Index, NEVER};
+use crate::policy::{Choice, Policy};
+use crate::request::Request;
+use crate::rng::Rng;
+use crate::state::Ask;
+
+/// A cluster, a policy, and what makes them quick. Of nodes that are equally good the first is taken.
+#[derive(Debug)]
+pub struct Scheduler {
+    cluster: Cluster,
+    policy: Box<dyn Policy>,
+    index: Index,
+    rng: Rng,
+}
+
+/// Where a request went, and what that place was worth to the policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    pub placement: Placement,
+    pub score: i32,
+}
+
+impl Scheduler {
+    pub fn new(cluster: Cluster, policy: Box<dyn Policy>, seed: u64) -> Self {
+        let index = Index::new(policy.view(), cluster.states());
+        Self {
+            cluster,
+            policy,
+            index,
+            rng: Rng::new(seed),
+        }
+    }
+
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub fn policy(&self) -> &dyn Policy {
+        &*self.policy
+    }
+
+    pub fn ask(&self, request: &Request) -> Ask {
+        self.cluster.ask(request)
+    }
+
+    /// Tells the policy that such a request came.
+    pub fn arrive(&mut self, ask: &Ask) {
+        if self.policy.learn(ask) {
+            self.index.forget_scores();
+        }
+    }
+
+    /// Puts the request on the best node that can take it; none can when this is `None`.
+    pub fn place(&mut self, ask: &Ask) -> Option<Placed> {
+        let (node, score) = match self.policy.choice() {
+            Choice::Best => self.index.best(ask, &mut *self.policy)?,
+            Choice::Any => (self.any(ask)?, 0),
+        };
+        let gpu = if ask.shares() { self.gpu(ask, node) } else { 0 };
+        // Scores are given to nodes that the request fits, and the GPU is one with room.
+        let placement = self.cluster.place(ask, node, gpu).ok()?;
+        self.index.changed(node, self.cluster.states());
+        Some(Placed { placement, score })
+    }
+
+    /// Puts the request where a journal says.
+    pub fn place_on(&mut self, ask: &Ask, placement: &Placement) -> Result<(), Error> {
+        let gpu = placement.gpus.first().copied().unwrap_or(0);
+        self.cluster.place(ask, placement.node, gpu.into())?;
+        self.index.changed(placement.node, self.cluster.states());
+        Ok(())
+    }
+
+    pub fn release(&mut self, ask: &Ask, placement: &Placement) {
+        self.cluster.release(ask, placement);
+        self.index.changed(placement.node, self.cluster.states());
+    }
+
+    fn any(&mut self, ask: &Ask) -> Option<usize> {
+        let scores = self.index.scores(ask, &mut *self.policy);
+        let feasible = scores.iter().filter(|score| **score != NEVER).count();
+        let nth = self.rng.below(feasible);
+        let mut feasible = (0..scores.len()).filter(|node| scores[*node] != NEVER);
+        feasible.nth(nth)
+    }
+
+    /// The policy may see GPUs in another order; those with as much room are alike.
+    fn gpu(&mut self, ask: &Ask, node: usize) -> usize {
+        let free = self.cluster.states()[node].free();
+        if self.policy.choice() == Choice::Any {
+            let room: Vec<_> = (0..free.len())
+                .filter(|gpu| free[*gpu] >= ask.milli)
+                .collect();
+            return room.get(self.rng.below(room.len())).copied().unwrap_or(0);
+        }
+        let seen = self.index.state(node);
+        let chosen = usize::from(self.policy.score(seen, ask).gpu);
+        let room = seen.free[chosen];
+        free.iter().position(|free| *free == room).unwrap_or(0)
+    }
+}
