@@ -1,9 +1,10 @@
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use base::{Deadline, RequestId};
 use http::HeaderMap;
 use http::request::Parts;
+use routing::Caller;
 use telemetry::trace::{Ticket, Wire};
 use telemetry::{Ledger, Record, Stage};
 
@@ -16,6 +17,7 @@ use crate::operation::Operation;
 use crate::pick::{Decision, Hints, Pick};
 use crate::read::Held;
 use crate::snapshot::Target;
+use crate::upstream::Upstream;
 
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -40,6 +42,10 @@ pub(crate) struct Exchange {
     /// What the model is called where the request goes, if not as the client calls it.
     pub(crate) model_there: Option<Arc<str>>,
     decision: Option<Decision>,
+    /// Who was asked and did not answer, and how that went.
+    before: String,
+    /// Who asks, as far as upstreams are judged by it.
+    pub(crate) caller: Caller,
     /// The public message, if it failed.
     pub(crate) error: Option<String>,
     /// Whether the answer reached its end.
@@ -83,6 +89,8 @@ impl Exchange {
             hints: Hints::default(),
             model_there: None,
             decision: None,
+            before: String::new(),
+            caller: Caller::NOBODY,
             error: None,
             complete: false,
             doing: Stage::Read,
@@ -131,6 +139,31 @@ impl Exchange {
             self.sample();
         }
         pick.target
+    }
+
+    /// Books the time of an attempt that ended: until there was a connection, and from then on.
+    pub(crate) fn mark_attempt(&mut self, connected_at: Option<Instant>) {
+        if let Some(connected_at) = connected_at {
+            self.ledger.mark(Stage::Connect, connected_at);
+        }
+        self.mark(connected_at.map_or(Stage::Connect, |_| Stage::Upstream));
+    }
+
+    /// An upstream was asked in vain, or was not waited for.
+    pub(crate) fn passed_over(&mut self, upstream: &Upstream, why: &str) {
+        let name = &upstream.name;
+        let before = &mut self.before;
+        // A handful of attempts, each with what one upstream said.
+        if before.len() < TEXT_BYTES_MAX {
+            before.push_str(&format!("`{name}` was asked before: {why}; "));
+        }
+    }
+
+    /// Several were asked, and it was this one that answered.
+    pub(crate) fn answered_by(&mut self, upstream: &Upstream) {
+        if let Some(metrics) = upstream.live.metrics.get() {
+            self.target = Some(Arc::clone(metrics));
+        }
     }
 
     /// A stream of requests, which only this process answers.
@@ -198,7 +231,7 @@ impl Drop for Exchange {
             .as_ref()
             .map_or_else(String::new, |target| target.name().to_string());
         let reason = match &self.decision {
-            Some(decision) => decision.to_string(),
+            Some(decision) => format!("{}{decision}", self.before),
             None => std::mem::take(&mut self.reason),
         };
         record.reason = cut(reason);

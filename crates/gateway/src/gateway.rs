@@ -186,6 +186,7 @@ impl Gateway {
                 models: upstream.spec.models.clone(),
                 ready: upstream.ready(),
                 reason: upstream.reason(),
+                trouble: upstream.live.health.reason(self.0.clock.now()),
                 in_flight: upstream.live.meter.in_flight(),
                 idle_connections: upstream.live.idle_connections(),
                 process: upstream
@@ -226,6 +227,8 @@ pub struct UpstreamStatus {
     pub ready: bool,
     /// Why it is not ready.
     pub reason: String,
+    /// Why it gets requests only if nobody else can answer.
+    pub trouble: String,
     pub in_flight: u32,
     pub idle_connections: usize,
     /// The program of a managed process, without its arguments: one of them may be a key.

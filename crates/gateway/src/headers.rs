@@ -10,6 +10,10 @@ pub(crate) const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-tim
 /// openai-python's read timeout in seconds: the longest silence it accepts.
 pub(crate) const STAINLESS_READ_TIMEOUT: HeaderName =
     HeaderName::from_static("x-stainless-read-timeout");
+/// Milliseconds; openai-python reads it before `Retry-After`.
+pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// Tells OpenAI's clients whether to try again, whatever the status.
+pub(crate) const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

@@ -23,6 +23,7 @@ struct Families {
     first_byte: Family<CallLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
     upstream_errors: Family<ErrorLabels, Counter>,
+    budget_spent: Counter,
     connections: Family<DoorLabels, Gauge>,
     targets: Mutex<HashMap<Arc<str>, Arc<TargetMetrics>>>,
 }
@@ -88,6 +89,7 @@ impl Metrics {
             first_byte: Family::new_with_constructor(latency_histogram),
             in_flight: Gauge::default(),
             upstream_errors: Family::default(),
+            budget_spent: Counter::default(),
             connections: Family::default(),
             targets: Mutex::default(),
         };
@@ -117,6 +119,11 @@ impl Metrics {
             families.upstream_errors.clone(),
         );
         registry.register(
+            "kapok_gateway_retries_refused_total",
+            "Attempts that the retry budget did not allow",
+            families.budget_spent.clone(),
+        );
+        registry.register(
             "kapok_gateway_connections",
             "Open client connections",
             families.connections.clone(),
@@ -130,6 +137,10 @@ impl Metrics {
 
     pub(crate) fn connections(&self, door: &'static str) -> Gauge {
         self.0.connections.get_or_create_owned(&DoorLabels { door })
+    }
+
+    pub(crate) fn budget_spent(&self) {
+        self.0.budget_spent.inc();
     }
 
     pub(crate) fn upstream_error(&self, upstream: &Arc<str>, kind: UpstreamFault) {

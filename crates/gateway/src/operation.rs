@@ -122,6 +122,20 @@ impl Operation {
         self as u8 >= Self::GrpcUnknown as u8
     }
 
+    /// Whether it only computes: asked twice, nothing is there twice.
+    pub(crate) fn is_inference(self) -> bool {
+        matches!(
+            self,
+            Self::ChatCompletions
+                | Self::Completions
+                | Self::Embeddings
+                | Self::Infer
+                | Self::Generate
+                | Self::GenerateStream
+                | Self::GrpcInfer
+        )
+    }
+
     /// The protocol whose upstreams can serve it.
     pub(crate) fn wire(self) -> Wire {
         match self {

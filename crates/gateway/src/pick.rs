@@ -5,10 +5,12 @@ mod decision;
 mod hints;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use base::nearest;
-use routing::Load;
+use routing::{Caller, Load};
 
+use crate::gateway::Shared;
 use crate::snapshot::{Group, Snapshot, Target, Turns, Why};
 use crate::upstream::{Upstream, Wire};
 
@@ -46,13 +48,28 @@ pub(crate) trait Now {
 
     fn ready(&self, upstream: &Upstream) -> bool;
 
+    /// Whether it should get this request while somebody else can.
+    fn sound(&self, upstream: &Upstream) -> bool;
+
     fn load(&self, upstream: &Upstream) -> Load;
 }
 
 /// The state of the running gateway.
 #[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) now_ms: u32,
+    now: Instant,
+    now_ms: u32,
+    caller: Caller,
+}
+
+impl Running {
+    pub(crate) fn at(shared: &Shared, caller: Caller) -> Self {
+        Self {
+            now: shared.clock.now(),
+            now_ms: shared.now_ms(),
+            caller,
+        }
+    }
 }
 
 impl Now for Running {
@@ -62,6 +79,10 @@ impl Now for Running {
 
     fn ready(&self, upstream: &Upstream) -> bool {
         upstream.ready()
+    }
+
+    fn sound(&self, upstream: &Upstream) -> bool {
+        upstream.live.health.sound(self.caller, self.now)
     }
 
     fn load(&self, upstream: &Upstream) -> Load {
@@ -96,7 +117,7 @@ pub(crate) fn pick(
     facts: &RequestFacts<'_>,
     now: &impl Now,
 ) -> Result<Pick, NoRoute> {
-    if let Some(group) = route(snapshot, facts.model) {
+    if let Some(group) = snapshot.route(facts.model) {
         return routed(group, facts, now);
     }
     if facts.local == Local::Ready {
@@ -130,16 +151,6 @@ pub(crate) fn pick(
     })
 }
 
-fn route<'s>(snapshot: &'s Snapshot, model: &str) -> Option<&'s Group> {
-    snapshot.exact.get(model).or_else(|| {
-        snapshot
-            .wildcards
-            .iter()
-            .find(|(prefix, _)| model.starts_with(prefix.as_str()))
-            .map(|(_, group)| group)
-    })
-}
-
 fn routed(group: &Group, facts: &RequestFacts<'_>, now: &impl Now) -> Result<Pick, NoRoute> {
     let claim = match &group.plan.why {
         Why::Route(name) => Claim::Route(Arc::clone(name)),
@@ -160,7 +171,14 @@ fn routed(group: &Group, facts: &RequestFacts<'_>, now: &impl Now) -> Result<Pic
 }
 
 fn choose(group: &Group, facts: &RequestFacts<'_>, now: &impl Now) -> Option<Choice> {
-    Choosing { group, facts, now }.choose()
+    let choosing = |sound_only| Choosing {
+        group,
+        facts,
+        now,
+        sound_only,
+    };
+    // Somebody is always tried: when all are in trouble, trouble is no reason.
+    choosing(true).choose().or_else(|| choosing(false).choose())
 }
 
 impl Choice {

@@ -1,12 +1,16 @@
-//! Sends a request to an upstream and the answer back, bytes untouched.
+//! Sends a request to an upstream and the answer back, bytes untouched; if that upstream does not answer, to another.
 //!
-//! Nothing is tried twice, with one exception: a pooled connection that closes before anything of the request was
-//! written. A POST that was written may have been obeyed.
+//! Reading order: [`relay`], [`course`] (whom to ask, and when to stop), [`attempt`] (one upstream), [`race`] (several at
+//! a time). What an end means is decided in `routing::retry`. No upstream sees a request twice.
 
+mod attempt;
 mod body;
+mod course;
 mod event;
 mod fetch;
 mod head;
+mod race;
+mod retry_after;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -15,20 +19,26 @@ use std::time::{Duration, Instant};
 
 use base::ErrorKind;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderValue, Response};
 use protocol::ApiError;
+use routing::retry::{End, refused};
 use telemetry::Stage;
-use tokio::time::timeout;
 
 pub(crate) use body::{Cut, Relayed};
 pub(crate) use fetch::fetch;
 
+use attempt::{Answered, Fault, bad_upstream, no_answer_in, praised};
+use course::Course;
+use race::{About, Race};
+
 use crate::body::Payload;
 use crate::exchange::Exchange;
 use crate::grpc;
+use crate::headers::SHOULD_RETRY;
 use crate::metrics::UpstreamFault;
 use crate::reply::{Failure, Reply};
-use crate::upstream::{Connection, Incoming, ReceiveError, RequestBody, SendError, Upstream, Via};
+use crate::snapshot::Snapshot;
+use crate::upstream::{RequestBody, Upstream, Via};
 
 /// What is relayed: the client's own head and its body.
 #[derive(Debug)]
@@ -41,49 +51,219 @@ pub(crate) struct Outgoing {
     pub(crate) ours_authorized: bool,
 }
 
+impl Outgoing {
+    /// The same for another attempt; none if the body is gone with the first.
+    fn again(&self) -> Option<Self> {
+        Some(Self {
+            body: self.body.again()?,
+            head: self.head.clone(),
+            via: self.via,
+            ours_authorized: self.ours_authorized,
+        })
+    }
+}
+
+/// Asks `first`, and others as long as nobody answers and the law, the budget and the route allow it.
 pub(crate) async fn relay(
     exchange: &mut Exchange,
-    upstream: &Arc<Upstream>,
+    snapshot: &Arc<Snapshot>,
+    first: &Arc<Upstream>,
     outgoing: Outgoing,
 ) -> Result<Reply, Failure> {
-    let in_flight = InFlight::enter(upstream);
-    let via = outgoing.via;
-    let request = head::request(exchange, upstream, outgoing)?;
-    let sent_at = exchange.gateway.shared().clock.now();
-    let called = call(exchange, upstream, (request, via)).await;
-    let failed = called
-        .as_ref()
-        .map_or(true, |(_, answer)| answer.status().is_server_error());
-    measure(exchange, upstream, sent_at, failed);
-    let (connection, response) = called?;
-    exchange.mark(Stage::Upstream);
+    let began = exchange.gateway.shared().clock.now();
+    exchange.doing = Stage::Upstream;
+    let mut course = Course::new(exchange, snapshot, outgoing, began);
+    let mut going = Going::default();
+    course.start(exchange, first, &mut going.race)?;
+    loop {
+        let now = exchange.gateway.shared().clock.now();
+        let wait = going.wait(&course, now);
+        match going.race.next(wait).await {
+            Some((about, Ok(answered))) => {
+                if let Some(answered) = going.answered(exchange, &mut course, (about, answered)) {
+                    if praised(answered.status()) {
+                        course.earn();
+                    }
+                    return reply(exchange, course.spent, answered).await;
+                }
+            }
+            Some((about, Err(fault))) => {
+                exchange.mark_attempt(fault.connected_at);
+                going.failed(exchange, &mut course, (about, fault));
+            }
+            None => going.quiet(exchange, &mut course),
+        }
+        if let Some(next) = going.next.take() {
+            course.start(exchange, &next, &mut going.race)?;
+        } else if going.race.is_empty() {
+            return going.give_up(exchange, course.spent).await;
+        }
+    }
+}
+
+/// Where a request is on its course.
+#[derive(Default)]
+struct Going {
+    race: Race,
+    /// Whom to ask now.
+    next: Option<Arc<Upstream>>,
+    /// A refusal, to be passed on if nobody does better.
+    refusal: Option<Answered>,
+    errors: Vec<ApiError>,
+}
+
+impl Going {
+    /// Until something has to be decided although nobody answered.
+    fn wait(&self, course: &Course, now: Instant) -> Duration {
+        let limit = self.race.first_limit().unwrap_or(course.answer_by);
+        let another = course.patience().zip(self.race.latest_start());
+        let another = another.map_or(limit, |(patience, started)| started + patience);
+        limit.min(another).saturating_duration_since(now)
+    }
+
+    /// A head came. Returned if it is the answer; otherwise it is kept, and somebody else may be asked.
+    fn answered(
+        &mut self,
+        exchange: &mut Exchange,
+        course: &mut Course,
+        (about, mut answered): (About, Answered),
+    ) -> Option<Answered> {
+        let status = answered.status();
+        let upstream = &about.upstream;
+        if !praised(status) {
+            answered.place.judge(End::Status(status));
+        }
+        if refused(status) && course.speaks_for_all(upstream, status) {
+            let shared = exchange.gateway.shared();
+            let headers = answered.response.headers();
+            let wait = retry_after::wanted(headers, shared.clock.wall());
+            upstream.live.health.hold(shared.clock.now(), wait);
+        }
+        self.next = course.another(exchange, End::Status(status));
+        if self.next.is_none() && (self.race.is_empty() || !course.goes_on(End::Status(status))) {
+            exchange.answered_by(upstream);
+            return Some(answered);
+        }
+        exchange.passed_over(upstream, &format!("answered {status}"));
+        exchange.mark_attempt(Some(answered.connected_at));
+        // "Later" tells the client more than "broken".
+        let kept = self.refusal.as_ref().map(Answered::status);
+        if kept.is_none_or(|kept| !refused(kept)) {
+            self.refusal = Some(answered);
+        }
+        None
+    }
+
+    fn failed(
+        &mut self,
+        exchange: &mut Exchange,
+        course: &mut Course,
+        (about, fault): (About, Fault),
+    ) {
+        exchange.passed_over(&about.upstream, &fault.error.message);
+        self.next = course.another(exchange, fault.end);
+        self.errors.push(fault.error);
+    }
+
+    /// Nobody answered for so long that something has to be done: somebody is given up, or somebody else asked as well.
+    fn quiet(&mut self, exchange: &mut Exchange, course: &mut Course) {
+        let now = exchange.gateway.shared().clock.now();
+        let Some(late) = self.race.late(now) else {
+            self.next = course.another(exchange, End::Silent);
+            if self.next.is_none() {
+                course.be_patient();
+            }
+            return;
+        };
+        let upstream = &late.about.upstream;
+        let waited = late
+            .about
+            .until
+            .saturating_duration_since(late.about.started_at);
+        let end = course.silent(upstream, waited);
+        let shared = exchange.gateway.shared();
+        shared
+            .metrics
+            .upstream_error(&upstream.name, UpstreamFault::timeout);
+        let spec = &upstream.spec.outlier;
+        let blame = routing::retry::blame(end);
+        // Before it is dropped, which by itself says nothing of the upstream.
+        upstream
+            .live
+            .health
+            .ended(blame, Some(course.caller()), now, spec);
+        exchange.mark(Stage::Upstream);
+        let error = no_answer_in(upstream, waited);
+        self.failed(
+            exchange,
+            course,
+            (
+                late.about.clone(),
+                Fault {
+                    end,
+                    error,
+                    connected_at: None,
+                },
+            ),
+        );
+    }
+
+    /// Nobody answered: the client gets the refusal that tells it most.
+    async fn give_up(self, exchange: &mut Exchange, spent: bool) -> Result<Reply, Failure> {
+        if let Some(refusal) = self.refusal {
+            exchange.answered_by(&Arc::clone(&refusal.place.upstream));
+            return reply(exchange, spent, refusal).await;
+        }
+        let mut errors = self.errors;
+        let last = errors.pop();
+        let mut error = last.unwrap_or_else(|| bad_upstream("nobody was asked".to_owned()));
+        errors.reverse();
+        for earlier in errors {
+            error.message = format!("{}; {}", earlier.message, error.message);
+        }
+        Err(Failure::from(error).final_if(spent))
+    }
+}
+
+/// The answer on its way to the client.
+async fn reply(exchange: &mut Exchange, spent: bool, answered: Answered) -> Result<Reply, Failure> {
+    exchange.mark_attempt(Some(answered.connected_at));
     // The request is sent and forgotten; its answer may go on for long.
     exchange.body_held = None;
+    let status = answered.status();
+    let Answered {
+        place,
+        connection,
+        response,
+        via,
+        ..
+    } = answered;
     let (head, incoming) = response.into_parts();
-    let head = head::response(head, exchange.id.as_str());
-    if via == Via::Grpc && !grpc::asked(&head.headers) {
-        return Err(no_grpc(upstream, &head).into());
+    let over_grpc = via == Via::Grpc;
+    let mut head = head::response(head, exchange.id.as_str());
+    if spent && !praised(status) {
+        head.headers
+            .insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    let mut relayed = Relayed::new(
-        exchange,
-        incoming,
-        &head,
-        body::Source {
-            upstream: Arc::clone(upstream),
-            connection,
-            _in_flight: in_flight,
-        },
-    );
+    if over_grpc && !grpc::asked(&head.headers) {
+        return Err(no_grpc(&place.upstream, &head).into());
+    }
+    let source = body::Source {
+        place,
+        connection,
+        status,
+    };
+    let mut relayed = Relayed::new(exchange, incoming, &head, source);
     let has_body = poll_fn(|cx| Poll::Ready(relayed.has_body(cx))).await;
     let payload = if has_body {
         Payload::Relayed(Box::new(relayed))
     } else {
         Payload::Empty
     };
-    // An answer without messages has its status in the head.
-    let status = grpc::status(&head.headers).filter(|_| via == Via::Grpc);
+    // A gRPC answer without messages has its status in the head.
+    let called = grpc::status(&head.headers).filter(|_| over_grpc);
     let mut reply = Reply::from(Response::from_parts(head, payload));
-    reply.counted_as = status.map(protocol::status::http_of_grpc);
+    reply.counted_as = called.map(protocol::status::http_of_grpc);
     Ok(reply)
 }
 
@@ -102,87 +282,6 @@ fn no_grpc(upstream: &Upstream, head: &http::response::Parts) -> ApiError {
     .with_code("upstream_error")
 }
 
-/// Remembers how long the caller waited, for an answer or for the want of one.
-fn measure(exchange: &Exchange, upstream: &Upstream, sent_at: Instant, failed: bool) {
-    let shared = exchange.gateway.shared();
-    let took = shared.clock.now().saturating_duration_since(sent_at);
-    let took_us = took.as_secs_f32() * 1e6;
-    let meter = &upstream.live.meter;
-    if failed {
-        meter.failed(took_us, shared.now_ms());
-    } else {
-        meter.answered(took_us, shared.now_ms());
-    }
-}
-
-/// An answer's head, and the connection that its body comes over.
-async fn call(
-    exchange: &mut Exchange,
-    upstream: &Arc<Upstream>,
-    (mut request, via): (Request<RequestBody>, Via),
-) -> Result<(Connection, Response<Incoming>), Failure> {
-    exchange.doing = Stage::Connect;
-    let now = exchange.gateway.shared().clock.now();
-    let mut pooled = upstream.idle(via, now).await;
-    loop {
-        let (mut connection, may_be_stale) = match pooled.take() {
-            Some(connection) => (connection, true),
-            None => (open(exchange, upstream, via).await?, false),
-        };
-        exchange.mark(Stage::Connect);
-        exchange.doing = Stage::Upstream;
-        let wait = silence(exchange, upstream).min(exchange.time_left());
-        let Ok(sent) = timeout(wait, connection.send(request)).await else {
-            fault(exchange, upstream, UpstreamFault::timeout);
-            return Err(no_answer_in(upstream, wait).into());
-        };
-        match sent {
-            Ok(response) => return Ok((connection, response)),
-            Err(SendError::Unsent(unsent)) if may_be_stale => request = *unsent,
-            Err(SendError::Body(why)) => return Err(why.into()),
-            Err(SendError::Unsent(_) | SendError::Refused) => {
-                fault(exchange, upstream, UpstreamFault::no_answer);
-                let message = format!("upstream `{}` closed the connection", upstream.name);
-                return Err(bad_upstream(message).into());
-            }
-            Err(SendError::Failed(error)) => {
-                fault(exchange, upstream, UpstreamFault::no_answer);
-                tracing::debug!(upstream = %upstream.name, error = base::chain(&error), "no answer");
-                return Err(broken_answer(upstream, &error).into());
-            }
-        }
-    }
-}
-
-async fn open(
-    exchange: &Exchange,
-    upstream: &Arc<Upstream>,
-    via: Via,
-) -> Result<Connection, Failure> {
-    let limit = upstream.connect_timeout().min(exchange.time_left());
-    let tasks = &exchange.gateway.shared().tasks;
-    match timeout(limit, upstream.open(via, tasks)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => {
-            fault(exchange, upstream, UpstreamFault::connect);
-            let reason = base::chain(&error);
-            let message = format!("upstream `{}` is not reachable: {reason}", upstream.name);
-            Err(bad_upstream(message).into())
-        }
-        Err(_elapsed) => {
-            fault(exchange, upstream, UpstreamFault::connect);
-            let message = format!(
-                "upstream `{}` accepted no connection within {} ms",
-                upstream.name,
-                limit.as_millis()
-            );
-            Err(ApiError::new(ErrorKind::Timeout, message)
-                .with_code("upstream_timeout")
-                .into())
-        }
-    }
-}
-
 /// The longest wait for the next part of an answer: the caller's or the upstream's, whichever is shorter.
 fn silence(exchange: &Exchange, upstream: &Upstream) -> Duration {
     let configured = upstream.idle_timeout();
@@ -190,48 +289,4 @@ fn silence(exchange: &Exchange, upstream: &Upstream) -> Duration {
         .patience
         .silence
         .map_or(configured, |said| said.min(configured))
-}
-
-fn fault(exchange: &Exchange, upstream: &Upstream, kind: UpstreamFault) {
-    let metrics = &exchange.gateway.shared().metrics;
-    metrics.upstream_error(&upstream.name, kind);
-}
-
-fn no_answer_in(upstream: &Upstream, wait: Duration) -> ApiError {
-    let message = format!(
-        "upstream `{}` did not answer within {} ms",
-        upstream.name,
-        wait.as_millis()
-    );
-    ApiError::new(ErrorKind::Timeout, message).with_code("upstream_timeout")
-}
-
-fn broken_answer(upstream: &Upstream, error: &ReceiveError) -> ApiError {
-    let name = &upstream.name;
-    bad_upstream(if error.is_parse() {
-        format!("upstream `{name}` answered with something that is not HTTP")
-    } else {
-        format!("upstream `{name}` closed the connection without answering")
-    })
-}
-
-fn bad_upstream(message: String) -> ApiError {
-    ApiError::new(ErrorKind::BadUpstream, message).with_code("upstream_error")
-}
-
-/// A request's place in an upstream's count, given up when dropped.
-#[derive(Debug)]
-struct InFlight(Arc<Upstream>);
-
-impl InFlight {
-    fn enter(upstream: &Arc<Upstream>) -> Self {
-        upstream.live.meter.enter();
-        Self(Arc::clone(upstream))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.live.meter.leave();
-    }
 }

@@ -14,7 +14,7 @@ use crate::body::{Body, Payload};
 use crate::coding::Coding;
 use crate::exchange::Exchange;
 use crate::grpc;
-use crate::headers::{REQUEST_ID, SERVER_TIMING};
+use crate::headers::{REQUEST_ID, SERVER_TIMING, SHOULD_RETRY};
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -34,6 +34,8 @@ pub(crate) struct Failure {
     /// Where HTTP has a finer word than the error's kind.
     status: Option<StatusCode>,
     allow: Option<&'static str>,
+    /// Whether others were asked as often as is good: the client should not begin again.
+    spent: bool,
 }
 
 /// Whose error format to use.
@@ -50,6 +52,7 @@ impl From<ApiError> for Failure {
             error,
             status: None,
             allow: None,
+            spent: false,
         }
     }
 }
@@ -68,6 +71,7 @@ impl Failure {
             error: ApiError::invalid(message).with_code("method_not_supported"),
             status: Some(StatusCode::METHOD_NOT_ALLOWED),
             allow: Some(allow),
+            spent: false,
         }
     }
 
@@ -76,7 +80,13 @@ impl Failure {
             error,
             status: Some(status),
             allow: None,
+            spent: false,
         }
+    }
+
+    pub(crate) fn final_if(mut self, spent: bool) -> Self {
+        self.spent = spent;
+        self
     }
 }
 
@@ -135,6 +145,9 @@ impl Reply {
         let headers = reply.response.headers_mut();
         if let Some(seconds) = status::retry_after_seconds(error) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if failure.spent {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         if let Some(allow) = failure.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

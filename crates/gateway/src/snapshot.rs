@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use protocol::resource::{Resource, RouteSpec, Spec, UpstreamSpec};
+use routing::Budget;
 
-pub(crate) use group::{Branch, Group, Plan, Rules, Target, To, Turns, Why};
+pub(crate) use group::{Branch, Group, OnFailure, Plan, Rules, Target, To, Turns, Why};
 pub(crate) use patterns::Patterns;
 pub(crate) use pool::Cell;
 
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub(crate) watched: Vec<HeaderName>,
     /// The node's.
     region: Option<String>,
+    /// Of the snapshot before, while this one is built.
+    budgets_before: HashMap<String, Arc<Budget>>,
 }
 
 impl Snapshot {
@@ -56,6 +59,7 @@ impl Snapshot {
         refuse_duplicates(resources)?;
         let mut next = Self {
             generation: self.generation + 1,
+            budgets_before: self.budgets(),
             ..Self::default()
         };
         for resource in resources {
@@ -78,10 +82,41 @@ impl Snapshot {
             }
         }
         next.index_upstreams();
+        next.budgets_before.clear();
         next.watch();
         next.wildcards
             .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Ok(next)
+    }
+
+    /// What answers for a model: a route, else those that list it, else those that list nothing.
+    pub(crate) fn group(&self, model: &str) -> &Group {
+        let listed = || self.listed.get(model).unwrap_or(&self.catch_all);
+        self.route(model).unwrap_or_else(listed)
+    }
+
+    pub(crate) fn route(&self, model: &str) -> Option<&Group> {
+        self.exact.get(model).or_else(|| {
+            self.wildcards
+                .iter()
+                .find(|(prefix, _)| model.starts_with(prefix.as_str()))
+                .map(|(_, group)| group)
+        })
+    }
+
+    fn budgets(&self) -> HashMap<String, Arc<Budget>> {
+        let routes = self.exact.values();
+        let routes = routes.chain(self.wildcards.iter().map(|(_, group)| group));
+        let routes = routes.filter_map(|group| match &group.plan.why {
+            Why::Route(name) => Some((format!("route {name}"), group)),
+            Why::Listed | Why::CatchAll => None,
+        });
+        let listed = self.listed.iter();
+        let listed = listed.map(|(model, group)| (format!("model {model}"), group));
+        let rest = std::iter::once((String::new(), &self.catch_all));
+        let all = routes.chain(listed).chain(rest);
+        all.map(|(key, group)| (key, Arc::clone(&group.plan.budget)))
+            .collect()
     }
 
     /// Model names that are written anywhere: what a "not found" can suggest.
@@ -167,9 +202,12 @@ impl Snapshot {
         }
         self.listed = listed
             .into_iter()
-            .map(|(model, members)| (model, self.unrouted(Why::Listed, members)))
+            .map(|(model, members)| {
+                let key = format!("model {model}");
+                (model, self.unrouted(Why::Listed, members, &key))
+            })
             .collect();
-        self.catch_all = self.unrouted(Why::CatchAll, catch_all);
+        self.catch_all = self.unrouted(Why::CatchAll, catch_all, "");
     }
 
     fn watch(&mut self) {

@@ -3,6 +3,7 @@
 mod change;
 mod client;
 mod control;
+mod failover;
 mod grpc;
 mod http2;
 mod models;

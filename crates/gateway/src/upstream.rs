@@ -4,6 +4,7 @@ mod address;
 mod body;
 mod connection;
 mod dial;
+mod health;
 mod http1;
 mod http2;
 mod pool;
@@ -30,6 +31,7 @@ pub(crate) use pool::{Pool, SWEEP_EVERY};
 use crate::headers::X_API_KEY;
 use crate::metrics::TargetMetrics;
 use dial::Agreed;
+use health::Health;
 
 /// One upstream of a snapshot.
 #[derive(Debug)]
@@ -180,6 +182,7 @@ pub(crate) struct Live {
     reason: Mutex<String>,
     /// Our requests there, how quick it is, and what it says of itself.
     pub(crate) meter: Meter,
+    pub(crate) health: Health,
     pub(crate) pool: Pool,
     pub(crate) http2: Http2Pool,
     /// Connections to where it speaks gRPC.
@@ -201,6 +204,7 @@ impl Live {
                 String::new()
             }),
             meter: Meter::default(),
+            health: Health::default(),
             pool: Pool::new(spec.idle_connections_max),
             http2: Http2Pool::new(spec.http2_streams_max),
             grpc: Http2Pool::new(spec.http2_streams_max),

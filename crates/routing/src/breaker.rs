@@ -6,6 +6,11 @@ use crate::retry::Blame;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller(pub u64);
 
+impl Caller {
+    /// Whoever shows no credential.
+    pub const NOBODY: Self = Self(0);
+}
+
 /// When failures become too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerRules {
@@ -98,6 +103,12 @@ impl Breaker {
             }
             _ => Standing::Good,
         }
+    }
+
+    /// Whether it is left alone by everybody.
+    pub fn closed_to_all(&self, now: Instant) -> bool {
+        self.open
+            .is_some_and(|open| open.whom == Whose::All && now < open.until)
     }
 
     /// Takes the probe, so that others do not probe as well while it runs: at most `patience`.

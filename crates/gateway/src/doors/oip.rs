@@ -65,7 +65,7 @@ pub(super) async fn answer(
                     body: RequestBody::Whole(body),
                     via: Via::Http,
                 };
-                relay(visit.exchange, &upstream, outgoing).await
+                relay(visit.exchange, visit.snapshot, &upstream, outgoing).await
             }
         },
     }

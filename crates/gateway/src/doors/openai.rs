@@ -63,7 +63,7 @@ async fn post(
                 body: RequestBody::Whole(body),
                 via: Via::Http,
             };
-            relay(visit.exchange, &upstream, outgoing).await
+            relay(visit.exchange, visit.snapshot, &upstream, outgoing).await
         }
         Target::Local if operation == Operation::Embeddings => embed(visit, &body).await,
         Target::Local => {

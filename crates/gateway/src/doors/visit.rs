@@ -1,16 +1,20 @@
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ErrorKind, nearest};
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use protocol::oip::Shared;
 use protocol::{ApiError, Timing};
+use routing::Caller;
 use telemetry::Stage;
 use tokio::time::timeout;
 
 use crate::exchange::Exchange;
+use crate::headers::{API_KEY, X_API_KEY};
 use crate::keys::Key;
 use crate::operation::Operation;
 use crate::pick::{self, Hints, Local, NoRoute, RequestFacts, Running};
@@ -46,6 +50,7 @@ impl<'a> Visit<'a> {
         exchange.doing = Stage::Admit;
         let key = snapshot.keys.check(headers)?;
         exchange.hints = Hints::read(snapshot, headers);
+        exchange.caller = caller(headers);
         exchange.mark(Stage::Admit);
         exchange.doing = Stage::Read;
         Ok(Self {
@@ -139,9 +144,7 @@ impl<'a> Visit<'a> {
             tried: &[],
         };
         let shared = self.exchange.gateway.shared();
-        let running = Running {
-            now_ms: shared.now_ms(),
-        };
+        let running = Running::at(shared, self.exchange.caller);
         let picked = pick::pick(self.snapshot, &facts, &running);
         let pick = picked.map_err(|refusal| self.no_route(model, refusal))?;
         let target = self.exchange.chosen(pick);
@@ -276,6 +279,18 @@ impl<'a> Visit<'a> {
             }
         }
     }
+}
+
+/// Requests under one credential are one caller's; those without any are one caller's too.
+fn caller(headers: &HeaderMap) -> Caller {
+    let key = [&AUTHORIZATION, &X_API_KEY, &API_KEY]
+        .into_iter()
+        .find_map(|name| headers.get(name));
+    key.map_or(Caller::NOBODY, |key| {
+        let mut hasher = DefaultHasher::new();
+        key.as_bytes().hash(&mut hasher);
+        Caller(hasher.finish().max(1))
+    })
 }
 
 fn too_slow() -> Failure {

@@ -21,6 +21,8 @@ pub(super) struct Choosing<'a, N> {
     pub(super) group: &'a Group,
     pub(super) facts: &'a RequestFacts<'a>,
     pub(super) now: &'a N,
+    /// Whether upstreams in trouble are passed over.
+    pub(super) sound_only: bool,
 }
 
 impl<N: Now> Choosing<'_, N> {
@@ -105,6 +107,7 @@ impl<N: Now> Choosing<'_, N> {
         upstream.speaks(self.facts.wire)
             && !tried.iter().any(|tried| Arc::ptr_eq(tried, upstream))
             && self.now.ready(upstream)
+            && (!self.sound_only || self.now.sound(upstream))
     }
 
     fn member(&self, branch: &Branch, colour: Option<&[u8]>) -> Option<Choice> {

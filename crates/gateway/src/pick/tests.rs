@@ -17,6 +17,10 @@ impl Now for Given<'_> {
         Load::default()
     }
 
+    fn sound(&self, _: &Upstream) -> bool {
+        true
+    }
+
     fn ready(&self, upstream: &Upstream) -> bool {
         !self.down.contains(&&*upstream.name)
     }

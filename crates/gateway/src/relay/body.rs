@@ -1,6 +1,5 @@
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -9,13 +8,15 @@ use bytes::Bytes;
 use http::response;
 use http_body::{Body as _, Frame, SizeHint};
 use protocol::ApiError;
+use routing::retry::End;
 use tokio::time::Sleep;
 
+use super::attempt::{Place, bad_upstream};
 use super::event::EventStream;
-use super::{InFlight, bad_upstream, fault, silence};
+use super::silence;
 use crate::exchange::Exchange;
 use crate::metrics::UpstreamFault;
-use crate::upstream::{Connection, Incoming, ReceiveError, Upstream};
+use crate::upstream::{Connection, Incoming, ReceiveError};
 
 /// Why an answer stops before its end. hyper closes the client's connection on it, which is how HTTP says "cut".
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +32,10 @@ impl Cut {
 /// Where a relayed answer comes from.
 #[derive(Debug)]
 pub(super) struct Source {
-    pub(super) upstream: Arc<Upstream>,
+    pub(super) place: Place,
     pub(super) connection: Connection,
-    pub(super) _in_flight: InFlight,
+    /// For its upstream's health once the answer is whole.
+    pub(super) status: u16,
 }
 
 /// An upstream's answer on its way through. Dropping it closes the upstream's connection, unless the answer had ended.
@@ -67,7 +69,7 @@ impl Relayed {
             incoming,
             events: EventStream::of(head, exchange.operation),
             grpc: exchange.operation.is_grpc(),
-            silence: silence(exchange, &source.upstream),
+            silence: silence(exchange, &source.place.upstream),
             deadline: exchange.patience.total.map(|_| exchange.deadline),
             latest: exchange.gateway.shared().clock.now(),
             timer: None,
@@ -108,24 +110,26 @@ impl Relayed {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(None) if self.grpc => self.cut(exchange, UpstreamFault::cut, |name| {
-                bad_upstream(format!("upstream `{name}` ended the call without a status"))
-            }),
+            Poll::Ready(None) if self.grpc => {
+                self.cut(exchange, (End::Broken, UpstreamFault::cut), |name| {
+                    bad_upstream(format!("upstream `{name}` ended the call without a status"))
+                })
+            }
             Poll::Ready(None) if self.events.as_ref().is_none_or(EventStream::finished) => {
                 self.finish(cx);
                 exchange.complete = true;
                 Poll::Ready(None)
             }
-            Poll::Ready(None) => self.cut(exchange, UpstreamFault::cut, |name| {
+            Poll::Ready(None) => self.cut(exchange, (End::Broken, UpstreamFault::cut), |name| {
                 bad_upstream(format!("upstream `{name}` ended the stream without [DONE]"))
             }),
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(error = base::chain(&error), "answer cut");
                 let source = self.source.as_ref();
                 if let Some(why) = source.and_then(|source| source.connection.broken(&error)) {
-                    return self.cut(exchange, UpstreamFault::cut, |_| why);
+                    return self.cut(exchange, (End::GivenUp, UpstreamFault::cut), |_| why);
                 }
-                self.cut(exchange, UpstreamFault::cut, |name| {
+                self.cut(exchange, (End::Broken, UpstreamFault::cut), |name| {
                     bad_upstream(format!(
                         "upstream `{name}` stopped in the middle of its answer"
                     ))
@@ -144,7 +148,7 @@ impl Relayed {
     ) -> Polled {
         if let Some(trailers) = frame.trailers_ref() {
             let Some(code) = crate::grpc::status(trailers) else {
-                return self.cut(exchange, UpstreamFault::cut, |name| {
+                return self.cut(exchange, (End::Broken, UpstreamFault::cut), |name| {
                     bad_upstream(format!("upstream `{name}` ended the call without a status"))
                 });
             };
@@ -190,7 +194,8 @@ impl Relayed {
             if wait.is_zero() {
                 let late = left.is_some_and(|left| left.is_zero());
                 let silence_ms = self.silence.as_millis();
-                return self.cut(exchange, UpstreamFault::timeout, |name| {
+                let end = if late { End::GivenUp } else { End::Broken };
+                return self.cut(exchange, (end, UpstreamFault::timeout), |name| {
                     let message = if late {
                         format!("the deadline passed while upstream `{name}` was answering")
                     } else {
@@ -205,8 +210,9 @@ impl Relayed {
 
     /// The answer is whole: its connection may serve the next request.
     fn finish(&mut self, cx: &mut Context<'_>) {
-        if let Some(source) = self.source.take() {
-            let live = &source.upstream.live;
+        if let Some(mut source) = self.source.take() {
+            source.place.judge(End::Status(source.status));
+            let live = &source.place.upstream.live;
             source.connection.release(live, self.latest, cx);
         }
     }
@@ -215,14 +221,14 @@ impl Relayed {
     fn cut(
         &mut self,
         exchange: &mut Exchange,
-        kind: UpstreamFault,
+        (end, kind): (End, UpstreamFault),
         error: impl FnOnce(&str) -> ApiError,
     ) -> Polled {
-        let Some(source) = self.source.take() else {
+        let Some(mut source) = self.source.take() else {
             return Poll::Ready(None);
         };
-        let error = error(&source.upstream.name);
-        fault(exchange, &source.upstream, kind);
+        let error = error(&source.place.upstream.name);
+        source.place.fault(end, kind);
         exchange.error = Some(error.message.clone());
         if self.grpc {
             exchange.status = protocol::status::of(error.kind).http;

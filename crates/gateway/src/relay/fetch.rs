@@ -10,7 +10,11 @@ use http::{HeaderValue, Request};
 use http_body::Body as _;
 use protocol::ApiError;
 
-use super::{InFlight, bad_upstream, call};
+use super::attempt::{Place, attempt, bad_upstream, no_answer_in};
+use super::silence;
+use telemetry::Stage;
+use tokio::time::timeout;
+
 use crate::exchange::Exchange;
 use crate::headers::REQUEST_ID;
 use crate::reply::Failure;
@@ -23,10 +27,18 @@ pub(crate) async fn fetch(
     path: &'static str,
     bytes_max: usize,
 ) -> Result<Bytes, Failure> {
-    let _in_flight = InFlight::enter(upstream);
     let request = request(exchange, upstream, path)
         .map_err(|error| ApiError::new(base::ErrorKind::Internal, error.to_string()))?;
-    let (mut connection, response) = call(exchange, upstream, (request, Via::Http)).await?;
+    exchange.doing = Stage::Upstream;
+    let place = Place::enter(&exchange.gateway, upstream, exchange.caller);
+    let wait = silence(exchange, upstream).min(exchange.time_left());
+    let Ok(ended) = timeout(wait, attempt(place, (request, Via::Http))).await else {
+        return Err(no_answer_in(upstream, wait).into());
+    };
+    let answered = ended.map_err(|fault| fault.error)?;
+    exchange.mark_attempt(Some(answered.connected_at));
+    let (mut connection, response) = (answered.connection, answered.response);
+    let _place = answered.place;
     let name = &upstream.name;
     let status = response.status();
     if !status.is_success() {

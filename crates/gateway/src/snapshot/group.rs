@@ -2,6 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderName;
+use protocol::resource::{HedgeSpec, RescueSpec, RetrySpec, RouteSpec};
+use routing::Budget;
 
 use super::pool::Pool;
 use crate::upstream::Upstream;
@@ -45,6 +47,28 @@ pub(crate) struct Plan {
     /// In this order when no branch can answer.
     pub(crate) fallback: Vec<Branch>,
     pub(crate) rules: Rules,
+    pub(crate) on_failure: OnFailure,
+    /// Shared by all requests of the plan, and taken over by the plan that takes its place.
+    pub(crate) budget: Arc<Budget>,
+}
+
+/// What a route says of failures.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OnFailure {
+    pub(crate) retry: RetrySpec,
+    pub(crate) hedge: Option<HedgeSpec>,
+    #[expect(dead_code, reason = "streams that are cut are not continued yet")]
+    pub(crate) rescue: RescueSpec,
+}
+
+impl From<&RouteSpec> for OnFailure {
+    fn from(spec: &RouteSpec) -> Self {
+        Self {
+            retry: spec.retry,
+            hedge: spec.hedge,
+            rescue: spec.rescue,
+        }
+    }
 }
 
 /// One target of a route.

@@ -8,7 +8,9 @@ use protocol::resource::{RouteFallback, RoutePolicy, RouteSpec, RouteTarget};
 
 use super::group::BRANCHES_MAX;
 use super::pool::Pool;
-use super::{Branch, Group, LOCAL, Plan, Rules, Snapshot, To, Why, invalid};
+use super::{Branch, Group, LOCAL, OnFailure, Plan, Rules, Snapshot, To, Why, invalid};
+use routing::Budget;
+
 use crate::Error;
 use crate::upstream::Upstream;
 
@@ -63,11 +65,18 @@ impl Snapshot {
             branches,
             fallback,
             rules,
+            on_failure: OnFailure::from(spec),
+            budget: self.budget(&format!("route {route}")),
         })
     }
 
+    /// The one that requests have drawn on so far, so that a change of configuration does not fill it.
+    fn budget(&self, key: &str) -> Arc<Budget> {
+        self.budgets_before.get(key).cloned().unwrap_or_default()
+    }
+
     /// Upstreams that nobody routes are one pool, with the defaults of a route.
-    pub(super) fn unrouted(&self, why: Why, members: Vec<Arc<Upstream>>) -> Group {
+    pub(super) fn unrouted(&self, why: Why, members: Vec<Arc<Upstream>>, key: &str) -> Group {
         let spec = RouteSpec::default();
         let branches = vec![Branch {
             name: "".into(),
@@ -81,6 +90,8 @@ impl Snapshot {
             branches,
             fallback: Vec::new(),
             rules,
+            on_failure: OnFailure::from(&spec),
+            budget: self.budget(key),
         }))
     }
 

@@ -31,7 +31,6 @@ impl RequestBody {
         Self::Whole(Bytes::new())
     }
 
-    #[expect(dead_code, reason = "attempts need it")]
     /// The same again for another attempt, sharing the memory; none if it is passed on as it arrives.
     pub(crate) fn again(&self) -> Option<Self> {
         match self {

@@ -65,5 +65,5 @@ pub(super) async fn answer(
         body: RequestBody::Parts(received.into_parts()),
         via: Via::Grpc,
     };
-    relay(visit.exchange, upstream, outgoing).await
+    relay(visit.exchange, visit.snapshot, upstream, outgoing).await
 }

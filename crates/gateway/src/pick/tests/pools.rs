@@ -22,6 +22,10 @@ impl Now for World {
         turns.next()
     }
 
+    fn sound(&self, _: &Upstream) -> bool {
+        true
+    }
+
     fn ready(&self, upstream: &Upstream) -> bool {
         !self.down.contains(&&*upstream.name)
     }

@@ -39,7 +39,7 @@ pub(super) async fn answer(
         body: RequestBody::streamed(messages),
         via: Via::Grpc,
     };
-    relay(visit.exchange, upstream, outgoing).await
+    relay(visit.exchange, visit.snapshot, upstream, outgoing).await
 }
 
 /// The stream's messages, one after the other. Each is read whole before any of it is passed on: what it asks for must be
