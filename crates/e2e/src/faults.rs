@@ -21,6 +21,10 @@ use crate::wait;
 
 pub use verdict::{Check, Judgement, Verdict};
 
+/// What [`Stage::kapok_yaml`] calls the two.
+pub const MODEL: &str = "wall";
+pub const FALLBACK_MODEL: &str = "wall-fallback";
+
 /// For ever, to a request.
 const ALWAYS: usize = usize::MAX;
 
@@ -57,9 +61,8 @@ pub struct Gateway {
     pub address: SocketAddr,
     /// With a fault, and with a fallback behind it.
     pub model: String,
-    /// The fallback's own.
-    pub fallback_model: String,
-    pub headers: Vec<(String, String)>,
+    /// The fallback's own; none where both providers are one model, and what asks for it is not judged.
+    pub fallback_model: Option<String>,
 }
 
 /// What callers and providers saw.
@@ -68,9 +71,9 @@ pub struct Observed {
     pub calls: Vec<Call>,
     pub primary: Vec<Attempt>,
     pub fallback: Vec<Attempt>,
-    pub fallback_model: String,
-    /// Whether a healthy model was answered for right after.
-    pub alive: bool,
+    pub fallback_model: Option<String>,
+    /// Whether a healthy model was answered for right after, if it could be asked for.
+    pub alive: Option<bool>,
 }
 
 /// One call; times are since the first.
@@ -105,12 +108,7 @@ impl Stage {
 
     /// Calls as the scenario says and waits for what comes of it.
     pub fn play(&self, gateway: &Gateway) -> Observed {
-        let client = gateway
-            .headers
-            .iter()
-            .fold(Client::to(gateway.address), |client, (name, value)| {
-                client.header(name, value)
-            });
+        let client = Client::to(gateway.address);
         let chat = Chat::streaming(&gateway.model, PROMPT).within(self.scenario.patience);
         let clock = Clock::real();
         let began = clock.now();
@@ -133,15 +131,37 @@ impl Stage {
             }
         }
         let (primary, fallback) = (self.primary.attempts(), self.fallback.attempts());
-        let healthy = Chat::whole(&gateway.fallback_model, PROMPT).within(Duration::from_secs(10));
-        let alive = healthy.ask(&client);
+        let alive = gateway.fallback_model.as_ref().map(|model| {
+            let healthy = Chat::whole(model, PROMPT).within(Duration::from_secs(10));
+            let told = healthy.ask(&client);
+            told.end == End::Complete && told.text == ANSWER
+        });
         Observed {
             calls,
             primary,
             fallback,
             fallback_model: gateway.fallback_model.clone(),
-            alive: alive.end == End::Complete && alive.text == ANSWER,
+            alive,
         }
+    }
+
+    /// `kapok.yaml` for it: what a user has to write for "one fallback", and no more.
+    pub fn kapok_yaml(&self) -> String {
+        let resource = |kind: &str, name: &str, spec: &str| {
+            format!(
+                "---\napiVersion: kapok.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+            )
+        };
+        let upstream = |name: &str, provider: &Provider, models: &str| {
+            let spec = format!("{{url: {:?}, models: [{models}]}}", provider.url());
+            resource("Upstream", name, &spec)
+        };
+        let route = format!(
+            "{{models: [{MODEL}], targets: [{{upstream: primary}}], fallback: [{{upstream: fallback, model: {FALLBACK_MODEL}}}]}}"
+        );
+        upstream("primary", &self.primary, "never-asked-for")
+            + &upstream("fallback", &self.fallback, FALLBACK_MODEL)
+            + &resource("Route", "wall", &route)
     }
 
     pub fn judge(&self, observed: &Observed) -> Judgement {

@@ -6,6 +6,7 @@
 mod batcher;
 mod density;
 mod embed;
+mod faults;
 mod gateway;
 mod load;
 mod results;
@@ -64,6 +65,8 @@ enum What {
     Startup,
     /// Relayed chat requests, whole and streamed: latency, and CPU of the gateway, beside nine others
     Gateway,
+    /// Seventeen faults of a provider before kapok, vllm-router, smg and LiteLLM: a score-card
+    Faults,
     /// The batcher's latency target beside fixed delays, on a virtual clock
     Batcher,
     /// /v1/embeddings beside Python onnxruntime on the same file
@@ -82,9 +85,10 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const ALL: [What; 8] = [
+const ALL: [What; 9] = [
     What::Startup,
     What::Gateway,
+    What::Faults,
     What::Embed,
     What::Batcher,
     What::ServeIdentity,
@@ -131,6 +135,7 @@ impl Bench<'_> {
         match what {
             What::Startup => startup::run(self),
             What::Gateway => gateway::run(self),
+            What::Faults => faults::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),

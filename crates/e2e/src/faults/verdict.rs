@@ -192,7 +192,9 @@ impl Check {
                 let first = first.max().unwrap_or(slowest);
                 ensure(first <= limit, || format!("first token after {first:.1?}"))
             }
-            Self::Alive => ensure(observed.alive, || "not well afterwards".to_owned()),
+            Self::Alive => ensure(observed.alive != Some(false), || {
+                "not well afterwards".to_owned()
+            }),
             Self::Usage => {
                 let told = observed.calls.iter().all(|call| call.told.usage.is_some());
                 ensure(told, || "no usage".to_owned())
@@ -211,7 +213,10 @@ impl Check {
             }
             Self::BackWithin(down, limit) => back_within(observed, down, limit),
             Self::FallbackNamed => {
-                let named = |name: &str| name.ends_with(observed.fallback_model.as_str());
+                let Some(fallback) = &observed.fallback_model else {
+                    return Ok(());
+                };
+                let named = |name: &str| name.ends_with(fallback.as_str());
                 let told = observed
                     .calls
                     .iter()

