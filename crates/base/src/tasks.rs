@@ -36,6 +36,12 @@ pub enum TaskKind {
     HealthCheck,
     /// Starts, watches and restarts one managed process.
     ManagedProcess,
+    /// Brings what the node is told to be into force.
+    Configuration,
+    /// Asks one source for servers.
+    Discovery,
+    /// Keeps this node's entry in a registry.
+    Registration,
     /// Runs what one lane's sequences have waiting; ends when nothing waits.
     Sequences,
 }
@@ -43,8 +49,14 @@ pub enum TaskKind {
 impl TaskKind {
     pub fn on_cancel(self) -> OnCancel {
         match self {
-            Self::Connection | Self::ManagedProcess | Self::Sequences => OnCancel::Wait,
-            Self::Listener | Self::UpstreamConnection | Self::HealthCheck => OnCancel::Abort,
+            Self::Connection | Self::ManagedProcess | Self::Registration | Self::Sequences => {
+                OnCancel::Wait
+            }
+            Self::Listener
+            | Self::UpstreamConnection
+            | Self::HealthCheck
+            | Self::Configuration
+            | Self::Discovery => OnCancel::Abort,
         }
     }
 
@@ -55,6 +67,9 @@ impl TaskKind {
             | Self::UpstreamConnection
             | Self::HealthCheck
             | Self::ManagedProcess
+            | Self::Configuration
+            | Self::Discovery
+            | Self::Registration
             | Self::Sequences => OnError::Log,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::client::Client;
 use crate::finished::Finished;
 use crate::log::Log;
-use crate::process::{children_of, signal};
+use crate::process::{alive, children_of, signal};
 use crate::{binary, repository, wait};
 
 /// How to start one; reads like a sentence.
@@ -87,8 +87,8 @@ impl Kapok {
         } else {
             "/health/ready"
         };
-        let (mut running, out) = self.spawn(command, home);
-        running.wait_for_addresses(&out);
+        let mut running = self.spawn(command, home);
+        running.wait_for_addresses();
         running.wait_for(path);
         running
     }
@@ -100,7 +100,7 @@ impl Kapok {
     pub fn start_as_tritonserver(self) -> Running {
         let home = tempfile::tempdir().expect("a temporary folder");
         let command = self.as_tritonserver(home.path());
-        let (mut running, _out) = self.spawn(command, home);
+        let mut running = self.spawn(command, home);
         running.public = running.started("HTTPService");
         running
     }
@@ -120,7 +120,7 @@ impl Kapok {
         command
     }
 
-    fn spawn(self, mut command: Command, home: TempDir) -> (Running, Log) {
+    fn spawn(self, mut command: Command, home: TempDir) -> Running {
         let mut child = command.spawn().expect("the binary starts");
         let out = Log::default();
         let log = Log::default();
@@ -128,17 +128,18 @@ impl Kapok {
             out.collect(child.stdout.take().expect("stdout is piped")),
             log.collect(child.stderr.take().expect("stderr is piped")),
         ];
-        let running = Running {
+        Running {
+            pid: child.id(),
             child,
             public: SocketAddr::from(([127, 0, 0, 1], 0)),
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             log,
+            out,
             readers,
             allowed: self.allowed,
             exited: None,
-            _home: home,
-        };
-        (running, out)
+            home,
+        }
     }
 
     /// Runs to its end: a start that must fail.
@@ -193,13 +194,16 @@ fn isolate(command: &mut Command, home: &Path) {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
+    /// Of the process that serves: after an upgrade it is not the child.
+    pid: u32,
     public: SocketAddr,
     admin: SocketAddr,
     log: Log,
+    out: Log,
     readers: Vec<JoinHandle<()>>,
     allowed: Vec<String>,
     exited: Option<ExitStatus>,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Running {
@@ -228,7 +232,26 @@ impl Running {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
+    }
+
+    /// The file that [`Kapok::config`] wrote.
+    pub fn config_file(&self) -> PathBuf {
+        self.home.path().join("kapok.yaml")
+    }
+
+    /// Has it replaced by another process of the same command line, and returns when that one serves.
+    ///
+    /// # Panics
+    /// When it does not, or serves elsewhere.
+    pub fn upgrade(&mut self) {
+        let before = self.listening().len();
+        signal("USR2", self.pid);
+        let (pid, addresses) = wait::until("the new process to listen", || {
+            self.listening().get(before).cloned()
+        });
+        assert_eq!(addresses, (self.public, self.admin), "it moved");
+        self.pid = pid;
     }
 
     pub fn log(&self) -> String {
@@ -302,8 +325,14 @@ impl Running {
 
     /// The exit code after SIGTERM.
     fn terminate(&mut self) -> i32 {
+        if self.pid != self.child.id() {
+            signal("TERM", self.pid);
+            wait::until("the end of the last process", || {
+                (!alive(self.pid)).then_some(())
+            });
+        }
         if self.exited.is_none() {
-            signal("TERM", self.pid());
+            signal("TERM", self.child.id());
             self.exited = wait::within(wait::PATIENCE, || self.child.try_wait().ok().flatten());
         }
         if self.exited.is_none() {
@@ -317,25 +346,29 @@ impl Running {
         self.exited.and_then(|status| status.code()).unwrap_or(-1)
     }
 
-    fn wait_for_addresses(&mut self, out: &Log) {
-        let listening = wait::until("the line with the listening addresses", || {
+    fn wait_for_addresses(&mut self) {
+        let (_, addresses) = wait::until("the line with the listening addresses", || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 self.exited = Some(status);
                 fail(&format!("it exited with {status}\n{}", self.log.text()));
             }
-            out.text()
-                .lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .find_map(|line| line.get("listening").cloned())
+            self.listening().first().cloned()
         });
-        let address = |door: &str| -> SocketAddr {
-            listening[door]
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .unwrap_or_else(|| fail(&format!("no `{door}` in {listening}")))
-        };
-        self.public = address("public");
-        self.admin = address("admin");
+        (self.public, self.admin) = addresses;
+    }
+
+    /// The process and its public and admin addresses, of every line that has told them.
+    fn listening(&self) -> Vec<(u32, (SocketAddr, SocketAddr))> {
+        let text = self.out.text();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let told = lines.filter_map(|line| {
+            let address = |door: &str| line["listening"][door].as_str()?.parse().ok();
+            let pid = u32::try_from(line["pid"].as_u64()?).ok()?;
+            Some((pid, (address("public")?, address("admin")?)))
+        });
+        told.collect()
     }
 
     fn wait_for(&mut self, path: &str) {

@@ -14,8 +14,8 @@ pub(crate) struct Activity(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     in_flight: u32,
-    /// Whether anything was ever asked.
-    asked: bool,
+    /// Requests so far.
+    asked: u64,
     /// When the last request settled or the client last took bytes after a pause; before that, when the connection
     /// opened.
     idle_since: Instant,
@@ -27,7 +27,7 @@ impl Activity {
     pub(crate) fn new(now: Instant) -> Self {
         Self(Arc::new(Mutex::new(State {
             in_flight: 0,
-            asked: false,
+            asked: 0,
             idle_since: now,
             blocked_since: None,
         })))
@@ -36,7 +36,7 @@ impl Activity {
     pub(crate) fn begin(&self) {
         let mut state = self.0.lock();
         state.in_flight += 1;
-        state.asked = true;
+        state.asked += 1;
     }
 
     pub(crate) fn end(&self, now: Instant) {
@@ -45,8 +45,10 @@ impl Activity {
         state.idle_since = now;
     }
 
-    pub(crate) fn asked(&self) -> bool {
-        self.0.lock().asked
+    /// Requests so far, and whether one of them runs.
+    pub(crate) fn asked(&self) -> (u64, bool) {
+        let state = self.0.lock();
+        (state.asked, state.in_flight > 0)
     }
 
     /// The client's socket takes no more for now.

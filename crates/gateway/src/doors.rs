@@ -16,7 +16,7 @@ use std::convert::Infallible;
 
 use base::ErrorKind;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use protocol::ApiError;
 use telemetry::Stage;
@@ -41,6 +41,7 @@ pub(crate) async fn handle(
     let (head, body) = request.into_parts();
     let mut body = Upload::new(body, &head.headers);
     let method = head.method.clone();
+    let version = head.version;
     let sending = linger::Sending::of(&head);
     let mut exchange = Exchange::begin(&gateway, connection, &head);
     let grpc = crate::grpc::asked(&head.headers);
@@ -74,7 +75,13 @@ pub(crate) async fn handle(
         exchange.error = Some(failure.error.message);
         reply
     });
-    Ok(reply.seal(exchange, &method))
+    let mut sealed = reply.seal(exchange, &method);
+    if version < Version::HTTP_2 && gateway.shared().connections.draining() {
+        // Said before the connection closes, so that nobody sends another request into it.
+        let close = HeaderValue::from_static("close");
+        sealed.headers_mut().insert(header::CONNECTION, close);
+    }
+    Ok(sealed)
 }
 
 async fn answer(

@@ -22,7 +22,8 @@ use crate::read::Budget;
 use crate::regions::Regions;
 use crate::server::ModelServer;
 use crate::snapshot::Snapshot;
-use crate::upstream::SWEEP_EVERY;
+use crate::status::ConfigStatus;
+use crate::upstream::{Live, SWEEP_EVERY};
 
 /// What the gateway is made of; everything it shares with the rest of the process comes in here.
 #[derive(Debug)]
@@ -67,6 +68,10 @@ pub(crate) struct Shared {
     pub(crate) body_bytes: Arc<Budget>,
     pub(crate) regions: Regions,
     snapshot: ArcSwap<Snapshot>,
+    /// What operators are told of the configuration.
+    pub(crate) config_status: ArcSwap<ConfigStatus>,
+    /// Whether the node says that it is not ready although it serves: it is about to stop.
+    leaving: AtomicBool,
     /// Held while a snapshot is built and published, so that none is built on one that is being replaced.
     publishing: Mutex<()>,
     /// Whether the idle connections of upstreams are looked after.
@@ -101,6 +106,8 @@ impl Gateway {
             tracer: parts.tracer,
             version: parts.version,
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            config_status: ArcSwap::default(),
+            leaving: AtomicBool::new(false),
             publishing: Mutex::new(()),
             sweeping: AtomicBool::new(false),
         })))
@@ -162,14 +169,30 @@ impl Gateway {
         self.0.connections.drain(left).await
     }
 
-    /// Says whether a managed process can take requests, and if not, why. False if there is no such upstream.
-    pub fn upstream_ready(&self, name: &str, ready: bool, reason: &str) -> bool {
+    /// From now on the node says that it is not ready, and serves on: whoever sends requests here should stop.
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub fn set_config_status(&self, status: ConfigStatus) {
+        self.0.config_status.store(Arc::new(status));
+    }
+
+    /// How much an upstream is used, even after it is published no more. None if there is no such upstream.
+    pub fn usage(&self, name: &str) -> Option<Usage> {
+        let snapshot = self.snapshot();
+        let upstream = snapshot.upstreams.get(name)?;
+        Some(Usage(Arc::clone(&upstream.live)))
+    }
+
+    /// Says how a managed process is. False if there is no such upstream.
+    pub fn upstream_is(&self, name: &str, readiness: Readiness<'_>) -> bool {
         // Not while publishing: the report must reach the state that the next snapshot takes over.
         let _one_at_a_time = self.0.publishing.lock();
         let snapshot = self.snapshot();
         let upstream = snapshot.upstreams.get(name);
         if let Some(upstream) = upstream {
-            upstream.live.set_ready(ready, reason);
+            upstream.live.set_readiness(readiness);
         }
         upstream.is_some()
     }
@@ -213,6 +236,30 @@ impl Shared {
     pub(crate) fn now_ms(&self) -> u32 {
         let lived = self.clock.now().saturating_duration_since(self.started);
         u32::try_from(lived.as_millis() & u128::from(u32::MAX)).unwrap_or(0)
+    }
+
+    /// Whether the node takes no more work, or soon will not.
+    pub(crate) fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) || self.connections.draining()
+    }
+}
+
+/// Whether an upstream can take requests, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness<'a> {
+    Ready,
+    /// Soon, as far as anybody knows: requests may wait for it.
+    Loading(&'a str),
+    Down(&'a str),
+}
+
+/// The requests that one upstream answers now.
+#[derive(Debug)]
+pub struct Usage(Arc<Live>);
+
+impl Usage {
+    pub fn in_flight(&self) -> u32 {
+        self.0.meter.in_flight()
     }
 }
 

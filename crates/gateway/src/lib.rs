@@ -32,14 +32,16 @@ mod relay;
 mod reply;
 pub mod server;
 mod snapshot;
+mod status;
 mod upload;
 mod upstream;
 
 pub use config::Config;
 pub use error::Error;
-pub use gateway::{Gateway, Parts, UpstreamStatus};
+pub use gateway::{Gateway, Parts, Readiness, UpstreamStatus, Usage};
 pub use listener::{Door, Listener};
 pub use snapshot::Snapshot;
+pub use status::{ConfigStatus, PoolStatus};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@ mod watched;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -75,6 +76,19 @@ impl Listener {
             Ok((Self(listener), bound))
         };
         open().map_err(|source| Error::Bind { addr, source })
+    }
+
+    /// A port that another process has opened. Must be called within a runtime.
+    pub fn adopt(socket: OwnedFd) -> io::Result<(Self, SocketAddr)> {
+        let listener = std::net::TcpListener::from(socket);
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        Ok((Self(TcpListener::from_std(listener)?), bound))
+    }
+
+    /// The port, for another process: it stays open as long as anybody holds it.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
     }
 }
 
@@ -153,7 +167,7 @@ impl Connections {
         }
         let patience = self.send_timeout - stalled;
         let left = self.head_timeout.saturating_sub(activity.idle(now));
-        if *closing == Closing::Fresh {
+        if let Closing::Waiting(_) = *closing {
             *closing = Closing::Drain;
             return Look::Close(left.min(patience));
         }
@@ -321,7 +335,7 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
             let polled = gate.poll(cx, |cx| connection.as_mut().poll(cx));
             match polled {
                 Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending if closing == Closing::Fresh && activity.asked() => Poll::Ready(None),
+                Poll::Pending if closing.ends_with(&activity) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
         });
@@ -341,12 +355,13 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
             }
             _ = stop.wait_for(|stop| *stop), if closing == Closing::No => {
                 let age = clock.now().saturating_duration_since(opened);
-                let left = FIRST_HEAD.saturating_sub(age);
-                if activity.asked() || left.is_zero() {
+                let (asked, busy) = activity.asked();
+                let left = if asked > 0 { LAST_HEAD } else { FIRST_HEAD.saturating_sub(age) };
+                if busy || left.is_zero() {
                     closing = Closing::Drain;
                     connection.as_mut().graceful_shutdown();
                 } else {
-                    closing = Closing::Fresh;
+                    closing = Closing::Waiting(asked);
                     look.set(sleep(left));
                 }
             }
@@ -374,12 +389,19 @@ enum Look {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     No,
-    /// The node stops, and the first request may be on its way: hyper would close without reading it.
-    Fresh,
+    /// The node stops, and a request may be on its way, the one after so many: hyper would close without reading it.
+    Waiting(u64),
     /// The node stops: what runs may finish.
     Drain,
     /// Nobody has asked anything for too long.
     Idle,
+}
+
+impl Closing {
+    /// Whether the request that was waited for has come.
+    fn ends_with(self, activity: &Activity) -> bool {
+        matches!(self, Self::Waiting(before) if activity.asked().0 > before)
+    }
 }
 
 /// For an idle h2 client to take note of GOAWAY, and for half a head to be given up.
@@ -387,3 +409,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// For the first head of a connection that was opened just before the node stops.
 const FIRST_HEAD: Duration = Duration::from_secs(1);
+
+/// For one more request of a client that keeps its connection and does not know yet that the node stops: the answer tells
+/// it. Whoever asks less often than this will mostly find the connection closed before it asks.
+const LAST_HEAD: Duration = Duration::from_secs(1);

@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub(crate) generation: u64,
     /// By name.
     pub(crate) upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Pools whose servers are discovered, and the models that they list.
+    pub(crate) templates: BTreeMap<Arc<str>, Option<Vec<String>>>,
     /// Routes for one name each.
     pub(crate) exact: HashMap<String, Group>,
     /// Routes for names with this start, longest first.
@@ -64,12 +66,18 @@ impl Snapshot {
         };
         for resource in resources {
             match &resource.spec {
+                // Its servers come as upstreams of their own.
+                Spec::Upstream(spec) if spec.discovery.is_some() => {
+                    let models = spec.models.clone();
+                    next.templates
+                        .insert(resource.metadata.name.as_str().into(), models);
+                }
                 Spec::Upstream(spec) => next.add_upstream(&resource.metadata.name, spec, self)?,
                 Spec::Node(spec) => next.region.clone_from(&spec.region),
                 Spec::Route(_) | Spec::Key(_) => {}
             }
         }
-        let pools = plan::Pools::new(&next.upstreams)?;
+        let pools = plan::Pools::new(&next.upstreams, next.templates.keys())?;
         for resource in resources {
             let name = &resource.metadata.name;
             match &resource.spec {

@@ -28,6 +28,7 @@ pub(crate) use dial::Via;
 pub(crate) use http2::Http2Pool;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
 
+use crate::gateway::Readiness;
 use crate::headers::X_API_KEY;
 use crate::metrics::TargetMetrics;
 use dial::Agreed;
@@ -78,6 +79,12 @@ impl Upstream {
 
     pub(crate) fn ready(&self) -> bool {
         self.live.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether it is on its way to be ready.
+    #[expect(dead_code, reason = "requests will wait for it")]
+    pub(crate) fn loading(&self) -> bool {
+        self.live.loading.load(Ordering::Acquire)
     }
 
     /// Why it is not ready; empty when it is.
@@ -179,6 +186,8 @@ pub(crate) enum Wire {
 #[derive(Debug)]
 pub(crate) struct Live {
     ready: AtomicBool,
+    /// While it is not ready: whether it is on its way.
+    loading: AtomicBool,
     reason: Mutex<String>,
     /// Our requests there, how quick it is, and what it says of itself.
     pub(crate) meter: Meter,
@@ -198,6 +207,7 @@ impl Live {
         let managed = spec.process.is_some();
         Self {
             ready: AtomicBool::new(!managed),
+            loading: AtomicBool::new(managed),
             reason: Mutex::new(if managed {
                 "its process has not started yet".to_owned()
             } else {
@@ -213,8 +223,14 @@ impl Live {
         }
     }
 
-    pub(crate) fn set_ready(&self, ready: bool, reason: &str) {
+    pub(crate) fn set_readiness(&self, readiness: Readiness<'_>) {
+        let (ready, loading, reason) = match readiness {
+            Readiness::Ready => (true, false, ""),
+            Readiness::Loading(reason) => (false, true, reason),
+            Readiness::Down(reason) => (false, false, reason),
+        };
         reason.clone_into(&mut self.reason.lock());
+        self.loading.store(loading, Ordering::Release);
         self.ready.store(ready, Ordering::Release);
         if !ready {
             // Connections to a server that went away are of no use to the one that comes back.

@@ -91,6 +91,13 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Starts, stops and outlives a managed process; kapok calls this itself
+    #[command(hide = true, name = crate::managed::KEEPER)]
+    KeepManaged {
+        patience_ms: u64,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Becomes the process of one model; kapok calls this itself
     #[command(hide = true, name = crate::engine_process::NAME)]
     RunEngine { engine: String },

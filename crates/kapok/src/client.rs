@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::cli::ServerArgs;
 use crate::config::Environment;
 use crate::exit::{Failure, Outcome};
-use crate::http::{Endpoint, HttpError};
+use discovery::http::{Endpoint, HttpError};
 
 pub(crate) use sse::EventReader;
 

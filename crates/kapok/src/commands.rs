@@ -26,6 +26,10 @@ pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment
         Command::Explain(args) => explain::run(&args, printer, environment),
         Command::Doctor => doctor::run(printer, environment),
         Command::RunManaged { parent, command } => crate::guard::run(parent, &command),
+        Command::KeepManaged {
+            patience_ms,
+            command,
+        } => crate::managed::keep(patience_ms, &command),
         Command::RunEngine { engine } => crate::engine_process::run(&engine, environment),
         Command::Completions { shell } => completions::run(shell, printer),
     }

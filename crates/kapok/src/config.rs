@@ -3,6 +3,7 @@
 //! Later wins: defaults, file, environment, flags, `--set`.
 
 mod environment;
+mod reload;
 mod secret;
 mod set;
 mod shorthand;
@@ -16,7 +17,7 @@ use protocol::resource::{
 use crate::cli::UpArgs;
 use crate::exit::{Failure, Outcome};
 
-pub(crate) use environment::Environment;
+pub(crate) use environment::{Environment, HANDOVER};
 
 /// Used when nobody names a file and this one is there.
 const DEFAULT_FILE: &str = "kapok.yaml";
@@ -29,6 +30,10 @@ pub(crate) struct Config {
     pub(crate) node: NodeSpec,
     /// All resources, the node among them, secrets replaced by their values.
     pub(crate) resources: Vec<Resource>,
+    /// The file and those that it names: when one changes, all is read again.
+    pub(crate) files: Vec<PathBuf>,
+    /// How many documents the file has.
+    documents: usize,
 }
 
 impl Config {
@@ -38,6 +43,7 @@ impl Config {
             Some(file) => read(file)?,
             None => Vec::new(),
         };
+        let documents = resources.len();
         shorthand::from_environment(&mut resources, environment)?;
         shorthand::from_flags(&mut resources, args)?;
         for setting in &args.set {
@@ -46,9 +52,13 @@ impl Config {
         shorthand::choose_aliases(node_mut(&mut resources), args.triton_ports);
         check(&resources)?;
         check_admin(&mut resources)?;
+        let mut files: Vec<PathBuf> = file.iter().cloned().collect();
+        files.extend(reload::secret_files(&resources));
         secret::look_up(&mut resources, environment)?;
         Ok(Self {
             file,
+            files,
+            documents,
             node: node_mut(&mut resources).clone(),
             resources,
         })

@@ -1,8 +1,8 @@
-//! The hidden command that stands between kapok and a process that it manages: it asks the kernel to end the process
-//! when kapok is gone, however it went, and then becomes that process.
+//! The hidden command that stands between a keeper and the process that it manages: it asks the kernel to end the process
+//! when its keeper is gone, however it went, and then becomes that process.
 //!
 //! Linux keeps the request over `exec` and drops it at `fork`, so the process must make it for itself; between `fork`
-//! and `exec` in kapok that would need `unsafe`.
+//! and `exec` in its parent that would need `unsafe`.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -10,6 +10,29 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, getppid};
 
 use crate::exit::{Exit, Failure, Outcome};
+
+/// A command of this very binary, even when its file has been replaced.
+pub(crate) fn this_binary() -> Command {
+    #[cfg(target_os = "linux")]
+    let program = std::path::PathBuf::from("/proc/self/exe");
+    #[cfg(not(target_os = "linux"))]
+    let program = std::env::current_exe().unwrap_or_else(|_| "kapok".into());
+    let mut command = Command::new(program);
+    command.arg0("kapok");
+    command
+}
+
+/// Starts the program so that the kernel ends it when this process is gone. The kernel watches the thread that starts
+/// it: that thread must live as long as the process does.
+pub(crate) fn command(program: &str) -> Command {
+    let mut command = this_binary();
+    command
+        .arg(NAME)
+        .arg(std::process::id().to_string())
+        .arg("--")
+        .arg(program);
+    command
+}
 
 /// The name of the hidden command.
 pub(crate) const NAME: &str = "run-managed";
@@ -25,9 +48,9 @@ pub(crate) fn run(parent: i32, command: &[String]) -> Outcome {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
         .map_err(|error| Failure::failed(format!("the kernel refuses a death signal: {error}")))?;
-    // kapok may have ended before the line above took effect.
+    // Its keeper may have ended before the line above took effect.
     if getppid() != Pid::from_raw(parent) {
-        return Err(Failure::failed("kapok has ended"));
+        return Err(Failure::failed("its keeper has ended"));
     }
     let error = Command::new(program).args(args).exec();
     Err(Failure::cannot_start(format!(

@@ -12,7 +12,6 @@ mod config;
 mod engine_process;
 mod exit;
 mod guard;
-mod http;
 mod managed;
 
 mod output;

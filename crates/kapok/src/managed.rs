@@ -1,5 +1,6 @@
 //! Processes that kapok starts: an `Upstream` with a `process` is started, asked for its health, restarted when it ends,
-//! and stopped with everything that it started.
+//! and stopped with everything that it started. Between kapok and the process stands a keeper (see [`keeper`]), so that the
+//! process can be handed to the kapok that takes this one's place.
 //!
 //! ```text
 //! start ─► starting ──200──► ready ──3 failures──► unwell ──200──► ready
@@ -7,7 +8,9 @@
 //!            └─ exit, or no 200 within the start timeout ─► wait (backoff) ─► start
 //! ```
 
+mod fleet;
 mod health;
+mod keeper;
 mod output;
 mod process;
 
@@ -20,12 +23,35 @@ use bytes::Bytes;
 use http::Request;
 use protocol::resource::{ProcessSpec, UpstreamSpec};
 
-use crate::http::{Endpoint, HttpError};
+use discovery::http::{Endpoint, HttpError};
 use health::{Change, Health};
-use process::{Guard, Process};
+use process::Keeper;
+use tokio::sync::watch;
 
-/// What a managed upstream tells: its name, and why it is not ready, if it is not.
-pub(crate) type Report = Arc<dyn Fn(&str, Result<(), &str>) + Send + Sync>;
+pub(crate) use fleet::{Adopted, Fleet, Wanted};
+pub(crate) use keeper::{NAME as KEEPER, run as keep};
+pub(crate) use process::{Handles, Process};
+
+/// What a managed upstream tells: its name and how it is.
+pub(crate) type Report = Arc<dyn Fn(&str, State<'_>) + Send + Sync>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State<'a> {
+    Ready,
+    /// On its way: it has been started, or will be at once.
+    Starting(&'a str),
+    /// It was there and does not answer, or it could not be started at all.
+    Down(&'a str),
+}
+
+/// What is wanted of a managed process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Run,
+    Stop,
+    /// Another kapok goes on with it.
+    Release,
+}
 
 /// How often things are looked at.
 #[derive(Debug, Clone, Copy)]
@@ -60,10 +86,11 @@ pub(crate) struct Managed {
     endpoint: Endpoint,
     spec: ProcessSpec,
     pace: Pace,
-    guard: Guard,
+    keeper: Keeper,
     tasks: Tasks,
     clock: Clock,
     report: Report,
+    wish: watch::Receiver<Wish>,
 }
 
 impl fmt::Debug for Managed {
@@ -77,8 +104,10 @@ impl fmt::Debug for Managed {
 
 /// Why a process is no longer watched.
 enum Ended {
-    /// The node stops, and the process has been stopped.
+    /// It was not wanted any more, and the process has been stopped.
     Stopping,
+    /// It runs, in other hands.
+    Released(Box<Adopted>),
     /// It is gone, and this is what is known of the reason.
     Gone { reason: String, healthy: Duration },
 }
@@ -89,8 +118,8 @@ impl Managed {
         name: &str,
         upstream: &UpstreamSpec,
         report: Report,
-        tasks: Tasks,
         clock: Clock,
+        (tasks, wish): (Tasks, watch::Receiver<Wish>),
     ) -> Result<Option<Self>, HttpError> {
         let Some(spec) = upstream.process.clone() else {
             return Ok(None);
@@ -100,28 +129,37 @@ impl Managed {
             endpoint: Endpoint::parse(&upstream.url)?,
             spec,
             pace: Pace::default(),
-            guard: Guard::default(),
+            keeper: Keeper::default(),
             tasks,
             clock,
             report,
+            wish,
         }))
     }
 
-    /// Keeps the process running until the tasks are asked to stop.
-    pub(crate) async fn run(self) {
+    /// Keeps the process running until it is not wanted any more; begins with one that runs already, if there is one.
+    /// Returns the process when it is to go on without this kapok.
+    pub(crate) async fn run(mut self, mut running: Option<Adopted>) -> Option<Adopted> {
         let (first, longest) = self.pace.restart;
         let seed = u64::from(std::process::id());
         let mut backoff = Backoff::new(first, longest, seed);
         loop {
-            let (reason, healthy) = match self.once().await {
-                Ended::Stopping => return,
+            let (reason, healthy) = match self.once(running.take()).await {
+                Ended::Stopping => return None,
+                Ended::Released(process) => return Some(*process),
                 Ended::Gone { reason, healthy } => (reason, healthy),
             };
             if healthy >= self.pace.healthy {
                 backoff.reset();
             }
             let wait = backoff.next_wait();
-            (self.report)(&self.name, Err(&reason));
+            // One that was in health and ended is back soon; one that never was may never be.
+            let state = if healthy > Duration::ZERO {
+                State::Starting(&reason)
+            } else {
+                State::Down(&reason)
+            };
+            (self.report)(&self.name, state);
             tracing::warn!(
                 upstream = self.name,
                 reason,
@@ -129,36 +167,43 @@ impl Managed {
                 "managed process is not running; starting it again after a wait"
             );
             tokio::select! {
-                () = self.tasks.stopped() => return,
+                _wish = unwanted(&self.tasks, &mut self.wish) => return None,
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    /// One life of the process.
-    async fn once(&self) -> Ended {
-        if self.taken().await {
-            return Ended::Gone {
-                reason: format!(
-                    "another program already listens at {}; stop it, or change the upstream's url and command",
-                    self.endpoint.address()
-                ),
-                healthy: Duration::ZERO,
-            };
+    /// One life of the process, or the rest of it.
+    async fn once(&mut self, running: Option<Adopted>) -> Ended {
+        let never = |reason| Ended::Gone {
+            reason,
+            healthy: Duration::ZERO,
+        };
+        if let Some(Adopted { process, ready }) = running {
+            tracing::info!(
+                upstream = self.name,
+                pid = process.pid(),
+                "managed process taken over"
+            );
+            return self.watch(process, ready).await;
         }
-        match Process::start(&self.name, &self.spec, self.guard) {
+        if self.taken().await {
+            return never(format!(
+                "another program already listens at {}; stop it, or change the upstream's url and command",
+                self.endpoint.address()
+            ));
+        }
+        match Process::start(&self.name, &self.spec, self.keeper).await {
             Ok(process) => {
                 tracing::info!(
                     upstream = self.name,
                     pid = process.pid(),
                     "managed process started"
                 );
-                self.watch(process).await
+                (self.report)(&self.name, State::Starting("its process is starting"));
+                self.watch(process, false).await
             }
-            Err(reason) => Ended::Gone {
-                reason,
-                healthy: Duration::ZERO,
-            },
+            Err(reason) => never(reason),
         }
     }
 
@@ -171,17 +216,25 @@ impl Managed {
         )
     }
 
-    async fn watch(&self, mut process: Process) -> Ended {
+    async fn watch(&mut self, mut process: Process, ready: bool) -> Ended {
         let patience = Duration::from_millis(self.spec.start_timeout_ms);
         let mut health = Health::new(self.clock.now(), patience);
+        if ready && health.take(Ok(()), self.clock.now()) != Change::None {
+            (self.report)(&self.name, State::Ready);
+        }
         loop {
+            let mut wish = self.wish.clone();
             // A dropped probe is made again; what the process says and how it ends survives being dropped.
             let answer = tokio::select! {
                 reason = process.exited() => {
                     let healthy = health.ready_for(self.clock.now());
                     return Ended::Gone { reason, healthy };
                 }
-                () = self.tasks.stopped() => {
+                wish = unwanted(&self.tasks, &mut wish) => {
+                    if wish == Wish::Release {
+                        let ready = health.ready();
+                        return Ended::Released(Box::new(Adopted { process, ready }));
+                    }
                     process.stop(self.stop_timeout()).await;
                     tracing::info!(upstream = self.name, "managed process stopped");
                     return Ended::Stopping;
@@ -191,12 +244,12 @@ impl Managed {
             match health.take(answer, self.clock.now()) {
                 Change::None => {}
                 Change::Ready { after } => {
-                    (self.report)(&self.name, Ok(()));
+                    (self.report)(&self.name, State::Ready);
                     let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
                     tracing::info!(upstream = self.name, after_ms, "managed process is ready");
                 }
                 Change::Unwell { reason } => {
-                    (self.report)(&self.name, Err(&reason));
+                    (self.report)(&self.name, State::Down(&reason));
                     tracing::warn!(upstream = self.name, reason, "managed process is unwell");
                 }
                 Change::GivenUp { reason } => {
@@ -238,6 +291,18 @@ impl Managed {
         tokio::time::timeout(self.pace.probe_timeout, ask)
             .await
             .unwrap_or_else(|_elapsed| Err(format!("GET {path} does not answer")))
+    }
+}
+
+/// Resolves when the process is not to run any more in these hands. Cancel-safe.
+async fn unwanted(tasks: &Tasks, wish: &mut watch::Receiver<Wish>) -> Wish {
+    tokio::select! {
+        () = tasks.stopped() => Wish::Stop,
+        changed = wish.wait_for(|wish| *wish != Wish::Run) => match changed {
+            Ok(wish) => *wish,
+            // Nobody is left who could want it.
+            Err(_closed) => Wish::Stop,
+        },
     }
 }
 

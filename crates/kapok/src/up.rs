@@ -1,16 +1,21 @@
 //! `kapok up`: a configuration becomes a running node.
 //!
-//! Order: read the configuration, open every port, start what runs models, publish the resources, serve, start managed
-//! processes; models load in the background. Stopping goes the other way round: stop accepting and let requests finish,
+//! Order: read the configuration, open every port, start what runs models, publish the resources, start managed processes
+//! and sources of servers, serve; models load in the background. A process that takes another one's place ([`upgrade`])
+//! loads them before it serves. Stopping goes the other way round: stop accepting and let requests finish,
 //! then stop the processes that were answering them.
 
+mod director;
 mod engines;
 mod gpus;
+mod handover;
 mod local;
 mod node;
+mod notify;
 mod ports;
 mod ready;
 mod stop;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -34,6 +39,7 @@ use ready::Progress;
 use stop::Signals;
 use telemetry::logs::{self, LogError, Logs};
 use telemetry::metrics::Registry;
+use upgrade::{Inherited, Program};
 
 /// Every connection is a descriptor, and the usual soft limit is 1,024. Not more than this, for what some libraries and
 /// child processes do is linear in it.
@@ -42,6 +48,7 @@ const OPEN_FILES_MAX: u64 = 65_536;
 pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -> Outcome {
     let clock = Clock::real();
     let started = clock.now();
+    let mut inherited = Inherited::receive(environment)?;
     let config = Config::load(args, environment)?;
     let logs = start_log(args, environment)?;
     if let Some(file) = &config.file {
@@ -57,20 +64,38 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
         .enable_all()
         .build()
         .map_err(|error| anyhow::Error::new(error).context("threads cannot be started"))?;
+    let program = Program::this(environment)?;
     let outcome = executor.block_on(async {
         // A signal that comes during the start is obeyed after it.
         let signals = Signals::catch()?;
-        let ports = Ports::open(&config.node)?;
+        let listeners = inherited
+            .as_mut()
+            .map(|inherited| std::mem::take(&mut inherited.listeners));
+        let ports = Ports::open(&config.node, listeners.unwrap_or_default())?;
+        let kept = ports.keep()?;
+        let addresses = ports.addresses();
         let outside = Outside {
             clock: clock.clone(),
             registry: Registry::new(),
             logs,
         };
         let node = Node::start(&config, environment, outside)?;
-        let addresses = ports.serve(&node.gateway);
         let progress = Progress::new(&config, &addresses, started);
-        node.manage(&config, &progress)?;
+        let running = match &inherited {
+            Some(inherited) => {
+                node.models.loaded().await;
+                inherited.processes()?
+            }
+            None => director::Running::new(),
+        };
+        let mut director = node.direct((args, environment), config, &progress, running)?;
+        director.informed().await;
+        ports.serve(&node.gateway);
+        if let Some(inherited) = &inherited {
+            inherited.serving()?;
+        }
         addresses.announce(printer)?;
+        notify::tell(environment, notify::READY);
         let ready = async {
             progress.announce(&node.models, clock).await;
             match &args.triton {
@@ -78,7 +103,14 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
                 None => Ok(()),
             }
         };
-        let outcome = stop::until_stopped(&node, &config, signals, ready).await;
+        let end = stop::End {
+            node: &node,
+            director: &director,
+            environment,
+            program,
+            kept,
+        };
+        let outcome = end.come(signals, ready).await;
         node.tracer.flush();
         outcome
     });

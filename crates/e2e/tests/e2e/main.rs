@@ -9,6 +9,7 @@
 mod bad_input;
 mod bad_openai;
 mod broken_model;
+mod change;
 mod cli;
 mod clients;
 mod doors;

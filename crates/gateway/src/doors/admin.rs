@@ -36,6 +36,7 @@ pub(super) async fn answer(
         Call::Models => Reply::serialised(StatusCode::OK, &shared.models.describe())?,
         Call::RollBack(model) => control::roll_back(visit, &model).await?,
         Call::Upstreams => Reply::serialised(StatusCode::OK, &gateway.upstreams())?,
+        Call::Config => Reply::serialised(StatusCode::OK, &**shared.config_status.load())?,
         // The other calls have doors of their own.
         Call::Live
         | Call::Ready(_)

@@ -68,7 +68,7 @@ fn may_know(snapshot: &Snapshot, (door, headers): (Door, &HeaderMap)) -> bool {
 }
 
 pub(super) fn is_ready(gateway: &Gateway, snapshot: &Snapshot) -> bool {
-    !gateway.shared().connections.draining()
+    !gateway.shared().leaving()
         && models_ready(gateway)
         && snapshot.upstreams.values().all(|upstream| upstream.ready())
 }
@@ -90,7 +90,7 @@ fn waiting(gateway: &Gateway, snapshot: &Snapshot) -> Vec<Waiting> {
             reason: upstream.reason(),
         })
         .collect();
-    if gateway.shared().connections.draining() {
+    if gateway.shared().leaving() {
         waiting.push(Waiting {
             kind: "node",
             name: String::new(),

@@ -19,6 +19,7 @@ pub(super) enum Call {
     /// A model goes back to the version before.
     RollBack(String),
     Upstreams,
+    Config,
     OpenAi(OpenAi),
     Oip(Oip),
 }
@@ -95,7 +96,8 @@ impl Call {
             | Self::Requests
             | Self::Models
             | Self::RollBack(_)
-            | Self::Upstreams => Operation::Admin,
+            | Self::Upstreams
+            | Self::Config => Operation::Admin,
             Self::OpenAi(OpenAi::List | OpenAi::Get(_)) => Operation::OpenAiModels,
             Self::OpenAi(OpenAi::Post(operation)) => *operation,
             Self::Oip(Oip::Server) => Operation::ServerMetadata,
@@ -162,6 +164,7 @@ fn admin(segments: &[&str]) -> Option<(Call, &'static str)> {
         ["models"] => (Call::Models, GET),
         ["models", model, "rollback"] => (Call::RollBack(decode(model)?), POST),
         ["upstreams"] => (Call::Upstreams, GET),
+        ["config"] => (Call::Config, GET),
         _ => return None,
     })
 }

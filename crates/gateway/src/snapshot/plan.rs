@@ -19,8 +19,13 @@ use crate::upstream::Upstream;
 pub(super) struct Pools(HashMap<String, Vec<Arc<Upstream>>>);
 
 impl Pools {
-    pub(super) fn new(upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>) -> Result<Self, Error> {
-        let mut pools: HashMap<String, Vec<Arc<Upstream>>> = HashMap::new();
+    /// Those of templates are there without a member too.
+    pub(super) fn new<'a>(
+        upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+        templates: impl Iterator<Item = &'a Arc<str>>,
+    ) -> Result<Self, Error> {
+        let empty = templates.map(|name| (name.to_string(), Vec::new()));
+        let mut pools: HashMap<String, Vec<Arc<Upstream>>> = empty.collect();
         for upstream in upstreams.values() {
             let Some(pool) = &upstream.spec.pool else {
                 continue;

@@ -153,7 +153,9 @@ fn what_is_alive_survives_as_long_as_the_server_is_the_same() {
         !first.upstreams["a"].ready(),
         "a process has to report first"
     );
-    first.upstreams["a"].live.set_ready(true, "");
+    first.upstreams["a"]
+        .live
+        .set_readiness(crate::Readiness::Ready);
 
     let same = build(
         &first,

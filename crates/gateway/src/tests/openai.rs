@@ -196,9 +196,9 @@ async fn a_process_that_is_starting_is_waited_for_by_name() {
     assert!(
         served
             .gateway
-            .upstream_ready("llama", false, "loading the model")
+            .upstream_is("llama", crate::Readiness::Down("loading the model"))
     );
-    assert!(!served.gateway.upstream_ready("other", true, ""));
+    assert!(!served.gateway.upstream_is("other", crate::Readiness::Ready));
     let got = served
         .post("/v1/chat/completions", "{\"model\":\"m\"}")
         .await;

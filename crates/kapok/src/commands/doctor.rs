@@ -2,6 +2,7 @@
 
 mod gpu;
 mod machine;
+mod node;
 mod software;
 
 use serde::Serialize;
@@ -55,6 +56,7 @@ pub(super) fn run(printer: &Printer, environment: &Environment) -> Outcome {
     checks.extend(software::checks(environment));
     let (gpus, reading) = gpu::checks(environment);
     checks.extend(gpus);
+    checks.extend(node::checks(environment));
     let document =
         json!({ "version": env!("CARGO_PKG_VERSION"), "checks": checks, "gpu": reading });
     printer.print(&document, table)?;

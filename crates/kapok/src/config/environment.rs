@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// Set by a process for the one that it starts in its place.
+pub(crate) const HANDOVER: &str = "KAPOK_HANDOVER";
+
 /// Every environment variable that kapok looks at, read once.
 #[derive(Clone, Default)]
 pub(crate) struct Environment {
@@ -24,6 +27,10 @@ pub(crate) struct Environment {
     pub(crate) admin_url: Option<String>,
     pub(crate) api_key: Option<String>,
     pub(crate) no_colour: bool,
+    /// Whether standard input is the line to a process that hands its work over to this one.
+    pub(crate) takes_over: bool,
+    /// Where a service manager wants to hear of us.
+    pub(crate) notify: Option<PathBuf>,
     /// For secrets that a resource names.
     all: BTreeMap<String, String>,
 }
@@ -63,6 +70,8 @@ impl Environment {
             url: get("KAPOK_URL"),
             admin_url: get("KAPOK_ADMIN_URL"),
             api_key: get("KAPOK_API_KEY"),
+            notify: get("NOTIFY_SOCKET").map(PathBuf::from),
+            takes_over: get(HANDOVER).is_some(),
             // https://no-color.org: any value that is not empty.
             no_colour: get("NO_COLOR").is_some() || get("TERM").as_deref() == Some("dumb"),
             all,

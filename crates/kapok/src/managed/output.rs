@@ -3,7 +3,7 @@
 use std::future::pending;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::net::unix::pipe::Receiver;
 
 /// Longest line that is kept; what follows it is dropped up to the line's end.
 const LINE_BYTES_MAX: usize = 2048;
@@ -13,8 +13,8 @@ const READ_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Output {
     name: String,
-    stdout: Option<Stream<ChildStdout>>,
-    stderr: Option<Stream<ChildStderr>>,
+    stdout: Option<Stream<Receiver>>,
+    stderr: Option<Stream<Receiver>>,
     /// The last line of each that was not empty.
     last: Last,
 }
@@ -33,15 +33,11 @@ struct Stream<R> {
 }
 
 impl Output {
-    pub(super) fn new(
-        name: &str,
-        stdout: Option<ChildStdout>,
-        stderr: Option<ChildStderr>,
-    ) -> Self {
+    pub(super) fn new(name: &str, stdout: Receiver, stderr: Receiver) -> Self {
         Self {
             name: name.to_owned(),
-            stdout: stdout.map(Stream::new),
-            stderr: stderr.map(Stream::new),
+            stdout: Some(Stream::new(stdout)),
+            stderr: Some(Stream::new(stderr)),
             last: Last::default(),
         }
     }

@@ -1,14 +1,23 @@
-//! One child process in a group of its own, with everything that it starts.
+//! One managed process in a group of its own, with everything that it starts, as seen from kapok.
 
-use std::process::{ExitStatus, Stdio};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as Line;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use protocol::resource::ProcessSpec;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
-use tokio::process::{Child, Command};
+use rustix::process::{Pid, WaitOptions, waitpgid};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe::Receiver;
 use tokio::time::{sleep, timeout};
 
+use super::keeper::{self, Word};
 use super::output::Output;
+
+/// For the keeper to start the process; it does nothing else.
+const START: Duration = Duration::from_secs(30);
 
 /// After its end: how long what it printed last may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -16,111 +25,181 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Between two looks for what is left of the group.
 const REAP_PAUSE: Duration = Duration::from_millis(5);
 
-/// Whether the kernel is asked to end the process when kapok is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Guard {
-    On,
-    Off,
-}
-
-impl Default for Guard {
-    /// Other kernels have no such request.
-    fn default() -> Self {
-        if cfg!(target_os = "linux") {
-            Self::On
-        } else {
-            Self::Off
-        }
-    }
+/// What runs the keeper.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Keeper {
+    #[default]
+    Process,
+    /// Tests are not kapok's binary.
+    #[cfg(test)]
+    Thread,
 }
 
 #[derive(Debug)]
-pub(super) struct Process {
-    child: Child,
-    group: Pid,
+pub(crate) struct Process {
+    pid: i32,
+    line: UnixStream,
+    /// What of a word has come over the line.
+    heard: Vec<u8>,
     output: Output,
-    reaped: bool,
+    streams: (OwnedFd, OwnedFd),
+}
+
+/// What another kapok needs to go on with a process.
+#[derive(Debug)]
+pub(crate) struct Handles<F> {
+    pub(crate) line: F,
+    pub(crate) stdout: F,
+    pub(crate) stderr: F,
 }
 
 impl Process {
-    pub(super) fn start(name: &str, spec: &ProcessSpec, guard: Guard) -> Result<Self, String> {
+    pub(super) async fn start(
+        name: &str,
+        spec: &ProcessSpec,
+        keeper: Keeper,
+    ) -> Result<Self, String> {
         let Some((program, args)) = spec.command.split_first() else {
             return Err("its command is empty".to_owned());
         };
-        let mut command = match guard {
-            Guard::Off => Command::new(program),
-            Guard::On => guarded(program),
+        if let Some(folder) = &spec.working_dir
+            && !folder.is_dir()
+        {
+            let folder = folder.display();
+            return Err(format!("working folder `{folder}` is not there"));
+        }
+        let cannot = |error: io::Error| format!("`{program}` cannot be started: {error}");
+        let (ours, theirs) = Line::pair().map_err(cannot)?;
+        let (stdout, stdout_end) = io::pipe().map_err(cannot)?;
+        let (stderr, stderr_end) = io::pipe().map_err(cannot)?;
+        let mut command = match keeper {
+            Keeper::Process => keeper_command(program, spec.stop_timeout_ms),
+            #[cfg(test)]
+            Keeper::Thread => Command::new(program),
         };
         command.args(args).envs(&spec.env);
+        command.env_remove(crate::config::HANDOVER);
         if let Some(folder) = &spec.working_dir {
-            if !folder.is_dir() {
-                return Err(format!(
-                    "working folder `{}` is not there",
-                    folder.display()
-                ));
-            }
             command.current_dir(folder);
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // Ctrl-C in the terminal is for kapok, which then stops the group in order.
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("`{program}` cannot be started: {error}"))?;
-        let group = child
-            .id()
-            .and_then(|pid| Pid::from_raw(pid.cast_signed()))
-            .ok_or("it ended while it was started")?;
-        let output = Output::new(name, child.stdout.take(), child.stderr.take());
+        command.stdout(stdout_end).stderr(stderr_end);
+        match keeper {
+            Keeper::Process => run(command, theirs).map_err(cannot)?,
+            #[cfg(test)]
+            Keeper::Thread => {
+                let patience = Duration::from_millis(spec.stop_timeout_ms);
+                std::thread::spawn(move || keeper::keep(theirs, command, patience));
+            }
+        }
+        let handles = Handles {
+            line: OwnedFd::from(ours),
+            stdout: stdout.into(),
+            stderr: stderr.into(),
+        };
+        let mut process = Self::adopt(name, 0, handles).map_err(cannot)?;
+        let first = timeout(START, process.hear());
+        match first
+            .await
+            .map_err(|_elapsed| "its keeper does not start")?
+        {
+            Some(Word::Started(pid)) => process.pid = pid,
+            Some(Word::Failed(reason)) => {
+                return Err(format!("`{program}` cannot be started: {reason}"));
+            }
+            Some(Word::Ended(_)) | None => return Err("its keeper ended at once".to_owned()),
+        }
+        Ok(process)
+    }
+
+    /// Goes on with a process that another kapok, or this one, has started.
+    pub(crate) fn adopt(name: &str, pid: i32, handles: Handles<OwnedFd>) -> io::Result<Self> {
+        let line = Line::from(handles.line);
+        line.set_nonblocking(true)?;
+        let output = Output::new(
+            name,
+            Receiver::from_owned_fd(handles.stdout.try_clone()?)?,
+            Receiver::from_owned_fd(handles.stderr.try_clone()?)?,
+        );
         Ok(Self {
-            child,
-            group,
+            pid,
+            line: UnixStream::from_std(line)?,
+            heard: Vec::new(),
             output,
-            reaped: false,
+            streams: (handles.stdout, handles.stderr),
         })
     }
 
-    pub(super) fn pid(&self) -> i32 {
-        self.group.as_raw_pid()
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
     }
 
-    /// Logs what it prints until it ends, ends what it left behind, and says how it ended. Cancel-safe up to its end.
+    pub(crate) fn handles(&self) -> Handles<BorrowedFd<'_>> {
+        Handles {
+            line: self.line.as_fd(),
+            stdout: self.streams.0.as_fd(),
+            stderr: self.streams.1.as_fd(),
+        }
+    }
+
+    /// Logs what it prints until it ends, with everything that it left behind, and says how it ended. Cancel-safe up to
+    /// its end.
     pub(super) async fn exited(&mut self) -> String {
-        let Self { child, output, .. } = self;
-        let status = tokio::select! {
-            status = child.wait() => status,
-            // It may close its streams and go on.
-            () = output.log() => child.wait().await,
-        };
-        self.reaped = true;
-        // The group's number stays taken as long as one of its processes lives, so this cannot meet strangers.
-        self.signal(Signal::KILL);
+        let status = self.ending().await;
         // Whatever left the group can hold the streams open for ever.
         let _in_time = timeout(LAST_WORDS, self.output.log()).await;
         let _all = timeout(LAST_WORDS, self.reap()).await;
         match status {
-            Ok(status) => ended(status, self.output.last()),
-            Err(error) => format!("its end cannot be observed: {error}"),
+            Some(status) => ended(ExitStatus::from_raw(status), self.output.last()),
+            None => "its keeper has ended, and it with that".to_owned(),
         }
+    }
+
+    /// The raw wait status; none if the keeper is gone.
+    async fn ending(&mut self) -> Option<i32> {
+        let mut logged = false;
+        loop {
+            let Self {
+                line,
+                heard,
+                output,
+                ..
+            } = self;
+            let word = tokio::select! {
+                word = hear(line, heard) => word,
+                // It may close its streams and go on.
+                () = output.log(), if !logged => {
+                    logged = true;
+                    continue;
+                }
+            };
+            match word {
+                Some(Word::Ended(status)) => return Some(status),
+                Some(Word::Started(_) | Word::Failed(_)) => {}
+                None => return None,
+            }
+        }
+    }
+
+    async fn hear(&mut self) -> Option<Word> {
+        hear(&self.line, &mut self.heard).await
     }
 
     /// Asks the group to end, and after `patience` makes it.
     pub(super) async fn stop(&mut self, patience: Duration) {
-        self.signal(Signal::TERM);
+        self.order(keeper::TERMINATE);
         if timeout(patience, self.exited()).await.is_err() {
-            self.signal(Signal::KILL);
+            self.order(keeper::KILL);
             self.exited().await;
         }
     }
 
     /// As the first process of a container kapok inherits what its children leave behind, and only it can bury them.
     async fn reap(&self) {
+        let Some(group) = Pid::from_raw(self.pid) else {
+            return;
+        };
         loop {
-            match waitpgid(self.group, WaitOptions::NOHANG) {
+            match waitpgid(group, WaitOptions::NOHANG) {
                 Ok(Some(_one)) => {}
                 // Killed, and not gone yet.
                 Ok(None) => sleep(REAP_PAUSE).await,
@@ -130,33 +209,52 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        // The only error is that the group is gone already, which is what is wanted.
-        let _gone = kill_process_group(self.group, signal);
+    fn order(&self, order: u8) {
+        // One byte always fits; a keeper that is gone has nothing to obey.
+        let _gone = self.line.try_write(&[order]);
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        if !self.reaped {
-            self.signal(Signal::KILL);
+/// The next word; none when the keeper is gone. Cancel-safe: what has come of a word stays in `heard`.
+async fn hear(line: &UnixStream, heard: &mut Vec<u8>) -> Option<Word> {
+    loop {
+        if let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
+            let word: Vec<u8> = heard.drain(..=end).collect();
+            let word = String::from_utf8_lossy(&word);
+            if let Some(word) = Word::parse(word.trim_end()) {
+                return Some(word);
+            }
+            continue;
+        }
+        line.readable().await.ok()?;
+        let mut buffer = [0; 512];
+        match line.try_read(&mut buffer) {
+            Ok(0) => return None,
+            Ok(count) => heard.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
         }
     }
 }
 
-/// This very binary, even when its file has been replaced; it becomes the program under the same process id.
-///
-/// The kernel watches the thread that starts the process, not kapok as a whole: the executor's workers live as long as
-/// kapok does, and nothing may move them aside with `block_in_place`.
-fn guarded(program: &str) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+/// This very binary, even when its file has been replaced, as the program's keeper.
+fn keeper_command(program: &str, patience_ms: u64) -> Command {
+    let mut command = crate::guard::this_binary();
     command
-        .arg0("kapok")
-        .arg(crate::guard::NAME)
-        .arg(std::process::id().to_string())
+        .arg(keeper::NAME)
+        .arg(patience_ms.to_string())
         .arg("--")
         .arg(program);
     command
+}
+
+fn run(command: Command, line: Line) -> io::Result<()> {
+    let mut command = tokio::process::Command::from(command);
+    command
+        .stdin(Stdio::from(OwnedFd::from(line)))
+        .process_group(0);
+    // Let go at once: the runtime buries it when it has ended, and its line tells us all else.
+    command.spawn().map(drop)
 }
 
 fn ended(status: ExitStatus, last_line: &str) -> String {

@@ -16,6 +16,7 @@ struct Fixture {
     address: std::net::SocketAddr,
     tasks: Tasks,
     reports: Arc<Mutex<Vec<Result<(), String>>>>,
+    _wish: watch::Sender<Wish>,
 }
 
 impl Fixture {
@@ -38,15 +39,23 @@ impl Fixture {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let tasks = Tasks::new();
         let seen = Arc::clone(&reports);
-        let report: Report = Arc::new(move |name, outcome| {
+        let report: Report = Arc::new(move |name, state| {
             assert_eq!(name, "fake");
-            seen.lock().push(outcome.map_err(str::to_owned));
+            match state {
+                State::Ready => seen.lock().push(Ok(())),
+                State::Starting("its process is starting") => {}
+                State::Starting(reason) | State::Down(reason) => {
+                    seen.lock().push(Err(reason.to_owned()));
+                }
+            }
         });
-        let mut managed = Managed::new("fake", &upstream, report, tasks.clone(), Clock::real())
+        let (wish, wishes) = watch::channel(Wish::Run);
+        let clock = Clock::real();
+        let mut managed = Managed::new("fake", &upstream, report, clock, (tasks.clone(), wishes))
             .expect("a good URL")
             .expect("a process");
-        // The guard is the real binary's: tests of that are in `e2e`.
-        managed.guard = Guard::Off;
+        // Processes of the real binary are tested in `e2e`.
+        managed.keeper = Keeper::Thread;
         managed.pace = Pace {
             starting: Duration::from_millis(5),
             ready: Duration::from_millis(5),
@@ -54,7 +63,7 @@ impl Fixture {
             ..Pace::default()
         };
         tasks.spawn(TaskKind::ManagedProcess, "fake", async move {
-            managed.run().await;
+            managed.run(None).await;
             Ok(())
         });
         Self {
@@ -62,6 +71,7 @@ impl Fixture {
             address,
             tasks,
             reports,
+            _wish: wish,
         }
     }
 
@@ -238,15 +248,18 @@ async fn a_port_that_is_taken_is_told_and_nothing_is_started() {
     }))
     .expect("a good spec");
     let (told, reason) = tokio::sync::watch::channel(String::new());
-    let report: Report = Arc::new(move |_, outcome| {
-        told.send_replace(outcome.expect_err("it is taken").to_owned());
+    let report: Report = Arc::new(move |_, state| match state {
+        State::Down(reason) => drop(told.send_replace(reason.to_owned())),
+        other => panic!("the port is taken: {other:?}"),
     });
     let tasks = Tasks::new();
-    let managed = Managed::new("fake", &upstream, report, tasks.clone(), Clock::real())
+    let (_wish, wishes) = watch::channel(Wish::Run);
+    let clock = Clock::real();
+    let managed = Managed::new("fake", &upstream, report, clock, (tasks.clone(), wishes))
         .expect("a good URL")
         .expect("a process");
     tasks.spawn(TaskKind::ManagedProcess, "fake", async move {
-        managed.run().await;
+        managed.run(None).await;
         Ok(())
     });
     until(|| {

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Clock, TaskKind, Tasks};
-use gateway::Gateway;
+use base::{Clock, Tasks};
+use gateway::{Gateway, Readiness};
 use protocol::BufferPool;
 use protocol::oip::settings::TraceSettings;
 use protocol::resource::RateLimit;
@@ -12,13 +12,15 @@ use telemetry::logs::Logs;
 use telemetry::metrics::{Family, Gauge, Registry};
 use telemetry::trace::Tracer;
 
+use super::director::{self, Director, Running, Status};
 use super::engines;
 use super::gpus::Gpus;
 use super::local::LocalModels;
 use super::ready::Progress;
+use crate::cli::UpArgs;
 use crate::config::{Config, Environment};
 use crate::exit::{Failure, Outcome};
-use crate::managed::{Managed, Report};
+use crate::managed::{Fleet, Report, State};
 
 /// A started node.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(super) struct Node {
     pub(super) models: Runtime,
     pub(super) gateway: Gateway,
     pub(super) tracer: Tracer,
+    status: Status,
 }
 
 /// What is there before the node.
@@ -80,7 +83,7 @@ impl Node {
                 gpus,
             }),
             recent: Recent::new(config.node.recent_requests_max),
-            registry,
+            registry: registry.clone(),
             pool,
             logs,
             tracer: tracer.clone(),
@@ -95,6 +98,7 @@ impl Node {
             Failure::usage(base::chain(&error)).hint("correct the configuration and start again")
         })?;
         Ok(Self {
+            status: Status::new(&registry, gateway.clone()),
             clock,
             tasks,
             processes: Tasks::new(),
@@ -104,38 +108,37 @@ impl Node {
         })
     }
 
-    /// Starts the processes that upstreams name.
-    pub(super) fn manage(&self, config: &Config, progress: &Progress) -> Outcome {
+    /// Starts the processes that upstreams name, or goes on with those that run, and follows the configuration from now
+    /// on.
+    pub(super) fn direct(
+        &self,
+        (args, environment): (&UpArgs, &Environment),
+        config: Config,
+        progress: &Progress,
+        running: Running,
+    ) -> Outcome<director::Handle> {
         let gateway = self.gateway.clone();
         let seen = progress.clone();
-        let report: Report = Arc::new(move |name, outcome| {
-            let reason = outcome.err();
-            gateway.upstream_ready(name, reason.is_none(), reason.unwrap_or_default());
-            if reason.is_none() {
+        let report: Report = Arc::new(move |name, state| {
+            let readiness = match state {
+                State::Ready => Readiness::Ready,
+                State::Starting(reason) => Readiness::Loading(reason),
+                State::Down(reason) => Readiness::Down(reason),
+            };
+            gateway.upstream_is(name, readiness);
+            if state == State::Ready {
                 seen.answers(name);
             }
         });
-        for (name, upstream) in config.upstreams() {
-            let managed = Managed::new(
-                name,
-                upstream,
-                Arc::clone(&report),
-                self.processes.clone(),
-                self.clock.clone(),
-            )
-            .map_err(|error| {
-                Failure::usage(format!("upstream `{name}`: {error}"))
-                    .hint("a process is asked for its health over plain http")
-            })?;
-            if let Some(managed) = managed {
-                self.processes
-                    .spawn(TaskKind::ManagedProcess, name, async move {
-                        managed.run().await;
-                        Ok(())
-                    });
-            }
-        }
-        Ok(())
+        let parts = director::Parts {
+            args: args.clone(),
+            environment: environment.clone(),
+            tasks: self.tasks.clone(),
+            gateway: self.gateway.clone(),
+            fleet: Fleet::new(self.processes.clone(), self.clock.clone(), report),
+            status: self.status.clone(),
+        };
+        Director::start(parts, config, running)
     }
 }
 

@@ -1,26 +1,49 @@
 //! Every port is open before any work begins.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use gateway::{Door, Gateway, Listener};
 use protocol::resource::NodeSpec;
 use serde_json::{Value, json};
 
+use super::handover::Offered;
 use crate::cli::Format;
 use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
 
 /// Open ports that nobody serves yet.
 #[derive(Debug)]
-pub(super) struct Ports(Vec<(Door, Listener, SocketAddr)>);
+pub(super) struct Ports(Vec<Port>);
+
+#[derive(Debug)]
+struct Port {
+    door: Door,
+    listener: Listener,
+    /// What was asked for, and what it has become.
+    configured: SocketAddr,
+    bound: SocketAddr,
+}
+
+/// The ports again, to be handed to another process. While this is there, the kernel takes connections for them whether
+/// anybody accepts or not: drop it before stopping.
+#[derive(Debug)]
+pub(super) struct Kept(Vec<(Offered, OwnedFd)>);
+
+impl Kept {
+    pub(super) fn offered(&self) -> impl Iterator<Item = (Offered, BorrowedFd<'_>)> {
+        let ports = self.0.iter();
+        ports.map(|(offered, socket)| (offered.clone(), socket.as_fd()))
+    }
+}
 
 /// Where the doors are; port 0 has become a real one.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses(Vec<(Door, SocketAddr)>);
 
 impl Ports {
-    /// Must be called within a runtime.
-    pub(super) fn open(node: &NodeSpec) -> Outcome<Self> {
+    /// Must be called within a runtime. What another process hands over is taken where it is what is asked for.
+    pub(super) fn open(node: &NodeSpec, mut inherited: Vec<(Offered, OwnedFd)>) -> Outcome<Self> {
         let wanted = [
             (
                 Door::Public,
@@ -37,22 +60,50 @@ impl Ports {
         ];
         let mut ports = Vec::new();
         for (door, addr, hint) in wanted {
-            let Some(addr) = addr else { continue };
-            let (listener, bound) = Gateway::bind(addr)
-                .map_err(|error| Failure::failed(base::chain(&error)).hint(hint))?;
-            ports.push((door, listener, bound));
+            let Some(configured) = addr else { continue };
+            let same = |(offered, _): &(Offered, OwnedFd)| {
+                offered.door == name(door) && offered.configured == configured
+            };
+            let opened = match inherited.iter().position(same) {
+                Some(index) => {
+                    let (_, socket) = inherited.swap_remove(index);
+                    Listener::adopt(socket).map_err(Failure::from)
+                }
+                None => Gateway::bind(configured)
+                    .map_err(|error| Failure::failed(base::chain(&error)).hint(hint)),
+            };
+            let (listener, bound) = opened?;
+            ports.push(Port {
+                door,
+                listener,
+                configured,
+                bound,
+            });
         }
         Ok(Self(ports))
     }
 
-    pub(super) fn serve(self, gateway: &Gateway) -> Addresses {
-        let mut addresses = Vec::new();
-        for (door, listener, addr) in self.0 {
-            gateway.serve(listener, door);
-            tracing::info!("listening on http://{addr} ({})", name(door));
-            addresses.push((door, addr));
+    pub(super) fn keep(&self) -> Outcome<Kept> {
+        let kept = self.0.iter().map(|port| {
+            let offered = Offered {
+                door: name(port.door).to_owned(),
+                configured: port.configured,
+            };
+            Ok((offered, port.listener.share()?))
+        });
+        kept.collect::<Outcome<_>>().map(Kept)
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        let ports = self.0.iter();
+        Addresses(ports.map(|port| (port.door, port.bound)).collect())
+    }
+
+    pub(super) fn serve(self, gateway: &Gateway) {
+        for port in self.0 {
+            gateway.serve(port.listener, port.door);
+            tracing::info!("listening on http://{} ({})", port.bound, name(port.door));
         }
-        Addresses(addresses)
     }
 }
 
@@ -131,7 +182,7 @@ mod tests {
                 metrics_alias: Alias::At(pick(3)),
                 ..NodeSpec::default()
             };
-            let failure = Ports::open(&node).expect_err(switch);
+            let failure = Ports::open(&node, Vec::new()).expect_err(switch);
             let text = base::chain(failure.error.as_ref());
             assert!(text.contains(&busy.1.to_string()), "{text}");
             assert!(failure.hint.is_some_and(|hint| hint.contains(switch)));

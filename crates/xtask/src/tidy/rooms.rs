@@ -34,6 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "gateway",
         &["base", "protocol", "telemetry", "routing", "policy"],
     ),
+    ("discovery", &["base", "protocol"]),
     ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (
@@ -50,6 +51,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "gateway",
             "device",
             "scheduler",
+            "discovery",
         ],
     ),
     // tools: nobody uses them but each other. `e2e` sees what a user sees, so of ours it knows only the clock.

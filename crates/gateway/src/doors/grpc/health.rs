@@ -81,7 +81,7 @@ async fn follow(open: &Open, requests: Requests, answers: Answers) -> Result<(),
                 return Ok(());
             }
         }
-        if open.gateway.shared().connections.draining() {
+        if open.gateway.shared().leaving() {
             return Err(stopped());
         }
         tokio::select! {

@@ -1,4 +1,5 @@
-//! One HTTP request at a time, for the commands and for health probes. The gateway has its own, pooled client.
+//! One HTTP request at a time: for registries, for health probes and for kapok's own commands. The gateway has its own,
+//! pooled client.
 
 use std::net::IpAddr;
 
@@ -13,14 +14,14 @@ use tokio::net::TcpStream;
 
 /// Scheme, host, port and path prefix of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     host: String,
     port: u16,
     prefix: String,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HttpError {
+pub enum HttpError {
     #[error("`{url}` is not a URL: {reason}")]
     Url { url: String, reason: String },
     #[error("nothing answers at {address}")]
@@ -39,7 +40,7 @@ pub(crate) enum HttpError {
 
 impl Endpoint {
     /// `http://host:port[/prefix]`; the scheme may be left out.
-    pub(crate) fn parse(url: &str) -> Result<Self, HttpError> {
+    pub fn parse(url: &str) -> Result<Self, HttpError> {
         let wrong = |reason: &str| HttpError::Url {
             url: url.to_owned(),
             reason: reason.to_owned(),
@@ -64,13 +65,13 @@ impl Endpoint {
     }
 
     /// `host:port`, as shown to people.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
     /// Sends one request on a connection of its own and returns when the answer's head is there. Dropping the answer's
     /// body closes the connection.
-    pub(crate) async fn send(
+    pub async fn send(
         &self,
         tasks: &Tasks,
         mut request: Request<Bytes>,
@@ -103,7 +104,7 @@ impl Endpoint {
             .map_err(exchange)
     }
 
-    pub(crate) async fn connect(&self) -> Result<TcpStream, HttpError> {
+    pub async fn connect(&self) -> Result<TcpStream, HttpError> {
         let unreachable = |source| HttpError::Connect {
             address: self.address(),
             source,
