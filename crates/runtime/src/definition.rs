@@ -22,8 +22,8 @@ const SIDECAR_FILE: &str = "kapok.toml";
 /// Backends whose model is one file: Triton's name for whatever runs ONNX, and shared libraries.
 const FILE_BACKENDS: [&str; 2] = ["onnxruntime", "node"];
 
-/// Lanes beyond this are a slip: each holds an engine's working memory.
-const LANES_MAX: usize = 1024;
+/// Of models that hold no core while they run, whose lanes are a few bytes each. Beyond this it is a slip.
+const LANES_MAX: usize = 16_384;
 
 /// Something wrong in a model's files.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod density;
 mod embed;
 mod faults;
 mod gateway;
+mod grpc;
 mod load;
 mod results;
 mod samples;
@@ -69,6 +70,8 @@ enum What {
     Faults,
     /// The batcher's latency target beside fixed delays, on a virtual clock
     Batcher,
+    /// Ten thousand calls at a time, beside the smallest servers of tonic, Go and Python
+    Grpc,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
     /// The two below: the model server
@@ -85,10 +88,11 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const ALL: [What; 9] = [
+const ALL: [What; 10] = [
     What::Startup,
     What::Gateway,
     What::Faults,
+    What::Grpc,
     What::Embed,
     What::Batcher,
     What::ServeIdentity,
@@ -136,6 +140,7 @@ impl Bench<'_> {
             What::Startup => startup::run(self),
             What::Gateway => gateway::run(self),
             What::Faults => faults::run(self),
+            What::Grpc => grpc::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),

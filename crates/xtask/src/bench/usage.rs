@@ -70,13 +70,22 @@ fn machine() -> Result<f64> {
 
 /// Resident memory of one process, in megabytes (10⁶).
 pub(super) fn resident_mb(pid: u32) -> Result<f64> {
+    memory_mb(pid, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub(super) fn peak_mb(pid: u32) -> Result<f64> {
+    memory_mb(pid, "VmHWM:")
+}
+
+fn memory_mb(pid: u32, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let kilobytes = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|rest| rest.trim().strip_suffix("kB"))
         .and_then(|text| text.trim().parse::<f64>().ok())
-        .context("no VmRSS in /proc status")?;
+        .with_context(|| format!("no {field} in /proc status"))?;
     Ok(kilobytes * 1024.0 / 1e6)
 }
 
@@ -89,7 +98,8 @@ mod tests {
         let pid = std::process::id();
         let cpu = Cpu::now(pid).unwrap();
         assert!(cpu.tree >= 0.0 && cpu.machine >= cpu.tree);
-        assert!(resident_mb(pid).unwrap() > 0.5);
+        let resident = resident_mb(pid).unwrap();
+        assert!(resident > 0.5 && peak_mb(pid).unwrap() >= resident);
         // Above the kernel's largest process id.
         assert!(Cpu::now(u32::MAX).is_err());
     }
