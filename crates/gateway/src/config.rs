@@ -7,6 +7,8 @@ use protocol::resource::{ModelControl, NodeSpec, SettingsControl, SharedMemory};
 pub struct Config {
     /// Largest request body, one tensor or many.
     pub body_bytes_max: usize,
+    /// Largest body that is passed on as it arrives and never held.
+    pub upload_bytes_max: usize,
     /// For a request that names no deadline of its own.
     pub request_timeout: Duration,
     /// How long a connection may be open without a request: before the first head is complete, and from an answer to the
@@ -48,6 +50,7 @@ impl From<&NodeSpec> for Config {
     fn from(node: &NodeSpec) -> Self {
         Self {
             body_bytes_max: node.body_bytes_max,
+            upload_bytes_max: node.upload_bytes_max,
             request_timeout: Duration::from_millis(node.request_timeout_ms),
             head_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),

@@ -71,7 +71,7 @@ pub(crate) async fn handle(
                 "request failed"
             );
         }
-        let reply = Reply::refusal(&failure, shape);
+        let reply = Reply::refusal(&failure, shape, exchange.id.as_str());
         exchange.error = Some(failure.error.message);
         reply
     });

@@ -13,8 +13,14 @@ pub(crate) enum Operation {
     Completions,
     Embeddings,
     OpenAiModels,
+    Responses,
     /// Any other POST below `/v1` that names a model.
     OpenAiOther,
+    /// What an upstream keeps (files, batches, earlier responses): the path says where it is.
+    OpenAiStored,
+    Messages,
+    CountTokens,
+    AnthropicStored,
     ServerMetadata,
     ModelMetadata,
     ModelReady,
@@ -62,7 +68,12 @@ impl Operation {
             Self::Completions => "openai completions",
             Self::Embeddings => "openai embeddings",
             Self::OpenAiModels => "openai models",
+            Self::Responses => "openai responses",
             Self::OpenAiOther => "openai other",
+            Self::OpenAiStored => "openai stored",
+            Self::Messages => "anthropic messages",
+            Self::CountTokens => "anthropic count_tokens",
+            Self::AnthropicStored => "anthropic stored",
             Self::ServerMetadata => "oip server.metadata",
             Self::ModelMetadata => "oip model.metadata",
             Self::ModelReady => "oip model.ready",
@@ -117,6 +128,11 @@ impl Operation {
         )
     }
 
+    /// Whether it names no model, so that its path decides.
+    pub(crate) fn is_stored(self) -> bool {
+        matches!(self, Self::OpenAiStored | Self::AnthropicStored)
+    }
+
     /// Whether it came over gRPC.
     pub(crate) fn is_grpc(self) -> bool {
         self as u8 >= Self::GrpcUnknown as u8
@@ -143,7 +159,10 @@ impl Operation {
             | Self::Completions
             | Self::Embeddings
             | Self::OpenAiModels
-            | Self::OpenAiOther => Wire::OpenAi,
+            | Self::Responses
+            | Self::OpenAiOther
+            | Self::OpenAiStored => Wire::OpenAi,
+            Self::Messages | Self::CountTokens | Self::AnthropicStored => Wire::Anthropic,
             _ => Wire::Oip,
         }
     }

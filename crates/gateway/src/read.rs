@@ -54,7 +54,7 @@ impl ReadError {
     /// Triton answers a body over its limit with 400, and its clients' tests look for these words; OpenAI has 413.
     pub(crate) fn into_failure(self, shape: Shape) -> Failure {
         match (self, shape) {
-            (Self::TooLarge { bytes_max }, Shape::OpenAi) => {
+            (Self::TooLarge { bytes_max }, Shape::OpenAi | Shape::Anthropic) => {
                 let message = Self::TooLarge { bytes_max }.to_string();
                 let error = ApiError::invalid(message).with_code("request_too_large");
                 Failure::with_status(error, StatusCode::PAYLOAD_TOO_LARGE)
@@ -128,6 +128,12 @@ where
             }
         }
         Ok(true)
+    }
+
+    /// What arrived next; none at the end.
+    pub(crate) async fn part(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let more = self.more().await?;
+        Ok(more.then(|| std::mem::take(&mut self.ahead)))
     }
 
     /// The whole rest, contiguous; not copied when it came in one frame.

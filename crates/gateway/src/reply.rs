@@ -42,6 +42,7 @@ pub(crate) struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     OpenAi,
+    Anthropic,
     Oip,
     Grpc,
 }
@@ -128,17 +129,22 @@ impl Reply {
     }
 
     /// The refusal in the protocol's own words; `HEAD` aside, every one has a body.
-    pub(crate) fn refusal(failure: &Failure, shape: Shape) -> Self {
+    pub(crate) fn refusal(failure: &Failure, shape: Shape, request_id: &str) -> Self {
         let error = &failure.error;
         if shape == Shape::Grpc {
             return grpc::refusal(error);
         }
         let status = failure.status.unwrap_or_else(|| {
-            let code = error.http.unwrap_or_else(|| status::of(error.kind).http);
+            let usual = match shape {
+                Shape::Anthropic => status::anthropic_status(error.kind),
+                _ => status::of(error.kind).http,
+            };
+            let code = error.http.unwrap_or(usual);
             StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
         });
         let body = match shape {
             Shape::OpenAi => status::openai_body(error),
+            Shape::Anthropic => status::anthropic_body(error, Some(request_id)),
             Shape::Oip | Shape::Grpc => status::oip_body(error),
         };
         let mut reply = Self::new(status, JSON, Payload::full(body));

@@ -4,6 +4,7 @@ mod change;
 mod client;
 mod control;
 mod failover;
+mod files;
 mod grpc;
 mod http2;
 mod models;

@@ -13,6 +13,7 @@ mod file_error;
 pub mod infer;
 mod inside;
 mod json;
+pub mod metrics_page;
 pub mod model;
 pub mod oip;
 pub mod openai;

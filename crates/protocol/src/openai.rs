@@ -4,6 +4,7 @@
 //! [`encode_embeddings`], [`models`].
 
 mod embeddings;
+mod form;
 mod models;
 mod rename;
 mod scan;
@@ -11,6 +12,7 @@ mod scan;
 mod tests;
 
 pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embeddings};
+pub use form::{FormScan, Seen, fuzz_openai_form, no_model};
 pub use models::{ModelEntry, model, models};
 pub use rename::rename;
 pub use scan::{Facts, ScanError, fuzz_openai_scan, scan};

@@ -40,6 +40,16 @@ fn openai_bodies() {
 }
 
 #[test]
+fn multipart_forms() {
+    replay("openai_form", crate::openai::fuzz_openai_form);
+}
+
+#[test]
+fn metrics_pages() {
+    replay("metrics_page", crate::metrics_page::fuzz_metrics_page);
+}
+
+#[test]
 fn resource_files() {
     replay("resource_yaml", crate::resource::fuzz_resource_yaml);
 }

@@ -138,6 +138,60 @@ pub fn openai_body(error: &ApiError) -> Vec<u8> {
     serde_json::to_vec(&body).unwrap_or_else(|_| b"{\"error\":{}}".to_vec())
 }
 
+/// Anthropic's statuses: overload is 529 there.
+pub fn anthropic_status(kind: ErrorKind) -> u16 {
+    match kind {
+        ErrorKind::Unavailable => 529,
+        kind => of(kind).http,
+    }
+}
+
+fn anthropic_type(error: &ApiError) -> &'static str {
+    match error.kind {
+        ErrorKind::Invalid if error.code == Some("request_too_large") => "request_too_large",
+        ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Unsupported => {
+            "invalid_request_error"
+        }
+        ErrorKind::Unauthenticated => "authentication_error",
+        ErrorKind::Denied => "permission_error",
+        ErrorKind::NotFound => "not_found_error",
+        ErrorKind::Exhausted => "rate_limit_error",
+        ErrorKind::Unavailable => "overloaded_error",
+        ErrorKind::Timeout => "timeout_error",
+        ErrorKind::BadUpstream | ErrorKind::Cancelled | ErrorKind::Internal => "api_error",
+    }
+}
+
+#[derive(Serialize)]
+struct AnthropicBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: AnthropicError<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: &'a str,
+}
+
+/// `{"type":"error","error":{"type","message"},"request_id"}`, as the anthropic SDK reads it; in a stream without the id,
+/// which its head has.
+pub fn anthropic_body(error: &ApiError, request_id: Option<&str>) -> Vec<u8> {
+    let body = AnthropicBody {
+        kind: "error",
+        error: AnthropicError {
+            kind: anthropic_type(error),
+            message: &error.message,
+        },
+        request_id,
+    };
+    serde_json::to_vec(&body).unwrap_or_else(|_| b"{\"type\":\"error\"}".to_vec())
+}
+
 /// `{"error":"…"}`, as the Open Inference Protocol has it.
 pub fn oip_body(error: &ApiError) -> Vec<u8> {
     serde_json::to_vec(&OipBody {

@@ -1,4 +1,7 @@
 mod list;
+mod passing;
+
+use std::sync::Arc;
 
 use base::ErrorKind;
 use http::StatusCode;
@@ -11,10 +14,10 @@ use super::refuse_packed;
 use super::visit::Visit;
 use crate::operation::Operation;
 use crate::relay::{Outgoing, relay};
-use crate::reply::{Failure, Reply, Shape};
+use crate::reply::{Failure, Reply};
 use crate::snapshot::Target;
 use crate::upload::Upload;
-use crate::upstream::{RequestBody, Via};
+use crate::upstream::{RequestBody, Upstream, Via};
 
 pub(super) async fn answer(
     mut visit: Visit<'_>,
@@ -37,6 +40,7 @@ pub(super) async fn answer(
             Ok(Reply::json(openai::model(&entry)))
         }
         OpenAi::Post(operation) => post(visit, operation, head, body).await,
+        OpenAi::Stored(_) => stored(visit, head, body).await,
     }
 }
 
@@ -53,26 +57,55 @@ async fn post(
     {
         key.may_call_anything()?;
     }
-    let body = visit.whole_body(body, Shape::OpenAi).await?;
+    if let Some(scan) = passing::form(&head)? {
+        let (model, body) = passing::model_of_form(&mut visit, &head, body, scan).await?;
+        return match visit.choose(&model)? {
+            Target::Upstream(upstream) => pass_on(visit, &upstream, head, body).await,
+            Target::Local => Err(not_for_local(operation)),
+        };
+    }
+    let shape = path::shape(head.uri.path());
+    let body = visit.whole_body(body, shape).await?;
     let facts = openai::scan(&body).map_err(ApiError::from)?;
     match visit.choose(&facts.model)? {
         Target::Upstream(upstream) => {
-            let outgoing = Outgoing {
-                ours_authorized: visit.ours_authorized(),
-                head,
-                body: RequestBody::Whole(body),
-                via: Via::Http,
-            };
-            relay(visit.exchange, visit.snapshot, &upstream, outgoing).await
+            pass_on(visit, &upstream, head, RequestBody::Whole(body)).await
         }
         Target::Local if operation == Operation::Embeddings => embed(visit, &body).await,
-        Target::Local => {
-            let asked = operation.name();
-            let message = format!("models in this process do not take requests of `{asked}`");
-            let error = ApiError::invalid(message).with_param("model");
-            Err(Failure::with_status(error, StatusCode::NOT_FOUND))
-        }
+        Target::Local => Err(not_for_local(operation)),
     }
+}
+
+fn not_for_local(operation: Operation) -> Failure {
+    let asked = operation.name();
+    let message = format!("models in this process do not take requests of `{asked}`");
+    let error = ApiError::invalid(message).with_param("model");
+    Failure::with_status(error, StatusCode::NOT_FOUND)
+}
+
+/// What an upstream keeps is asked for by its path, and routed by it as if it were a model's name.
+async fn stored(mut visit: Visit<'_>, head: Parts, body: &mut Upload) -> Result<Reply, Failure> {
+    let place = head.uri.path().trim_end_matches('/').to_owned();
+    let Target::Upstream(upstream) = visit.choose(&place)? else {
+        return Err(Failure::no_such_path(&place));
+    };
+    let body = passing::unseen(&mut visit, &head, body).await?;
+    pass_on(visit, &upstream, head, body).await
+}
+
+async fn pass_on(
+    visit: Visit<'_>,
+    upstream: &Arc<Upstream>,
+    head: Parts,
+    body: RequestBody,
+) -> Result<Reply, Failure> {
+    let outgoing = Outgoing {
+        ours_authorized: visit.ours_authorized(),
+        head,
+        body,
+        via: Via::Http,
+    };
+    relay(visit.exchange, visit.snapshot, upstream, outgoing).await
 }
 
 async fn embed(mut visit: Visit<'_>, body: &[u8]) -> Result<Reply, Failure> {

@@ -28,8 +28,10 @@ pub(super) enum Call {
 pub(super) enum OpenAi {
     List,
     Get(String),
-    /// A JSON body names the model.
+    /// The body names the model.
     Post(Operation),
+    /// Nothing names a model.
+    Stored(Operation),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +101,7 @@ impl Call {
             | Self::Upstreams
             | Self::Config => Operation::Admin,
             Self::OpenAi(OpenAi::List | OpenAi::Get(_)) => Operation::OpenAiModels,
-            Self::OpenAi(OpenAi::Post(operation)) => *operation,
+            Self::OpenAi(OpenAi::Post(operation) | OpenAi::Stored(operation)) => *operation,
             Self::Oip(Oip::Server) => Operation::ServerMetadata,
             Self::Oip(Oip::Index) => Operation::RepositoryIndex,
             Self::Oip(Oip::Load(_)) => Operation::RepositoryLoad,
@@ -113,9 +115,11 @@ impl Call {
     }
 }
 
-/// Whose words an error is said in: OpenAI's below `/v1`, OIP's elsewhere.
+/// Whose words an error is said in: OpenAI's below `/v1`, where Anthropic's messages are too, OIP's elsewhere.
 pub(super) fn shape(path: &str) -> Shape {
+    let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
     match path.strip_prefix("/v1") {
+        Some(rest) if rest.strip_prefix("/messages").is_some_and(below) => Shape::Anthropic,
         Some(rest) if rest.is_empty() || rest.starts_with('/') => Shape::OpenAi,
         _ => Shape::Oip,
     }
@@ -141,6 +145,7 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
     let allowed = match allow {
         GET => reads,
         BOTH => reads || method == Method::POST,
+        ANY => reads || CHANGES.contains(method),
         _ => method == Method::POST,
     };
     if !allowed || door == Door::Grpc {
@@ -156,6 +161,23 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
+const ANY: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
+const CHANGES: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+
+/// What OpenAI's and Anthropic's servers keep for later, by the first word of its path.
+const STORED: [&str; 11] = [
+    "assistants",
+    "batches",
+    "containers",
+    "conversations",
+    "evals",
+    "files",
+    "fine_tuning",
+    "threads",
+    "uploads",
+    "vector_stores",
+    "videos",
+];
 
 fn admin(segments: &[&str]) -> Option<(Call, &'static str)> {
     Some(match segments {
@@ -171,6 +193,7 @@ fn admin(segments: &[&str]) -> Option<(Call, &'static str)> {
 
 fn openai(segments: &[&str]) -> Option<(Call, &'static str)> {
     let post = |operation| (Call::OpenAi(OpenAi::Post(operation)), POST);
+    let stored = |operation| (Call::OpenAi(OpenAi::Stored(operation)), ANY);
     Some(match segments {
         ["models"] => (Call::OpenAi(OpenAi::List), GET),
         // Model names have slashes in them, and not every client escapes those.
@@ -178,6 +201,13 @@ fn openai(segments: &[&str]) -> Option<(Call, &'static str)> {
         ["chat", "completions"] => post(Operation::ChatCompletions),
         ["completions"] => post(Operation::Completions),
         ["embeddings"] => post(Operation::Embeddings),
+        ["messages"] => post(Operation::Messages),
+        ["messages", "count_tokens"] => post(Operation::CountTokens),
+        ["messages", "batches", ..] => stored(Operation::AnthropicStored),
+        ["responses"] => post(Operation::Responses),
+        ["responses", "input_tokens" | "compact"] => post(Operation::OpenAiOther),
+        ["responses", ..] => stored(Operation::OpenAiStored),
+        [first, ..] if STORED.contains(first) => stored(Operation::OpenAiStored),
         [_, ..] => post(Operation::OpenAiOther),
         [] => return None,
     })
@@ -284,7 +314,7 @@ pub(super) fn asks_a_model(path: &str) -> bool {
     call.is_some_and(|call| INFERENCE.contains(&call))
 }
 
-const INFERENCE: [&str; 16] = [
+const INFERENCE: [&str; 14] = [
     "audio/speech",
     "audio/transcriptions",
     "audio/translations",
@@ -292,13 +322,11 @@ const INFERENCE: [&str; 16] = [
     "images/edits",
     "images/generations",
     "images/variations",
-    "messages",
-    "messages/count_tokens",
     "moderations",
     "pooling",
     "rerank",
     "reranking",
-    "responses",
+    "responses/compact",
     "responses/input_tokens",
     "score",
 ];
@@ -408,7 +436,7 @@ mod tests {
             (
                 Method::POST,
                 "/v1/responses",
-                Call::OpenAi(OpenAi::Post(Operation::OpenAiOther)),
+                Call::OpenAi(OpenAi::Post(Operation::Responses)),
             ),
             (Method::GET, "/metrics", Call::Metrics),
         ] {
@@ -417,6 +445,47 @@ mod tests {
                 expected,
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn what_an_upstream_keeps_is_found_by_its_path() {
+        for (method, path, expected) in [
+            (
+                Method::GET,
+                "/v1/responses/resp_1/input_items",
+                Call::OpenAi(OpenAi::Stored(Operation::OpenAiStored)),
+            ),
+            (
+                Method::DELETE,
+                "/v1/files/file-1",
+                Call::OpenAi(OpenAi::Stored(Operation::OpenAiStored)),
+            ),
+            (
+                Method::POST,
+                "/v1/audio/transcriptions",
+                Call::OpenAi(OpenAi::Post(Operation::OpenAiOther)),
+            ),
+            (
+                Method::POST,
+                "/v1/messages/count_tokens",
+                Call::OpenAi(OpenAi::Post(Operation::CountTokens)),
+            ),
+            (
+                Method::GET,
+                "/v1/messages/batches/b",
+                Call::OpenAi(OpenAi::Stored(Operation::AnthropicStored)),
+            ),
+        ] {
+            assert_eq!(
+                call(Door::Public, &method, path).expect(path),
+                expected,
+                "{path}"
+            );
+        }
+        for method in [Method::OPTIONS, Method::CONNECT, Method::TRACE] {
+            let refused = call(Door::Public, &method, "/v1/files").expect_err("no such method");
+            assert_eq!(refused.error.code, Some("method_not_supported"));
         }
     }
 
@@ -503,7 +572,7 @@ mod tests {
         ] {
             let failure = call(door, &method, path).expect_err(path);
             let shape = shape(path);
-            let reply = crate::reply::Reply::refusal(&failure, shape);
+            let reply = crate::reply::Reply::refusal(&failure, shape, "id");
             assert_eq!(reply.response.status().as_u16(), status, "{path}");
             if status == 405 {
                 assert!(reply.response.headers().contains_key(http::header::ALLOW));
@@ -513,5 +582,8 @@ mod tests {
         }
         assert_eq!(shape("/v1/x"), Shape::OpenAi);
         assert_eq!(shape("/v10"), Shape::Oip);
+        assert_eq!(shape("/v1/messages"), Shape::Anthropic);
+        assert_eq!(shape("/v1/messages/count_tokens"), Shape::Anthropic);
+        assert_eq!(shape("/v1/messagesx"), Shape::OpenAi);
     }
 }

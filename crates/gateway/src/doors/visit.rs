@@ -189,6 +189,13 @@ impl<'a> Visit<'a> {
                 let message = format!("model `{model}` does not take requests of `{asked}`");
                 ApiError::invalid(message).with_param("model")
             }
+            NoRoute::UnknownModel { .. } if self.exchange.operation.is_stored() => {
+                let place: String = model.split('/').take(3).collect::<Vec<_>>().join("/");
+                let message = format!(
+                    "nobody here keeps `{model}`; a Route with `models: [\"{place}*\"]` says who does"
+                );
+                ApiError::new(ErrorKind::NotFound, message).with_code("unknown_url")
+            }
             NoRoute::UnknownModel { nearest } => self.unknown_model(model, nearest),
         }
     }
@@ -199,7 +206,7 @@ impl<'a> Visit<'a> {
             .or_else(|| nearest(model, visible.iter().map(String::as_str)).map(str::to_owned));
         let suggested = suggested.filter(|name| self.sees(name));
         let mut error = ApiError::unknown_model(model);
-        if self.exchange.operation.wire() == Wire::OpenAi {
+        if self.exchange.operation.wire() != Wire::Oip {
             error.message = format!("the model `{model}` does not exist here");
         }
         if let Some(name) = suggested {

@@ -121,7 +121,9 @@ impl Relayed {
                 Poll::Ready(None)
             }
             Poll::Ready(None) => self.cut(exchange, (End::Broken, UpstreamFault::cut), |name| {
-                bad_upstream(format!("upstream `{name}` ended the stream without [DONE]"))
+                bad_upstream(format!(
+                    "upstream `{name}` ended the stream before its last event"
+                ))
             }),
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(error = base::chain(&error), "answer cut");

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, response};
 use protocol::ApiError;
-use protocol::status::openai_body;
+use protocol::status::{anthropic_body, openai_body};
 
 use crate::operation::Operation;
 
@@ -17,9 +17,28 @@ const TAIL_BYTES: usize = 16;
 pub(super) struct EventStream {
     tail: [u8; TAIL_BYTES],
     filled: usize,
-    /// Whether an end without `[DONE]` is an end too early.
-    ends_with_done: bool,
+    dialect: Dialect,
+    /// The line that begins there, as far as it tells an event's name.
+    line: Vec<u8>,
+    /// Whether the last event that had a name has one that ends the stream; none before the first.
+    last_ends: Option<bool>,
 }
+
+/// Whose events they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// Chat and completions: an end without `[DONE]` is an end too early.
+    Done,
+    /// OpenAI's responses: the last event says how it ended.
+    Responses,
+    /// Anthropic's messages, likewise.
+    Messages,
+    Unknown,
+}
+
+/// What a line must begin with to name an event, and how much of it is looked at.
+const EVENT: &[u8] = b"event:";
+const LINE_BYTES_MAX: usize = 64;
 
 impl EventStream {
     /// None if the answer is no event stream, or not one that an event can be added to.
@@ -30,18 +49,30 @@ impl EventStream {
         {
             return None;
         }
-        Some(Self {
+        let dialect = match operation {
+            Operation::Messages => Dialect::Messages,
+            _ if !head.status.is_success() => Dialect::Unknown,
+            Operation::ChatCompletions | Operation::Completions => Dialect::Done,
+            Operation::Responses => Dialect::Responses,
+            _ => Dialect::Unknown,
+        };
+        Some(Self::new(dialect))
+    }
+
+    fn new(dialect: Dialect) -> Self {
+        Self {
             tail: [0; TAIL_BYTES],
             filled: 0,
-            ends_with_done: head.status.is_success()
-                && matches!(
-                    operation,
-                    Operation::ChatCompletions | Operation::Completions
-                ),
-        })
+            dialect,
+            line: Vec::new(),
+            last_ends: None,
+        }
     }
 
     pub(super) fn note(&mut self, data: &[u8]) {
+        if matches!(self.dialect, Dialect::Responses | Dialect::Messages) {
+            self.note_names(data);
+        }
         if data.len() >= TAIL_BYTES {
             self.tail.copy_from_slice(&data[data.len() - TAIL_BYTES..]);
             self.filled = TAIL_BYTES;
@@ -53,13 +84,34 @@ impl EventStream {
         self.filled = kept + data.len();
     }
 
+    /// Looks at the beginnings of lines for names of events. A name cannot stand in data: JSON has no bare line ends.
+    fn note_names(&mut self, data: &[u8]) {
+        for part in data.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if !part.ends_with(b"\n") {
+                return;
+            }
+            if let Some(name) = self.line.strip_prefix(EVENT) {
+                let name = name.trim_ascii();
+                self.last_ends = Some(self.dialect.ends_with(name));
+            }
+            self.line.clear();
+        }
+    }
+
     fn seen(&self) -> &[u8] {
         &self.tail[..self.filled]
     }
 
     /// Whether the stream may end here.
     pub(super) fn finished(&self) -> bool {
-        !self.ends_with_done || self.seen().trim_ascii_end().ends_with(DONE)
+        match self.dialect {
+            Dialect::Done => self.seen().trim_ascii_end().ends_with(DONE),
+            // A server that names no event says nothing of its end.
+            Dialect::Responses | Dialect::Messages => self.last_ends.unwrap_or(true),
+            Dialect::Unknown => true,
+        }
     }
 
     /// An event that says what went wrong. After it the stream ends without `[DONE]`, so that nobody takes what was
@@ -72,10 +124,28 @@ impl EventStream {
         if !between {
             event.extend_from_slice(b"\n\n");
         }
-        event.extend_from_slice(b"data: ");
-        event.extend_from_slice(&openai_body(error));
+        if self.dialect == Dialect::Messages {
+            event.extend_from_slice(b"event: error\ndata: ");
+            event.extend_from_slice(&anthropic_body(error, None));
+        } else {
+            event.extend_from_slice(b"data: ");
+            event.extend_from_slice(&openai_body(error));
+        }
         event.extend_from_slice(b"\n\n");
         event.into()
+    }
+}
+
+impl Dialect {
+    fn ends_with(self, name: &[u8]) -> bool {
+        match self {
+            Self::Messages => matches!(name, b"message_stop" | b"error"),
+            Self::Responses => matches!(
+                name,
+                b"response.completed" | b"response.failed" | b"response.incomplete" | b"error"
+            ),
+            Self::Done | Self::Unknown => false,
+        }
     }
 }
 
@@ -94,11 +164,11 @@ mod tests {
     use super::*;
 
     fn stream(frames: &[&str]) -> EventStream {
-        let mut stream = EventStream {
-            tail: [0; TAIL_BYTES],
-            filled: 0,
-            ends_with_done: true,
-        };
+        spoken(Dialect::Done, frames)
+    }
+
+    fn spoken(dialect: Dialect, frames: &[&str]) -> EventStream {
+        let mut stream = EventStream::new(dialect);
         for frame in frames {
             stream.note(frame.as_bytes());
         }
@@ -125,6 +195,63 @@ mod tests {
         ] {
             assert_eq!(stream(frames).finished(), finished, "{frames:?}");
         }
+    }
+
+    #[test]
+    fn a_named_event_ends_streams_that_have_names() {
+        let stop = "event: message_stop\ndata: {\"type\":\"message_stop\"   }\n\n";
+        for (dialect, text, finished) in [
+            (Dialect::Messages, stop.to_owned(), true),
+            (Dialect::Messages, stop.replace('\n', "\r\n"), true),
+            (
+                Dialect::Messages,
+                format!("event: message_start\ndata: {{}}\n\n{stop}"),
+                true,
+            ),
+            (
+                Dialect::Messages,
+                format!("{stop}event: ping\ndata: {{}}\n\n"),
+                false,
+            ),
+            (
+                Dialect::Messages,
+                "event: content_block_delta\ndata: {}\n\n".to_owned(),
+                false,
+            ),
+            (
+                Dialect::Messages,
+                "data: {\"text\":\"event: message_stop\"}\n\n".to_owned(),
+                true,
+            ),
+            (
+                Dialect::Messages,
+                "event: error\ndata: {}\n\n".to_owned(),
+                true,
+            ),
+            (
+                Dialect::Responses,
+                "event: response.completed\ndata: {}\n\n".to_owned(),
+                true,
+            ),
+            (
+                Dialect::Responses,
+                "event: response.output_text.delta\n\n".to_owned(),
+                false,
+            ),
+            (Dialect::Responses, "data: {}\n\n".to_owned(), true),
+        ] {
+            for size in [1, 7, 4096] {
+                let frames = text.as_bytes().chunks(size);
+                let frames: Vec<&str> = frames.flat_map(std::str::from_utf8).collect();
+                assert_eq!(spoken(dialect, &frames).finished(), finished, "{text}");
+            }
+        }
+        let error = ApiError::new(ErrorKind::BadUpstream, "cut");
+        let event = spoken(Dialect::Messages, &["event: ping\ndata: {}\n\n"]).error(&error);
+        assert!(
+            event.starts_with(b"event: error\ndata: {\"type\":\"error\""),
+            "{event:?}"
+        );
     }
 
     #[test]

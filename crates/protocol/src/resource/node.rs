@@ -43,6 +43,8 @@ pub struct NodeSpec {
     pub shared_memory: SharedMemory,
     /// Largest request body, compressed or not. Triton's default is 64 MiB.
     pub body_bytes_max: usize,
+    /// Largest body that is passed on as it arrives (files, audio) and never held in memory. OpenAI takes files of 512 MB.
+    pub upload_bytes_max: usize,
     /// For a request that names no deadline of its own.
     pub request_timeout_ms: u64,
     /// Requests waiting for a lane, per model; one more is refused.
@@ -88,6 +90,7 @@ impl Default for NodeSpec {
             settings_control: SettingsControl::Auto,
             trace: TraceSpec::default(),
             body_bytes_max: 64 << 20,
+            upload_bytes_max: 512 << 20,
             // openai-python's own default is ten minutes.
             request_timeout_ms: 600_000,
             queue_max: 1024,
@@ -201,6 +204,9 @@ pub(super) fn check(spec: &NodeSpec, found: &mut Findings) {
         });
         taken.push(address);
     }
+    found.check(spec.upload_bytes_max > 0, "spec.uploadBytesMax", || {
+        "must be at least 1".to_owned()
+    });
     found.check(spec.body_bytes_max > 0, "spec.bodyBytesMax", || {
         "must be at least 1".to_owned()
     });

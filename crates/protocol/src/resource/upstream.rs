@@ -132,10 +132,9 @@ pub struct LoadSpec {
     /// Its metrics page, in Prometheus' text format; absent means `/metrics` of `url` for `vllm`, `sglang` and `kapok`, and
     /// none for the others. Triton's is on a port of its own.
     pub url: Option<String>,
-    /// Between two looks; each is moved by up to a fifth, so that many gateways do not ask at once. 0 never asks.
+    /// Between two looks, more or less, so that many gateways do not ask at once; 0 never asks. What was told is believed
+    /// for ten seconds.
     pub interval_ms: u64,
-    /// Intervals after which the last report is no longer believed.
-    pub stale_after: u32,
 }
 
 impl Default for LoadSpec {
@@ -144,7 +143,6 @@ impl Default for LoadSpec {
             url: None,
             // Often enough to see a queue grow, seldom enough that 100 upstreams cost no core.
             interval_ms: 1_000,
-            stale_after: 5,
         }
     }
 }
@@ -276,7 +274,12 @@ fn speaks(spec: &UpstreamSpec, found: &mut Findings) {
     );
     let streams = u64::try_from(spec.http2_streams_max).unwrap_or(u64::MAX);
     found.positive(streams, "spec.http2StreamsMax");
-    found.positive(spec.load.stale_after.into(), "spec.load.staleAfter");
+    let every = spec.load.interval_ms;
+    found.check(
+        every == 0 || (100..=5_000).contains(&every),
+        "spec.load.intervalMs",
+        || "0, or from 100 to 5000: what was told is believed for ten seconds".to_owned(),
+    );
 }
 
 /// Scheme, host, port and path; the rest of a URL has no meaning here and would be lost.

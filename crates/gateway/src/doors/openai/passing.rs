@@ -1,0 +1,169 @@
+//! Bodies that are passed on as they arrive: files, and forms with files in them.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use base::ErrorKind;
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http_body::{Body, Frame, SizeHint};
+use protocol::ApiError;
+use protocol::openai::{FormScan, Seen, no_model};
+
+use crate::doors::path;
+use crate::doors::visit::Visit;
+use crate::read::Held;
+use crate::reply::Failure;
+use crate::upload::Upload;
+use crate::upstream::{Broken, RequestBody};
+
+/// A body that announces no more than this is held, so that it can be sent again; a file is not.
+const HELD_BYTES_MAX: u64 = 1 << 20;
+
+/// A body on its way through.
+#[derive(Debug)]
+struct Passing {
+    /// Read already, to see whom it is for.
+    first: Bytes,
+    /// The share of the memory for bodies that `first` takes.
+    held: Option<std::sync::Arc<Held>>,
+    upload: Upload,
+    /// Bytes that may still come.
+    left: u64,
+}
+
+impl Passing {
+    fn too_large(&self) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        Poll::Ready(Some(Err(Broken(too_large()))))
+    }
+}
+
+fn too_large() -> ApiError {
+    let message = "the request body is larger than uploadBytesMax of the Node allows";
+    let mut error = ApiError::invalid(message).with_code("request_too_large");
+    error.http = Some(StatusCode::PAYLOAD_TOO_LARGE.as_u16());
+    error
+}
+
+impl Body for Passing {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = self.get_mut();
+        if !this.first.is_empty() {
+            let first = std::mem::take(&mut this.first);
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        this.held = None;
+        match std::task::ready!(Pin::new(&mut this.upload).poll_frame(cx)) {
+            None => Poll::Ready(None),
+            Some(Err(error)) => {
+                let why = format!(
+                    "the request body could not be read: {}",
+                    base::chain(&error)
+                );
+                let error = ApiError::new(ErrorKind::Cancelled, why);
+                Poll::Ready(Some(Err(Broken(error))))
+            }
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                let Some(left) = this.left.checked_sub(bytes) else {
+                    return this.too_large();
+                };
+                this.left = left;
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.upload.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.upload.size_hint();
+        let first = self.first.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint.set_lower(hint.lower() + first);
+        hint
+    }
+}
+
+/// The body behind what was read of it.
+fn passed_on(
+    visit: &mut Visit<'_>,
+    body: &mut Upload,
+    first: Bytes,
+) -> Result<RequestBody, Failure> {
+    if body.is_end_stream() {
+        return Ok(RequestBody::Whole(first));
+    }
+    visit.exchange.body_asked_for = true;
+    let left = visit.exchange.gateway.shared().config.upload_bytes_max as u64;
+    let left = left.saturating_sub(first.len() as u64);
+    if body.size_hint().lower() > left {
+        return Err(too_large().into());
+    }
+    Ok(RequestBody::streamed(Passing {
+        first,
+        held: visit.exchange.body_held.take(),
+        upload: body.take(),
+        left,
+    }))
+}
+
+/// The body of a request that names no model: held if it is short.
+pub(super) async fn unseen(
+    visit: &mut Visit<'_>,
+    head: &Parts,
+    body: &mut Upload,
+) -> Result<RequestBody, Failure> {
+    let announced = body.size_hint().exact();
+    if announced.is_some_and(|bytes| bytes <= HELD_BYTES_MAX) {
+        let shape = path::shape(head.uri.path());
+        return Ok(RequestBody::Whole(visit.whole_body(body, shape).await?));
+    }
+    passed_on(visit, body, Bytes::new())
+}
+
+/// Whether the body is a form, and how to look for the model in it.
+pub(super) fn form(head: &Parts) -> Result<Option<FormScan>, ApiError> {
+    let kind = head.headers.get(CONTENT_TYPE);
+    let form = kind.and_then(|kind| FormScan::of(kind.as_bytes()));
+    form.transpose()
+}
+
+/// The model that a form names, and the form. Up to the model it is held in memory, like any other body.
+pub(super) async fn model_of_form(
+    visit: &mut Visit<'_>,
+    head: &Parts,
+    body: &mut Upload,
+    mut scan: FormScan,
+) -> Result<(String, RequestBody), Failure> {
+    let shape = path::shape(head.uri.path());
+    let mut reader = visit.reader(body, shape)?;
+    let mut form = BytesMut::new();
+    let model = loop {
+        match scan.look(&form)? {
+            Seen::Model(model) => break model,
+            Seen::Nothing => return Err(no_model(head.uri.path()).into()),
+            Seen::More => {}
+        }
+        match visit.read(shape, reader.part()).await? {
+            Some(part) => form.extend_from_slice(&part),
+            None => return Err(no_model(head.uri.path()).into()),
+        }
+    };
+    drop(reader);
+    visit.exchange.mark(telemetry::Stage::Read);
+    let body = passed_on(visit, body, form.freeze())?;
+    Ok((model, body))
+}

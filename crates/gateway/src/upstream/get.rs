@@ -1,0 +1,117 @@
+//! Small documents of an upstream's, asked for by nobody's request.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use base::{Clock, Tasks};
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body as _;
+
+use super::body::RequestBody;
+use super::connection::{ConnectError, Connection, Incoming, ReceiveError, SendError};
+use super::dial::Via;
+use super::http1::{Http1, Stream};
+use super::tls::Offer;
+use super::{Address, Upstream};
+
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GetError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("it answered {0}")]
+    Status(StatusCode),
+    #[error("its answer was cut")]
+    Cut(#[from] ReceiveError),
+    #[error("it closed the connection without answering")]
+    NoAnswer,
+    #[error("its answer is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("its address cannot be asked for")]
+    Address(#[from] http::Error),
+}
+
+/// A document below the upstream's url. Whoever asks says how long they wait.
+pub(crate) async fn get(
+    upstream: &Upstream,
+    path: &'static str,
+    (tasks, clock): (&Tasks, &Clock),
+    bytes_max: usize,
+) -> Result<Bytes, GetError> {
+    let target = PathAndQuery::from_static(path);
+    let mut request = Request::get(upstream.address.target(Some(&target))?);
+    if let Some(headers) = request.headers_mut() {
+        upstream.authorize(headers);
+        headers.insert(HOST, upstream.address.authority.clone());
+    }
+    let request = request.body(RequestBody::empty())?;
+    let mut connection = match upstream.idle(Via::Http, clock.now()).await {
+        Some(connection) => connection,
+        None => upstream.open(Via::Http, tasks).await?,
+    };
+    let response = connection.send(request).await.map_err(unanswered)?;
+    let document = whole(&mut connection, response, bytes_max).await?;
+    let mut read = Some(connection);
+    poll_fn(|cx| {
+        if let Some(connection) = read.take() {
+            connection.release(&upstream.live, clock.now(), cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    Ok(document)
+}
+
+/// A document somewhere else, over a connection of its own.
+pub(crate) async fn get_elsewhere(page: &Address, bytes_max: usize) -> Result<Bytes, GetError> {
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(HOST, page.authority.clone());
+    let mut request = Request::get(page.itself()?).body(RequestBody::empty())?;
+    *request.headers_mut() = headers;
+    let stream = Stream::connect(page, Offer::Http1).await?;
+    let mut connection = Connection::Http1(Http1::open(stream).await?);
+    let response = connection.send(request).await.map_err(unanswered)?;
+    whole(&mut connection, response, bytes_max).await
+}
+
+fn unanswered(error: SendError) -> GetError {
+    match error {
+        SendError::Failed(error) => GetError::Cut(error),
+        SendError::Unsent(_) | SendError::Refused | SendError::Body(_) => GetError::NoAnswer,
+    }
+}
+
+async fn whole(
+    connection: &mut Connection,
+    response: Response<Incoming>,
+    bytes_max: usize,
+) -> Result<Bytes, GetError> {
+    if !response.status().is_success() {
+        return Err(GetError::Status(response.status()));
+    }
+    let mut incoming = response.into_body();
+    let mut document = BytesMut::new();
+    loop {
+        // Cancel-safe: the connection is dropped with us, and what was read of it with it.
+        let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Pending => {
+                connection.drive(cx);
+                Pin::new(&mut incoming).poll_frame(cx)
+            }
+        })
+        .await;
+        let Some(frame) = frame else {
+            return Ok(document.freeze());
+        };
+        let data = frame?.into_data().unwrap_or_default();
+        if document.len() + data.len() > bytes_max {
+            return Err(GetError::TooLarge(bytes_max));
+        }
+        document.extend_from_slice(&data);
+    }
+}
