@@ -142,6 +142,7 @@ impl Gateway {
     pub fn serve(&self, listener: Listener, door: Door) {
         if !self.0.sweeping.swap(true, Ordering::Relaxed) {
             self.sweep();
+            self.read_loads();
         }
         self.0.connections.accept(self.clone(), listener, door);
     }
@@ -160,6 +161,17 @@ impl Gateway {
         };
         let tasks = &self.0.tasks;
         tasks.spawn(TaskKind::UpstreamConnection, "idle connections", work);
+    }
+
+    /// Reads what upstreams tell of their load, for as long as the node runs.
+    fn read_loads(&self) {
+        let gateway = self.clone();
+        let work = async move {
+            crate::scrape::watch(gateway).await;
+            Ok(())
+        };
+        let tasks = &self.0.tasks;
+        tasks.spawn(TaskKind::HealthCheck, "loads of upstreams", work);
     }
 
     /// Stops accepting, lets requests in flight finish, and closes their connections: HTTP/1.1 after its answer, h2

@@ -30,6 +30,7 @@ mod read;
 mod regions;
 mod relay;
 mod reply;
+mod scrape;
 pub mod server;
 mod snapshot;
 mod status;

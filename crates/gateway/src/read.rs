@@ -130,12 +130,6 @@ where
         Ok(true)
     }
 
-    /// What arrived next; none at the end.
-    pub(crate) async fn part(&mut self) -> Result<Option<Bytes>, ReadError> {
-        let more = self.more().await?;
-        Ok(more.then(|| std::mem::take(&mut self.ahead)))
-    }
-
     /// The whole rest, contiguous; not copied when it came in one frame.
     pub(crate) async fn rest(&mut self) -> Result<Bytes, ReadError> {
         if !self.more().await? {

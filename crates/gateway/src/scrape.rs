@@ -75,7 +75,11 @@ fn start_due(
     let snapshot = gateway.snapshot();
     turns.retain(|name, _| snapshot.upstreams.contains_key(name));
     let mut next = now + IDLE;
-    for upstream in snapshot.upstreams.values().filter(|upstream| tells(upstream)) {
+    for upstream in snapshot
+        .upstreams
+        .values()
+        .filter(|upstream| tells(upstream))
+    {
         let turn = turns
             .entry(Arc::clone(&upstream.name))
             .or_insert_with(|| Turn::first(upstream, now));
@@ -139,7 +143,15 @@ async fn look(gateway: Gateway, upstream: Arc<Upstream>) -> (Arc<str>, bool) {
     let read = async {
         match &upstream.page {
             Some(page) => get_elsewhere(page, PAGE_BYTES_MAX).await,
-            None => get(&upstream, "/metrics", (&shared.tasks, &shared.clock), PAGE_BYTES_MAX).await,
+            None => {
+                get(
+                    &upstream,
+                    "/metrics",
+                    (&shared.tasks, &shared.clock),
+                    PAGE_BYTES_MAX,
+                )
+                .await
+            }
         }
     };
     let page = match timeout(PATIENCE, read).await {
@@ -151,15 +163,15 @@ async fn look(gateway: Gateway, upstream: Arc<Upstream>) -> (Arc<str>, bool) {
         Err(_elapsed) => return (Arc::clone(&upstream.name), false),
     };
     let load = read_load(&page);
-    if load.waiting.is_none() && load.running.is_none() && load.gpu_free_mb.is_none() {
+    if load.queued.is_none() && load.running.is_none() && load.gpu_free_bytes.is_none() {
         tracing::debug!(upstream = %upstream.name, "its metrics page tells no load");
         return (Arc::clone(&upstream.name), false);
     }
     let report = Report {
-        waiting: load.waiting.unwrap_or(0),
-        running: load.running.unwrap_or(0),
-        kv_used: load.kv_used.unwrap_or(0.0),
-        gpu_free_mb: load.gpu_free_mb,
+        queued: load.queued,
+        running: load.running,
+        kv_use: load.kv_use,
+        gpu_free_bytes: load.gpu_free_bytes,
     };
     upstream.live.meter.report(&report, shared.now_ms());
     (Arc::clone(&upstream.name), true)

@@ -7,6 +7,7 @@ mod failover;
 mod files;
 mod grpc;
 mod http2;
+mod loads;
 mod models;
 mod oip;
 mod open;

@@ -5,6 +5,7 @@ mod body;
 mod connection;
 mod dial;
 mod health;
+mod get;
 mod http1;
 mod http2;
 mod pool;
@@ -25,6 +26,7 @@ pub(crate) use address::Address;
 pub(crate) use body::{Broken, RequestBody};
 pub(crate) use connection::{Connection, Incoming, ReceiveError, SendError};
 pub(crate) use dial::Via;
+pub(crate) use get::{get, get_elsewhere};
 pub(crate) use http2::Http2Pool;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
 
@@ -42,6 +44,8 @@ pub(crate) struct Upstream {
     pub(crate) address: Address,
     /// Where it speaks gRPC, if it does.
     pub(crate) grpc: Option<Address>,
+    /// Its metrics page, where that is not `/metrics` of its url.
+    pub(crate) page: Option<Address>,
     /// Sent instead of the client's.
     credential: Option<(HeaderName, HeaderValue)>,
     /// Survives a publish as long as the upstream is the same server.
@@ -53,12 +57,15 @@ impl Upstream {
     pub(crate) fn new(name: &str, spec: &UpstreamSpec) -> Result<Self, String> {
         let address = Address::parse(&spec.url)?;
         let grpc = grpc_address(spec, &address)?;
+        let page = spec.load.url.as_deref().map(Address::parse).transpose();
+        let page = page.map_err(|reason| format!("load.url: {reason}"))?;
         let credential = credential(spec)?;
         Ok(Self {
             name: name.into(),
             live: Arc::new(Live::new(spec)),
             address,
             grpc,
+            page,
             credential,
             spec: spec.clone(),
         })

@@ -8,13 +8,13 @@
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LoadReport {
     /// Requests in line.
-    pub waiting: Option<u32>,
+    pub queued: Option<u32>,
     /// Requests being computed.
     pub running: Option<u32>,
     /// Share of the KV cache in use; of several caches the fullest one's.
-    pub kv_used: Option<f32>,
-    /// Over all GPUs, in MiB.
-    pub gpu_free_mb: Option<u32>,
+    pub kv_use: Option<f32>,
+    /// Over all GPUs.
+    pub gpu_free_bytes: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +64,6 @@ const NAMES: [(&str, Option<&str>, Meaning); 19] = {
         ("kapok_runtime_queue_depth", None, Waiting),
     ]
 };
-
-const MIB: f64 = (1 << 20) as f64;
 
 /// Reads what is known by name; other lines, and lines that cannot be read, are passed over.
 pub fn read_load(page: &[u8]) -> LoadReport {
@@ -122,11 +120,16 @@ impl Found {
     fn report(&self) -> LoadReport {
         let gpu_free = self.gpu_total.zip(self.gpu_used);
         LoadReport {
-            waiting: self.waiting.map(whole),
+            queued: self.waiting.map(whole),
             running: self.running.map(whole),
             #[expect(clippy::cast_possible_truncation, reason = "a share from 0 to 1")]
-            kv_used: self.kv_used.map(|share| share.min(1.0) as f32),
-            gpu_free_mb: gpu_free.map(|(total, used)| whole((total - used) / MIB)),
+            kv_use: self.kv_used.map(|share| share.min(1.0) as f32),
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "saturates, as it should for an absurd number"
+            )]
+            gpu_free_bytes: gpu_free.map(|(total, used)| (total - used) as u64),
         }
     }
 }
@@ -171,21 +174,17 @@ fn whole(number: f64) -> u32 {
 /// For the fuzzer: no page breaks it, and no line of it changes what the lines before it said of other things.
 pub fn fuzz_metrics_page(data: &[u8]) {
     let report = read_load(data);
-    if let Some(share) = report.kv_used {
+    if let Some(share) = report.kv_use {
         assert!((0.0..=1.0).contains(&share), "a share of {share}");
     }
     let more = [data, b"\nvllm:num_requests_waiting 1\n"].concat();
     let grown = read_load(&more);
     assert_eq!(
-        grown.waiting,
-        Some(
-            report
-                .waiting
-                .map_or(1, |waiting| waiting.saturating_add(1))
-        ),
+        grown.queued,
+        Some(report.queued.map_or(1, |waiting| waiting.saturating_add(1))),
         "another line changed a sum"
     );
-    assert_eq!(grown.kv_used, report.kv_used);
+    assert_eq!(grown.kv_use, report.kv_use);
 }
 
 #[cfg(test)]
@@ -216,7 +215,7 @@ mod tests {
                  nv_gpu_memory_used_bytes{gpu_uuid=\"a\"} 4194304\n\
                  nv_gpu_memory_used_bytes{gpu_uuid=\"b\"} 0\n\
                  nv_inference_pending_request_count{model=\"m\",version=\"1\"} 5\n",
-                (Some(5), None, None, Some(28)),
+                (Some(5), None, None, Some(28 << 20)),
             ),
             (
                 "nv_trt_llm_request_metrics{request_type=\"waiting\"} 2\n\
@@ -242,10 +241,10 @@ mod tests {
         ] {
             let report = read_load(page.as_bytes());
             let found = (
-                report.waiting,
+                report.queued,
                 report.running,
-                report.kv_used,
-                report.gpu_free_mb,
+                report.kv_use,
+                report.gpu_free_bytes,
             );
             assert_eq!(found, expected, "{page}");
         }

@@ -10,11 +10,10 @@ use crate::Config;
 use crate::snapshot::tests::{route, upstream};
 
 async fn start(config: Config, steps: Vec<Vec<Step>>) -> (Served, FakeUpstream) {
-    let tasks = Tasks::new();
-    let fake = FakeUpstream::start(&tasks, steps).await;
-    let served = Served::with(config, &[upstream("u", json!({"url": fake.url()}))]);
-    // The fake lives as long as the gateway's own tasks.
-    std::mem::forget(tasks);
+    let served = Served::with(config, &[]);
+    let fake = FakeUpstream::start(&served.tasks, steps).await;
+    let resources = [upstream("u", json!({"url": fake.url()}))];
+    served.gateway.publish(&resources).expect("good resources");
     (served, fake)
 }
 
@@ -74,7 +73,7 @@ async fn a_route_says_who_keeps_files() {
     let tasks = Tasks::new();
     let fake = FakeUpstream::start(&tasks, vec![vec![answer_json("{}")]]).await;
     let listed = upstream("u", json!({"url": fake.url(), "models": ["m"]}));
-    let served = Served::start(&[listed.clone()]);
+    let served = Served::start(std::slice::from_ref(&listed));
     let refused = served.get("/v1/files").await;
     assert_eq!(refused.status, 404);
     let message = refused.json()["error"]["message"].clone();

@@ -69,6 +69,16 @@ impl Address {
         (scheme, self.origin.clone())
     }
 
+    /// The request target of the address itself.
+    pub(super) fn itself(&self) -> Result<Uri, http::Error> {
+        let path = if self.prefix.is_empty() {
+            "/"
+        } else {
+            &self.prefix
+        };
+        Uri::builder().path_and_query(path).build()
+    }
+
     /// The request target: the client's own path and query behind the prefix.
     pub(crate) fn target(&self, path: Option<&PathAndQuery>) -> Result<Uri, http::Error> {
         let own = path

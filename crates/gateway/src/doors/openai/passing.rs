@@ -1,6 +1,8 @@
 //! Bodies that are passed on as they arrive: files, and forms with files in them.
 
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use base::ErrorKind;
@@ -14,7 +16,7 @@ use protocol::openai::{FormScan, Seen, no_model};
 
 use crate::doors::path;
 use crate::doors::visit::Visit;
-use crate::read::Held;
+use crate::read::{Held, ReadError};
 use crate::reply::Failure;
 use crate::upload::Upload;
 use crate::upstream::{Broken, RequestBody};
@@ -28,7 +30,7 @@ struct Passing {
     /// Read already, to see whom it is for.
     first: Bytes,
     /// The share of the memory for bodies that `first` takes.
-    held: Option<std::sync::Arc<Held>>,
+    held: Option<Arc<Held>>,
     upload: Upload,
     /// Bytes that may still come.
     left: u64,
@@ -141,6 +143,25 @@ pub(super) fn form(head: &Parts) -> Result<Option<FormScan>, ApiError> {
     form.transpose()
 }
 
+/// What arrives next of a body that is held as far as it was read.
+async fn part(
+    body: &mut Upload,
+    held: &Held,
+    (room, bytes_max): (usize, usize),
+) -> Result<Option<Bytes>, ReadError> {
+    let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await else {
+        return Ok(None);
+    };
+    let frame = frame.map_err(|error| ReadError::Broken(base::chain(&error)))?;
+    // Trailers say nothing that we need.
+    let data = frame.into_data().unwrap_or_default();
+    if data.len() > room {
+        return Err(ReadError::TooLarge { bytes_max });
+    }
+    held.add(data.len())?;
+    Ok(Some(data))
+}
+
 /// The model that a form names, and the form. Up to the model it is held in memory, like any other body.
 pub(super) async fn model_of_form(
     visit: &mut Visit<'_>,
@@ -149,7 +170,11 @@ pub(super) async fn model_of_form(
     mut scan: FormScan,
 ) -> Result<(String, RequestBody), Failure> {
     let shape = path::shape(head.uri.path());
-    let mut reader = visit.reader(body, shape)?;
+    let shared = visit.exchange.gateway.shared();
+    let bytes_max = shared.config.body_bytes_max;
+    let held = Held::nothing(&shared.body_bytes);
+    visit.exchange.body_held = Some(Arc::clone(&held));
+    visit.exchange.body_asked_for = true;
     let mut form = BytesMut::new();
     let model = loop {
         match scan.look(&form)? {
@@ -157,12 +182,15 @@ pub(super) async fn model_of_form(
             Seen::Nothing => return Err(no_model(head.uri.path()).into()),
             Seen::More => {}
         }
-        match visit.read(shape, reader.part()).await? {
+        let room = bytes_max - form.len();
+        match visit
+            .read(shape, part(body, &held, (room, bytes_max)))
+            .await?
+        {
             Some(part) => form.extend_from_slice(&part),
             None => return Err(no_model(head.uri.path()).into()),
         }
     };
-    drop(reader);
     visit.exchange.mark(telemetry::Stage::Read);
     let body = passed_on(visit, body, form.freeze())?;
     Ok((model, body))
