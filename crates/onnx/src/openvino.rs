@@ -4,6 +4,7 @@
 //! exactly is refused, as by rten.
 
 mod api;
+mod ending;
 mod handles;
 mod library;
 mod streams;
@@ -19,6 +20,7 @@ use protocol::{DataType, Tensor, TensorSpec};
 use runtime::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Precision, Run, Source};
 
 use self::api::{CANCELLED, element};
+use self::ending::Ending;
 use self::handles::{Borrowed, Compilation, Compiled, Failure, Request};
 use self::library::Library;
 use self::streams::{Plan, Streams};
@@ -276,11 +278,18 @@ impl Lane for OpenVinoLane {
                 .map_err(|failure| wrong(tensor, &failure))?;
         }
         let request = Arc::clone(&self.request);
-        let guard = stop.on_set(move || request.cancel());
+        let ending = Ending::default();
+        let told = ending.clone();
+        let guard = stop.on_set(move || {
+            let request = Arc::clone(&request);
+            told.end(move || request.cancel());
+        });
         if stop.is_set() {
+            ending.over();
             return Err(EngineError::Stopped);
         }
         let result = self.request.infer();
+        ending.over();
         drop(guard);
         match result {
             Ok(()) => {}

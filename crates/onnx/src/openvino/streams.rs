@@ -89,15 +89,13 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use runtime::engine::Precision;
-
     use super::*;
 
     fn options(lanes: usize, threads: usize) -> LoadOptions {
         LoadOptions {
             threads,
             lanes,
-            precision: Precision::Fp32,
+            ..LoadOptions::default()
         }
     }
 
