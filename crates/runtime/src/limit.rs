@@ -1,4 +1,4 @@
-//! Triton's rate limiter, shared by the queues of all models of a node.
+//! Triton's rate limiter, shared by all models of a node.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +8,6 @@ use batch::{Limiter, Member, Share, TooMuch};
 use parking_lot::Mutex;
 use protocol::oip::proto::ModelConfig;
 
-use crate::queue::Queue;
-
 /// Cheap to clone; every clone is the same. None while nothing is limited.
 #[derive(Clone, Default)]
 pub(crate) struct Limits(Option<Arc<Mutex<Shared>>>);
@@ -17,10 +15,15 @@ pub(crate) struct Limits(Option<Arc<Mutex<Shared>>>);
 #[derive(Default)]
 struct Shared {
     limiter: Limiter,
-    queues: BTreeMap<Member, Weak<Queue>>,
+    waiting: BTreeMap<Member, Weak<dyn Waits>>,
 }
 
-/// One model version's part.
+/// Who asks for resources, and is told when to ask again.
+pub(crate) trait Waits: Send + Sync {
+    fn wake(self: Arc<Self>);
+}
+
+/// One part: a queue's, or a lane's of a model with sequences.
 pub(crate) struct Limit {
     shared: Arc<Mutex<Shared>>,
     member: Member,
@@ -33,7 +36,7 @@ impl Limits {
         Self(given.map(|given| {
             Arc::new(Mutex::new(Shared {
                 limiter: Limiter::new(given),
-                queues: BTreeMap::new(),
+                waiting: BTreeMap::new(),
             }))
         }))
     }
@@ -61,9 +64,9 @@ impl Limits {
 /// Each has its turn, those who have had the fewest first.
 fn wake(shared: &Mutex<Shared>, members: Vec<Member>) {
     for member in members {
-        let queue = shared.lock().queues.get(&member).and_then(Weak::upgrade);
-        if let Some(queue) = queue {
-            queue.wake();
+        let waits = shared.lock().waiting.get(&member).and_then(Weak::upgrade);
+        if let Some(waits) = waits {
+            waits.wake();
         }
     }
 }
@@ -92,10 +95,9 @@ fn share(config: &ModelConfig) -> Share {
 }
 
 impl Limit {
-    /// Whose queue is told when it may try again.
-    pub(crate) fn serve(&self, queue: &Arc<Queue>) {
-        let mut shared = self.shared.lock();
-        shared.queues.insert(self.member, Arc::downgrade(queue));
+    /// Who is told when it may try again.
+    pub(crate) fn serve(&self, who: Weak<dyn Waits>) {
+        self.shared.lock().waiting.insert(self.member, who);
     }
 
     pub(crate) fn take(&self) -> bool {
@@ -120,7 +122,7 @@ impl Drop for Limit {
     fn drop(&mut self) {
         let mut shared = self.shared.lock();
         shared.limiter.leave(self.member);
-        shared.queues.remove(&self.member);
+        shared.waiting.remove(&self.member);
     }
 }
 

@@ -15,7 +15,7 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use base::{Clock, Deadline};
@@ -30,7 +30,7 @@ use crate::engine::Loaded;
 use crate::error::Error;
 use crate::gather;
 use crate::lane::Slot;
-use crate::limit::Limit;
+use crate::limit::{Limit, Waits};
 use crate::ragged;
 use crate::statistics::Statistics;
 use crate::timer::{Alarm, Timer};
@@ -147,7 +147,8 @@ impl Queue {
             }),
         });
         if let Some(limit) = &queue.limit {
-            limit.serve(&queue);
+            let weak: Weak<Self> = Arc::downgrade(&queue);
+            limit.serve(weak);
         }
         queue
     }
@@ -243,11 +244,6 @@ impl Queue {
             ticket,
             left: false,
         })
-    }
-
-    /// The alarm of what waits, or a resource that is free again.
-    pub(crate) fn wake(self: &Arc<Self>) {
-        self.turn(self.state.lock());
     }
 
     fn release(self: &Arc<Self>, lane: usize, slot: Slot) {
@@ -411,6 +407,12 @@ impl Queue {
     #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
         self.state.lock().batcher.idle()
+    }
+}
+
+impl Waits for Queue {
+    fn wake(self: Arc<Self>) {
+        self.turn(self.state.lock());
     }
 }
 

@@ -23,18 +23,21 @@ use crate::compute::{ComputePool, Refused};
 use crate::engine::Loaded;
 use crate::error::Error;
 use crate::lane::Slot;
+use crate::limit::Limit;
 use crate::statistics::Statistics;
 
 /// How soon a batch asks again for a compute thread when too much waits for one: about a short call's time.
 const COMPUTE_RETRY: Duration = Duration::from_millis(2);
 
 mod batch_run;
+mod gate;
 mod plan;
 mod rows;
 mod running;
 
 pub(crate) use plan::{Plan, settings};
 
+use gate::Gate;
 use running::{Ended, Running};
 
 /// What a sequencer is built from.
@@ -45,6 +48,8 @@ pub(crate) struct Parts {
     pub(crate) plan: Plan,
     pub(crate) sequences: Sequences,
     pub(crate) lanes: Vec<Slot>,
+    /// One per lane, where the rate limiter counts.
+    pub(crate) limits: Vec<Limit>,
     /// Cores of one call.
     pub(crate) threads: usize,
     pub(crate) statistics: Arc<Statistics>,
@@ -60,6 +65,8 @@ pub(crate) struct Sequencer {
     fixed: Fixed,
     /// One per lane: something has entered.
     wake: Vec<Notify>,
+    /// By lane; empty where nothing is limited.
+    gates: Vec<Gate>,
     state: Mutex<State>,
 }
 
@@ -129,6 +136,7 @@ impl Sequencer {
         };
         Arc::new(Self {
             wake: parts.lanes.iter().map(|_| Notify::new()).collect(),
+            gates: parts.limits.into_iter().map(Gate::new).collect(),
             state: Mutex::new(State {
                 sequences: parts.sequences,
                 waiters: HashMap::new(),
@@ -296,11 +304,17 @@ impl Sequencer {
                     return;
                 }
             };
+            let permit = match self.gates.get(lane) {
+                // Work that everybody has left runs nothing, so it needs none.
+                Some(gate) => gate.pass(&work.running).await,
+                None => None,
+            };
             let delay = work.own.lane.delay(self.fixed.loaded.as_ref());
             if !delay.is_zero() {
                 work.running.wait(delay).await;
             }
             let (own, ended) = self.execute(work, delay).await;
+            drop(permit);
             let mut state = self.state.lock();
             self.finish(&mut state, lane, (Some(own), ended));
             self.kick(&mut state);

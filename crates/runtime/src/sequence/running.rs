@@ -49,6 +49,13 @@ impl Running {
         self.stop.is_set()
     }
 
+    /// Waits until nobody waits for the batch.
+    pub(super) async fn left(&self) {
+        if !self.abandoned() {
+            self.gone.notified().await;
+        }
+    }
+
     /// Waits this long, or until nobody waits for the batch.
     pub(super) async fn wait(&self, long: Duration) {
         if !self.abandoned() {

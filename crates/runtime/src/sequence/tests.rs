@@ -9,7 +9,7 @@ use protocol::{DataType, InferRequest, LoadRequest, Parameter, Tensor, TensorSpe
 use super::Sequencer;
 use crate::Runtime;
 use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
-use crate::testing::{Gate, config, far, repository, start, until};
+use crate::testing::{Gate, builtin, config, far, ints, repository, start, until};
 
 fn configured(backend: &str, batch: usize, batching: &str, more: &str) -> String {
     let ends = if backend == "dyna_sequence" {
@@ -399,4 +399,41 @@ async fn the_server_keeps_the_states_that_a_model_gives_back() {
             assert_eq!(answer, Ok(vec![expected + first]), "{value} of {id}");
         }
     }
+}
+
+/// A lane of sequences takes part as any other batch does: it waits for what a running one holds.
+#[tokio::test]
+async fn sequences_take_turns_with_others_that_share_a_resource() {
+    const LIMIT: &str =
+        r#"count: 1 kind: KIND_CPU rate_limiter { resources { name: "R" count: 1 } }"#;
+    let sequences = configured("sequence", 4, "direct { }", "");
+    let sequences = sequences.replace("count: 1 kind: KIND_CPU", LIMIT);
+    let more = r#"parameters { key: "execute_delay_ms" value { string_value: "600000" } }"#;
+    let slow = format!("{} instance_group {{ {LIMIT} }}", builtin("identity", more));
+    let root = repository(&[("m/config.pbtxt", &sequences), ("slow/config.pbtxt", &slow)]);
+    let mut config = config(&[root.path()]);
+    config.rate_limit = Some(BTreeMap::new());
+    let (runtime, _) = start(config, []).await;
+    assert!(runtime.ready(), "{:?}", runtime.index());
+    assert_eq!(sum(&runtime, one(1, 7, START)).await, Ok(vec![1]));
+    let holds = begin(runtime.infer(ints("slow", &[1]), far()));
+    let soon = Deadline::after(Clock::real().now(), Duration::from_millis(30));
+    let waits = runtime.infer(one(2, 7, MORE), soon).await;
+    let error = waits.expect_err("the resource is taken");
+    assert_eq!(
+        error.message,
+        "deadline passed in the sequence of model `m`"
+    );
+    let waits = sum(&runtime, one(3, 8, START));
+    let frees = async {
+        tokio::task::yield_now().await;
+        drop(holds);
+    };
+    let (answer, ()) = tokio::join!(waits, frees);
+    assert_eq!(answer, Ok(vec![3]));
+    // It has given back what it held.
+    let again = begin(runtime.infer(ints("slow", &[1]), far()));
+    let model = runtime.model("slow", None).expect("ready");
+    assert_eq!(model.by_engine().expect("an engine").queue.idle(), 0);
+    drop(again);
 }
