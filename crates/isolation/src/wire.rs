@@ -110,6 +110,7 @@ pub(crate) struct Model {
     threads: usize,
     lanes: usize,
     precision: Precision,
+    frugal: bool,
 }
 
 impl Model {
@@ -133,6 +134,7 @@ impl Model {
             threads: options.threads,
             lanes: options.lanes,
             precision: options.precision,
+            frugal: options.frugal,
         }
     }
 
@@ -159,6 +161,7 @@ impl Model {
             threads: self.threads,
             lanes: self.lanes,
             precision: self.precision,
+            frugal: self.frugal,
         };
         Ok((source, options))
     }
@@ -262,6 +265,7 @@ mod tests {
             threads: 2,
             lanes: 3,
             precision: Precision::Bf16,
+            frugal: true,
         };
         let mut sent = Vec::new();
         let model = Model::new("onnxruntime", &source, options);

@@ -25,7 +25,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
-pub use self::memory::give_back;
+pub use self::memory::{give_back, keep_little};
 pub use self::openvino::OpenVinoEngine;
 pub use self::ort::OrtEngine;
 pub use self::processor::Processor;

@@ -17,6 +17,22 @@ pub fn give_back() {
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
 
+/// Has large blocks go back to the system when they are freed, for a process whose memory is budgeted. The C library would
+/// raise this limit to 32 MiB by itself and keep what calls and unloaded models leave, in pieces that no trimming finds.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "only the C library knows what it keeps")]
+pub fn keep_little() {
+    const BLOCK_BYTES: libc::c_int = 128 << 10;
+    // SAFETY: may be called at any time; it changes where later blocks come from.
+    let changed = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, BLOCK_BYTES) };
+    if changed == 0 {
+        tracing::debug!("the C library keeps its own way with large blocks");
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub fn keep_little() {}
+
 /// Who loads at this moment, and how many loads ever began.
 static LOADS: Mutex<Loads> = Mutex::new(Loads {
     running: 0,

@@ -81,7 +81,7 @@ impl Engine for OrtEngine {
             path: source.path.clone(),
             threads: options.threads.max(1),
             static_shapes: declared.inputs.iter().all(Port::is_static),
-            settings: Settings::of(source).map_err(refuse)?,
+            settings: Settings::of(source, options.frugal).map_err(refuse)?,
             providers: providers::wanted(&source.config, &providers::Loaded).map_err(refuse)?,
             operators: operators::libraries(source).map_err(refuse)?,
         };

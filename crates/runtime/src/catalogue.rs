@@ -90,6 +90,8 @@ pub(crate) struct Ready {
     pub(crate) digest: [u8; 32],
     /// Memory it took, as measured.
     pub(crate) bytes: u64,
+    /// What one of its calls takes beside that while it runs; only known under a budget.
+    pub(crate) working: u64,
     /// Why what should replace it does not; empty when nothing should.
     pub(crate) note: String,
     /// The files and configuration that a client gave, which live as long as the model.

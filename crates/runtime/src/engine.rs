@@ -55,6 +55,8 @@ pub struct LoadOptions {
     pub lanes: usize,
     /// One of [`Engine::precisions`].
     pub precision: Precision,
+    /// Memory is budgeted: what a call needs is given back when it ends, and costs the next call a little.
+    pub frugal: bool,
 }
 
 impl Default for LoadOptions {
@@ -63,6 +65,7 @@ impl Default for LoadOptions {
             threads: 1,
             lanes: 1,
             precision: Precision::Fp32,
+            frugal: false,
         }
     }
 }

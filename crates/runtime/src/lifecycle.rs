@@ -37,7 +37,7 @@ use crate::runtime::Inner;
 
 pub(crate) use jobs::{Done, Job, Jobs, Task};
 pub(crate) use plan::Override;
-pub(crate) use residency::Residency;
+pub(crate) use residency::{Residency, Weight, calls_begin};
 pub(crate) use retire::Retired;
 pub(crate) use stamp::{Stamp, files, hash_file, hash_into};
 pub(crate) use swap::{Ended, Track, judge};
@@ -69,7 +69,7 @@ pub(crate) struct Life {
     pub(crate) previous: Option<Previous>,
     pub(crate) memory: Memory,
     /// What it took when it was in memory last, by version.
-    pub(crate) bytes: BTreeMap<u64, u64>,
+    pub(crate) weights: BTreeMap<u64, Weight>,
 }
 
 /// What served before, still in memory.

@@ -16,10 +16,10 @@ use crate::choose::{Choice, Chosen};
 use crate::classify::Labels;
 use crate::definition::Definition;
 use crate::embed::TextPipeline;
-use crate::engine::{Lane, Loaded, Source};
+use crate::engine::{Lane, LoadOptions, Loaded, Source};
 use crate::ensemble;
 use crate::lane::Slot;
-use crate::lifecycle::{Track, Warm, warm};
+use crate::lifecycle::{Track, Warm, calls_begin, warm};
 use crate::model::{ByEngine, Model, Serving};
 use crate::queue::Queue;
 use crate::ragged::{self, Ragged, RaggedLane};
@@ -69,8 +69,13 @@ pub(crate) fn build(
     let settings = sequence::settings(&config, layout.lanes, inner.queue_max);
     let sequencer = plan.zip(settings).map(|planned| {
         let lanes = (std::mem::take(&mut slots), layout.threads);
-        sequencer(inner, (&name, &loaded), planned, lanes, &statistics)
+        sequencer(inner, (&config, &loaded), planned, lanes, &statistics)
     });
+    let sequencer = sequencer.transpose()?;
+    let limit = match &sequencer {
+        Some(_) => None,
+        None => inner.limits.join(&config)?,
+    };
     let first = Warm {
         tools: &inner.tools,
         threads: layout.threads,
@@ -78,6 +83,7 @@ pub(crate) fn build(
         config: &config,
         interface: &interface,
     };
+    calls_begin(inner);
     warm(&loaded, first)?;
     let embeds_max = layout.lanes.saturating_add(inner.queue_max);
     let embeds_max = embeds_max.min(Semaphore::MAX_PERMITS);
@@ -92,7 +98,7 @@ pub(crate) fn build(
             slots,
             definition.batching(&config, inner.queue_max),
             (Arc::clone(&statistics), layout.threads),
-            (inner.queues.clone(), inner.limits.join(&config)?),
+            (inner.queues.clone(), limit),
         ),
         embeds: Semaphore::new(embeds_max),
         embeds_max,
@@ -119,12 +125,14 @@ pub(crate) fn build(
 
 fn chosen(inner: &Inner, definition: &Definition, source: &Source) -> Result<Chosen, String> {
     let cores = inner.tools.compute.cores();
+    let frugal = inner.residency.budget().is_some();
+    let thrifty = |options: LoadOptions| LoadOptions { frugal, ..options };
     let choice = Choice {
         engines: &inner.engines,
         source,
         sidecar: &definition.sidecar,
-        options: definition.options(cores),
-        alternative: definition.alternative(cores),
+        options: thrifty(definition.options(cores)),
+        alternative: definition.alternative(cores).map(thrifty),
         tools: &inner.tools,
     };
     let chosen = choice.make()?;
@@ -134,13 +142,15 @@ fn chosen(inner: &Inner, definition: &Definition, source: &Source) -> Result<Cho
 
 fn sequencer(
     inner: &Inner,
-    (model, loaded): (&str, &Arc<dyn Loaded>),
+    (config, loaded): (&ModelConfig, &Arc<dyn Loaded>),
     (plan, settings): (Plan, SequenceSettings),
     (lanes, threads): (Vec<Slot>, usize),
     statistics: &Arc<Statistics>,
-) -> Arc<Sequencer> {
-    Sequencer::new(sequence::Parts {
-        model: model.to_owned(),
+) -> Result<Arc<Sequencer>, String> {
+    let limits: Result<Vec<_>, _> = lanes.iter().map(|_| inner.limits.join(config)).collect();
+    Ok(Sequencer::new(sequence::Parts {
+        model: config.name.clone(),
+        limits: limits?.into_iter().flatten().collect(),
         loaded: Arc::clone(loaded),
         plan,
         sequences: Sequences::new(settings),
@@ -151,7 +161,7 @@ fn sequencer(
         compute: inner.tools.compute.clone(),
         buffers: inner.buffers.clone(),
         tasks: inner.tasks.clone(),
-    })
+    }))
 }
 
 /// The model's part of the response cache, where it is asked for and an answer depends on the request alone.

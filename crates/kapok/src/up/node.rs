@@ -61,6 +61,9 @@ impl Node {
         let gpus = Gpus::watch(&registry)
             .map_err(|error| Failure::failed(format!("cannot watch the GPUs: {error}")))?;
         let pool = BufferPool::default();
+        if config.node.memory_budget_mb.is_some() {
+            onnx::keep_little();
+        }
         let models = Runtime::start(runtime::Parts {
             config: runtime_config(config, environment, &gpus),
             engines: engines::find(config, environment, &gpus),

@@ -65,8 +65,9 @@ impl Shrink {
 }
 
 impl Settings {
-    /// The error names the parameter. Parameters of other names are the owner's own.
-    pub(super) fn of(source: &Source) -> Result<Self, String> {
+    /// The error names the parameter. Parameters of other names are the owner's own. An arena keeps the memory of its
+    /// largest call between calls, so a `frugal` model has none unless its owner asks for it.
+    pub(super) fn of(source: &Source, frugal: bool) -> Result<Self, String> {
         let given = Given(&source.parameters);
         let graph = source
             .config
@@ -93,7 +94,7 @@ impl Settings {
                 }
             },
             branches: parallel.then_some(threads.unwrap_or(0)),
-            arena: given.switch("enable_mem_arena")?.unwrap_or(true),
+            arena: given.switch("enable_mem_arena")?.unwrap_or(!frugal),
             pattern: given.switch("enable_mem_pattern")?,
             shrink,
             device_allocator: given
@@ -171,7 +172,8 @@ mod tests {
 
     #[test]
     fn tritons_parameters_are_honoured_under_their_names() {
-        let usual = Settings::of(&source(&[], None)).expect("defaults");
+        let of = |source: Source| Settings::of(&source, false);
+        let usual = of(source(&[], None)).expect("defaults");
         assert_eq!(usual.level, Level::All);
         assert!(usual.arena && usual.shared && usual.branches.is_none() && usual.pattern.is_none());
         let asked = [
@@ -185,7 +187,7 @@ mod tests {
             ("a_name_of_the_owners", "7"),
         ];
         assert_eq!(
-            Settings::of(&source(&asked, Some(-1))).expect("known"),
+            of(source(&asked, Some(-1))).expect("known"),
             Settings {
                 level: Level::Basic,
                 branches: Some(2),
@@ -197,8 +199,20 @@ mod tests {
             }
         );
         // Sequential execution has no use for threads across branches.
-        let sequential = Settings::of(&source(&[("inter_op_thread_count", "2")], None));
+        let sequential = of(source(&[("inter_op_thread_count", "2")], None));
         assert_eq!(sequential.expect("known").branches, None);
+    }
+
+    #[test]
+    fn under_a_budget_no_arena_keeps_what_calls_have_used() {
+        for (asked, arena) in [(None, false), (Some("1"), true)] {
+            let asked: Vec<_> = asked
+                .map(|value| ("enable_mem_arena", value))
+                .into_iter()
+                .collect();
+            let settings = Settings::of(&source(&asked, None), true).expect("known");
+            assert_eq!(settings.arena, arena);
+        }
     }
 
     #[test]
@@ -208,10 +222,10 @@ mod tests {
             ("inter_op_thread_count", "-1"),
             ("execution_mode", "2"),
         ] {
-            let error = Settings::of(&source(&[(name, value)], None)).expect_err(name);
+            let error = Settings::of(&source(&[(name, value)], None), false).expect_err(name);
             assert!(error.contains(name) && error.contains(value), "{error}");
         }
-        let error = Settings::of(&source(&[], Some(5))).expect_err("no such level");
+        let error = Settings::of(&source(&[], Some(5)), false).expect_err("no such level");
         assert!(error.contains("optimization.graph.level"), "{error}");
     }
 

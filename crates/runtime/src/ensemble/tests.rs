@@ -450,6 +450,7 @@ async fn a_swapped_member_is_used_at_once_and_a_lost_one_is_missed() {
             model,
             digest: [0; 32],
             bytes: 0,
+            working: 0,
             note: String::new(),
             over: None,
         })

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use protocol::sidecar::Sidecar;
 
 use super::plan::{Plan, Refused};
+use super::residency::Weight;
 use super::{
     NOT_LOADED, Override, Previous, Stamp, Task, UNLOADED, gone, members, residency, retire, swap,
 };
@@ -128,15 +129,19 @@ fn load(inner: &Arc<Inner>, entry: &Arc<Entry>, how: How) -> Result<(), String> 
 }
 
 /// What a load is likely to need: what it took last time, else its files.
-fn estimate(entry: &Entry, plan: &Plan) -> u64 {
+fn estimate(entry: &Entry, plan: &Plan) -> Weight {
     let life = entry.life.lock();
-    let one = |number: &u64| {
-        life.bytes
-            .get(number)
-            .copied()
-            .unwrap_or_else(|| plan.bytes(*number))
-    };
-    plan.versions.iter().map(one).sum()
+    let mut all = Weight::default();
+    for number in &plan.versions {
+        let known = life.weights.get(number).copied();
+        let one = known.unwrap_or_else(|| Weight {
+            held: plan.bytes(*number),
+            working: 0,
+        });
+        all.held += one.held;
+        all.working = all.working.max(one.working);
+    }
+    all
 }
 
 /// What serves goes on; what is new is seen to be loading.
@@ -192,7 +197,7 @@ fn version(
             node_key: inner.settings.public_key.as_deref(),
         };
         check.version(&plan.found, number)?;
-        let (model, bytes) = residency::measured(inner, plan.bytes(number), || {
+        let (model, weight) = residency::measured(inner, plan.bytes(number), || {
             loader::build(
                 inner,
                 &plan.definition,
@@ -211,7 +216,8 @@ fn version(
         Ok(Ready {
             model,
             digest,
-            bytes,
+            bytes: weight.held,
+            working: weight.working,
             note,
             over,
         })
@@ -229,6 +235,7 @@ fn version(
         lanes = engine.map(|engine| engine.lanes),
         load_ms = ready.model.load_ms,
         bytes = ready.bytes,
+        working = ready.working,
         "model is ready"
     );
     Ok(ready)
@@ -338,10 +345,14 @@ fn remember(inner: &Inner, entry: &Entry, (plan, next): (&Plan, &Versions)) {
     life.seen = Some(plan.stamp.clone());
     life.over.clone_from(&plan.over);
     life.memory = memory;
-    life.bytes
+    life.weights
         .retain(|number, _| plan.found.versions.contains_key(number));
     for (number, ready) in next.ready() {
-        life.bytes.insert(number, ready.bytes);
+        let weight = Weight {
+            held: ready.bytes,
+            working: ready.working,
+        };
+        life.weights.insert(number, weight);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use protocol::sidecar::Memory;
@@ -15,6 +15,9 @@ use crate::runtime::Inner;
 /// How long a load waits for models in use to become idle, and for what it evicts to be freed.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(2);
+
+/// How long a load waits for other models to be freed that are in nobody's way: some are held by long requests.
+const STILLNESS: Duration = Duration::from_millis(200);
 
 /// The least that a model is counted with: its queue, its statistics, its metrics.
 const BYTES_MIN: u64 = 16 << 10;
@@ -53,18 +56,38 @@ impl Residency {
     }
 }
 
-/// Bytes of all models in memory, those included that are about to go.
+/// What a model takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Weight {
+    pub(super) held: u64,
+    /// While a call runs. A load takes more for a moment, which nobody can know before it.
+    pub(super) working: u64,
+}
+
+/// Bytes of all models in memory, those included that are about to go, and of the calls that may run at one moment.
 pub(crate) fn used(inner: &Inner) -> u64 {
     let mut bytes = inner.retired.bytes();
+    let cores = inner.tools.compute.cores();
+    let mut calls = Vec::new();
     for entry in inner.catalogue.models().values() {
         let now = entry.versions();
-        bytes += now.ready().map(|(_, ready)| ready.bytes).sum::<u64>();
+        for (_, ready) in now.ready() {
+            bytes += ready.bytes;
+            let lanes = ready.model.by_engine().map_or(0, |engine| engine.lanes);
+            calls.extend(std::iter::repeat_n(ready.working, lanes.min(cores)));
+        }
         if let Some(previous) = &entry.life.lock().previous {
             let only = super::gone(&previous.versions, &now);
             bytes += only.iter().map(|(_, ready)| ready.bytes).sum::<u64>();
         }
     }
-    bytes
+    bytes + largest(calls, cores)
+}
+
+/// Calls run on compute threads, so no more of them take memory at one moment than there are; which ones is not known.
+fn largest(mut calls: Vec<u64>, cores: usize) -> u64 {
+    calls.sort_unstable_by(|one, other| other.cmp(one));
+    calls.iter().take(cores).sum()
 }
 
 /// As [`used`], without what leaves already: it makes room by itself, and nothing else need go for it.
@@ -83,27 +106,28 @@ pub(super) fn full(inner: &Inner) -> bool {
 pub(super) fn admit<'a>(
     inner: &'a Arc<Inner>,
     entry: &Arc<Entry>,
-    need: u64,
+    weight: Weight,
 ) -> Result<Option<MutexGuard<'a, ()>>, String> {
     let Some(budget) = inner.residency.budget else {
         return Ok(None);
     };
     let alone = inner.residency.one.lock();
-    if need > budget {
+    if weight.held > budget {
         return Err(format!(
             "it takes {}, more than the node's whole memory budget of {}",
-            mebibytes(need),
+            mebibytes(weight.held),
             mebibytes(budget)
         ));
     }
+    // What calls take is measured beside other calls: it may cost a model its company, not its service.
+    let need = weight.held.saturating_add(weight.working).min(budget);
     let began = inner.tools.clock.now();
     while used(inner).saturating_add(need) > budget {
         let crowded = staying(inner).saturating_add(need) > budget;
         if crowded && evict_one(inner, entry) {
             continue;
         }
-        let waited = inner.tools.clock.now().saturating_duration_since(began);
-        if waited >= PATIENCE || inner.tasks.stopping() {
+        if since(inner, began) >= PATIENCE || inner.tasks.stopping() {
             return Err(format!(
                 "it takes {} and there is no room: {} of {} are taken by models in use",
                 mebibytes(need),
@@ -113,7 +137,15 @@ pub(super) fn admit<'a>(
         }
         inner.retired.wait(LOOK);
     }
+    // What is freed while a load is measured would be taken off its weight.
+    while inner.retired.bytes() > 0 && since(inner, began) < STILLNESS {
+        inner.retired.wait(LOOK);
+    }
     Ok(Some(alone))
+}
+
+fn since(inner: &Inner, began: Instant) -> Duration {
+    inner.tools.clock.now().saturating_duration_since(began)
 }
 
 /// After a load that took more than expected: others leave until all fits again.
@@ -189,7 +221,7 @@ pub(super) fn measured<T: Weighs>(
     inner: &Inner,
     file_bytes: u64,
     load: impl FnOnce() -> Result<T, String>,
-) -> Result<(T, u64), String> {
+) -> Result<(T, Weight), String> {
     let alone = inner.residency.budget.is_some();
     let own = || {
         if alone {
@@ -198,14 +230,21 @@ pub(super) fn measured<T: Weighs>(
         anonymous_bytes()
     };
     let before = own();
+    if alone {
+        forget_peak();
+    }
     let model = load()?;
+    let peak = if alone { status("VmHWM:") } else { 0 };
     let grown = own().saturating_sub(before);
+    let working = peak.saturating_sub(status("VmRSS:"));
     let bytes = match model.bytes() {
         0 => grown.max(file_bytes),
         known if alone => known.max(grown),
         known => known,
     };
-    Ok((model, bytes.max(BYTES_MIN)))
+    let held = bytes.max(BYTES_MIN);
+    let working = if alone { working } else { 0 };
+    Ok((model, Weight { held, working }))
 }
 
 pub(super) trait Weighs {
@@ -220,12 +259,31 @@ impl Weighs for crate::model::Model {
     }
 }
 
-/// Of this process without what is mapped from files, as the kernel counts; 0 where it does not say.
+/// Of this process without what is mapped from files.
 fn anonymous_bytes() -> u64 {
+    status("RssAnon:")
+}
+
+/// From here on a load only calls what it has built: the most that this takes is what calls will take.
+pub(crate) fn calls_begin(inner: &Inner) {
+    if inner.residency.budget.is_some() {
+        (inner.give_back)();
+        forget_peak();
+    }
+}
+
+/// Has the kernel measure the process's peak from here on. Where it does not, calls count as taking nothing.
+fn forget_peak() {
+    // proc(5): 5 resets `VmHWM` to what is resident now.
+    if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
+        tracing::debug!(%error, "the memory of calls cannot be measured");
+    }
+}
+
+/// One number of this process, as the kernel counts; 0 where it does not say.
+fn status(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB"));
     let kibibytes = kibibytes.and_then(|text| text.trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
@@ -233,4 +291,33 @@ fn anonymous_bytes() -> u64 {
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_kept_for_as_many_calls_as_there_are_threads() {
+        for (calls, cores, room) in [
+            (&[][..], 2, 0),
+            (&[5], 2, 5),
+            (&[1, 7, 3, 7], 2, 14),
+            (&[1, 2, 3], 8, 6),
+        ] {
+            assert_eq!(largest(calls.to_vec(), cores), room, "{calls:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_load_takes_for_a_moment_is_seen() {
+        const BYTES: usize = 64 << 20;
+        forget_peak();
+        let before = status("VmRSS:");
+        let buffer = std::hint::black_box(vec![1_u8; BYTES]);
+        drop(buffer);
+        assert!(status("VmHWM:") >= before + (BYTES as u64) * 9 / 10);
+        forget_peak();
+        assert!(status("VmHWM:") < before + (BYTES as u64) / 2);
+    }
 }
