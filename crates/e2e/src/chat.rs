@@ -88,7 +88,12 @@ impl Chat {
     }
 
     pub fn ask(&self, client: &Client) -> Told {
-        let mut reader = Reader::new(self.patience);
+        self.ask_watching(client, |_| {})
+    }
+
+    /// Calls `watch` after each piece of text with all of it so far.
+    pub fn ask_watching(&self, client: &Client, mut watch: impl FnMut(&str)) -> Told {
+        let mut reader = Reader::new(self.patience, &mut watch);
         let end = match reader.read(client, self.body().as_bytes()) {
             Ok(end) => end,
             Err(error) if reader.late() || is_timeout(&error) => End::Hang,
@@ -107,18 +112,20 @@ fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-struct Reader {
+struct Reader<'w> {
+    watch: &'w mut dyn FnMut(&str),
     clock: Clock,
     started: std::time::Instant,
     deadline: Deadline,
     told: Told,
 }
 
-impl Reader {
-    fn new(patience: Duration) -> Self {
+impl<'w> Reader<'w> {
+    fn new(patience: Duration, watch: &'w mut dyn FnMut(&str)) -> Self {
         let clock = Clock::real();
         let started = clock.now();
         Self {
+            watch,
             deadline: Deadline::after(started, patience),
             clock,
             started,
@@ -236,6 +243,9 @@ impl Reader {
                 self.told.first_text = Some(self.elapsed());
             }
             self.told.text.push_str(&text);
+            if !text.is_empty() {
+                (self.watch)(&self.told.text);
+            }
         }
         self.note(&event);
         None

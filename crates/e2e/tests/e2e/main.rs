@@ -15,6 +15,7 @@ mod clients;
 mod doors;
 mod engines;
 mod ensembles;
+mod faults;
 mod fidelity;
 mod keys;
 mod laws;
