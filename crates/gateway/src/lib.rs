@@ -9,6 +9,7 @@
 
 mod activity;
 mod body;
+mod bridge;
 mod coding;
 mod config;
 mod deadline;

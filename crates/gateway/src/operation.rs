@@ -133,11 +133,6 @@ impl Operation {
         matches!(self, Self::OpenAiStored | Self::AnthropicStored)
     }
 
-    /// Whether it came over gRPC.
-    pub(crate) fn is_grpc(self) -> bool {
-        self as u8 >= Self::GrpcUnknown as u8
-    }
-
     /// Whether it only computes: asked twice, nothing is there twice.
     pub(crate) fn is_inference(self) -> bool {
         matches!(

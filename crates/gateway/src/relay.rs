@@ -251,6 +251,7 @@ async fn reply(exchange: &mut Exchange, spent: bool, answered: Answered) -> Resu
     let source = body::Source {
         place,
         connection,
+        via,
         status,
     };
     let mut relayed = Relayed::new(exchange, incoming, &head, source);

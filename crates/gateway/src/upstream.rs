@@ -133,7 +133,6 @@ impl Upstream {
     }
 
     /// Whether its url answers the Open Inference Protocol over REST.
-    #[expect(dead_code, reason = "the bridges ask it")]
     pub(crate) fn speaks_oip_rest(&self) -> bool {
         self.spec.oip != Some(OipForm::Grpc)
     }

@@ -1,3 +1,4 @@
+mod bridged;
 mod health;
 mod infer;
 mod open;
@@ -89,9 +90,10 @@ pub(super) async fn answer(
     let coding = coding(&head.headers)?;
     let received = read(&mut visit, body, coding).await?;
     let reply = match remote::place(&mut visit, call, &received.message)? {
-        Place::Upstream(upstream) => {
+        Place::Upstream(upstream) if upstream.grpc.is_some() => {
             return remote::answer(visit, &upstream, head, received).await;
         }
+        Place::Upstream(upstream) => bridged::answer(visit, &upstream, head, received).await?,
         Place::Nowhere => answer_message(&proto::ModelReadyResponse { ready: false }),
         Place::Here => answer_one(visit, call, received.message).await?,
     };

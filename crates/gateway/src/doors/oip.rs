@@ -1,3 +1,4 @@
+mod bridged;
 mod generate;
 mod infer;
 mod region;
@@ -57,6 +58,9 @@ pub(super) async fn answer(
                 generate::answer(visit, &model, &head.headers, body).await
             }
             Target::Local => about(visit, &model).await,
+            Target::Upstream(upstream) if !upstream.speaks_oip_rest() => {
+                bridged::answer(visit, &model, &head.headers, (body, &upstream)).await
+            }
             Target::Upstream(upstream) => {
                 let body = visit.whole_body(body, Shape::Oip).await?;
                 let outgoing = Outgoing {

@@ -1,3 +1,4 @@
+mod embed;
 mod list;
 mod passing;
 
@@ -68,10 +69,15 @@ async fn post(
     let body = visit.whole_body(body, shape).await?;
     let facts = openai::scan(&body).map_err(ApiError::from)?;
     match visit.choose(&facts.model)? {
+        Target::Upstream(upstream) if !upstream.speaks(operation.wire()) => {
+            embed::answer(visit, &body, Some((&upstream, &head.headers))).await
+        }
         Target::Upstream(upstream) => {
             pass_on(visit, &upstream, head, RequestBody::Whole(body)).await
         }
-        Target::Local if operation == Operation::Embeddings => embed(visit, &body).await,
+        Target::Local if operation == Operation::Embeddings => {
+            embed::answer(visit, &body, None).await
+        }
         Target::Local => Err(not_for_local(operation)),
     }
 }
@@ -106,15 +112,4 @@ async fn pass_on(
         via: Via::Http,
     };
     relay(visit.exchange, visit.snapshot, upstream, outgoing).await
-}
-
-async fn embed(mut visit: Visit<'_>, body: &[u8]) -> Result<Reply, Failure> {
-    let (request, format) = openai::parse_embeddings(body)?;
-    visit.exchange.mark(telemetry::Stage::Parse);
-    let gateway = visit.exchange.gateway.clone();
-    let deadline = visit.exchange.deadline;
-    let call = gateway.shared().models.embed(request, deadline);
-    let (embeddings, timing) = visit.wait(call).await?;
-    visit.mark_call(&timing);
-    Ok(Reply::json(openai::encode_embeddings(&embeddings, format)))
 }

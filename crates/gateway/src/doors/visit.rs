@@ -13,16 +13,17 @@ use routing::Caller;
 use telemetry::Stage;
 use tokio::time::timeout;
 
+use crate::bridge::Bridge;
 use crate::exchange::Exchange;
 use crate::headers::{API_KEY, X_API_KEY};
 use crate::keys::Key;
 use crate::operation::Operation;
-use crate::pick::{self, Hints, Local, NoRoute, RequestFacts, Running};
+use crate::pick::{self, Hints, Local, NoRoute, Pick, RequestFacts, Running};
 use crate::read::{Held, ReadError, Reader};
 use crate::reply::{Failure, Shape};
 use crate::snapshot::{Snapshot, Target};
 use crate::upload::Upload;
-use crate::upstream::Wire;
+use crate::upstream::{Upstream, Wire};
 
 /// A request whose key was checked, with the snapshot that it sees from start to end.
 pub(super) struct Visit<'a> {
@@ -58,6 +59,21 @@ impl<'a> Visit<'a> {
             snapshot,
             key,
         })
+    }
+
+    /// The way to an upstream that speaks the other form of the protocol.
+    pub(super) fn bridge<'b>(
+        &'b mut self,
+        upstream: &'b Arc<Upstream>,
+        headers: &'b HeaderMap,
+    ) -> Bridge<'b> {
+        Bridge {
+            ours_authorized: self.ours_authorized(),
+            exchange: self.exchange,
+            snapshot: self.snapshot,
+            upstream,
+            headers,
+        }
     }
 
     pub(super) fn ours_authorized(&self) -> bool {
@@ -136,21 +152,33 @@ impl<'a> Visit<'a> {
         if let Some(key) = self.key {
             key.may_use(model)?;
         }
-        let facts = RequestFacts {
-            model,
-            wire: self.exchange.operation.wire(),
-            local: self.local(model),
-            hints: &self.exchange.hints,
-            tried: &[],
-        };
-        let shared = self.exchange.gateway.shared();
-        let running = Running::at(shared, self.exchange.caller);
-        let picked = pick::pick(self.snapshot, &facts, &running);
+        let wire = self.exchange.operation.wire();
+        let mut picked = self.pick(model, wire, self.local(model));
+        // A model that takes strings and gives vectors can embed, though it knows nothing of it.
+        if self.exchange.operation == Operation::Embeddings
+            && matches!(picked, Err(NoRoute::UnknownModel { .. }))
+            && let Ok(other) = self.pick(model, Wire::Oip, self.local_of(model, true))
+        {
+            picked = Ok(other);
+        }
         let pick = picked.map_err(|refusal| self.no_route(model, refusal))?;
         let target = self.exchange.chosen(pick);
         self.exchange.mark(Stage::Route);
         self.exchange.doing = Stage::Parse;
         Ok(target)
+    }
+
+    fn pick(&self, model: &str, wire: Wire, local: Local) -> Result<Pick, NoRoute> {
+        let facts = RequestFacts {
+            model,
+            wire,
+            local,
+            hints: &self.exchange.hints,
+            tried: &[],
+        };
+        let shared = self.exchange.gateway.shared();
+        let running = Running::at(shared, self.exchange.caller);
+        pick::pick(self.snapshot, &facts, &running)
     }
 
     /// Whether this process has the model, for this kind of request.
@@ -160,7 +188,13 @@ impl<'a> Visit<'a> {
             Operation::Embeddings => models.has(model) && models.embeds(model),
             operation => operation.wire() == Wire::Oip && models.has(model),
         };
-        match takes.then(|| models.model_ready(model, None)) {
+        self.local_of(model, takes)
+    }
+
+    fn local_of(&self, model: &str, takes: bool) -> Local {
+        let models = &self.exchange.gateway.shared().models;
+        let there = takes && models.has(model);
+        match there.then(|| models.model_ready(model, None)) {
             None => Local::Absent,
             Some(Ok(true)) => Local::Ready,
             Some(Ok(false) | Err(_)) => Local::NotReady,

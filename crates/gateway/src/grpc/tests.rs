@@ -106,3 +106,11 @@ fn grpc_is_told_by_its_content_type() {
         assert_eq!(asked(&headers), expected, "{kind}");
     }
 }
+
+#[test]
+fn a_text_comes_back_as_it_was_encoded() {
+    for text in ["no `é`\n100%", "", "%41 is A", "plain"] {
+        assert_eq!(percent_decode(percent_encode(text).as_bytes()), text);
+    }
+    assert_eq!(percent_decode(b"100%, %4"), "100%, %4");
+}

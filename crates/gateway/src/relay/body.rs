@@ -16,7 +16,7 @@ use super::event::EventStream;
 use super::silence;
 use crate::exchange::Exchange;
 use crate::metrics::UpstreamFault;
-use crate::upstream::{Connection, Incoming, ReceiveError};
+use crate::upstream::{Connection, Incoming, ReceiveError, Via};
 
 /// Why an answer stops before its end. hyper closes the client's connection on it, which is how HTTP says "cut".
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,7 @@ impl Cut {
 pub(super) struct Source {
     pub(super) place: Place,
     pub(super) connection: Connection,
+    pub(super) via: Via,
     /// For its upstream's health once the answer is whole.
     pub(super) status: u16,
 }
@@ -68,7 +69,7 @@ impl Relayed {
         Self {
             incoming,
             events: EventStream::of(head, exchange.operation),
-            grpc: exchange.operation.is_grpc(),
+            grpc: source.via == Via::Grpc,
             silence: silence(exchange, &source.place.upstream),
             deadline: exchange.patience.total.map(|_| exchange.deadline),
             latest: exchange.gateway.shared().clock.now(),

@@ -5,6 +5,7 @@
 //! by reference), `admin` (metadata, index). HTTP/2, the five-byte message prefix and status trailers are the gateway's.
 
 mod admin;
+mod client;
 mod contents;
 mod decode;
 mod encode;
@@ -16,8 +17,9 @@ mod scan;
 mod tests;
 
 pub use admin::{model_metadata, repository_index, server_metadata};
+pub use client::{decode_metadata, decode_response};
 pub use decode::decode_infer;
-pub use encode::{encode_infer, encode_stream_error, encode_streamed};
+pub use encode::{encode_infer, encode_request, encode_stream_error, encode_streamed};
 pub use request::{infer_request, shared_inputs};
 pub use scan::{fuzz_grpc_scan, scan_model};
 

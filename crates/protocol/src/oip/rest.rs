@@ -6,6 +6,7 @@
 //! Never here: HTTP itself, and whether the model wants these tensors.
 
 mod bodies;
+mod client;
 mod data;
 mod error;
 mod fuzz;
@@ -21,6 +22,7 @@ mod tests;
 pub use bodies::{
     EXTENSIONS, index, live, metadata, model_ready, ready, server_metadata, statistics,
 };
+pub use client::{decode_metadata, decode_response, encode_request, error_of};
 pub use fuzz::fuzz_rest_infer;
 pub use generate::{encode_generate, fuzz_rest_generate, read_generate};
 pub use header::{Header, Input, InputData, ResponseForm, parse_header};

@@ -51,6 +51,13 @@ pub(super) async fn answer(
         && let Ok(Target::Upstream(upstream)) = visit.choose(&model)
         && let Some(first) = first
     {
+        if upstream.grpc.is_none() {
+            let name = &upstream.name;
+            let message = format!(
+                "upstream `{name}` speaks REST alone, where there are no streams; call ModelInfer"
+            );
+            return Err(ApiError::new(base::ErrorKind::Unsupported, message).into());
+        }
         return remote::answer(visit, &upstream, head, (open, requests, first)).await;
     }
     let begun = Begun {

@@ -44,7 +44,7 @@ pub(super) async fn answer(
 }
 
 /// Where the JSON ends. Without the header the whole body is JSON.
-fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+pub(super) fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let Some(value) = headers.get(INFER_HEADER_LENGTH) else {
         return Ok(None);
     };
@@ -78,7 +78,7 @@ async fn raw(
 }
 
 /// JSON says what the tensors are, and where.
-async fn described(
+pub(super) async fn described(
     visit: &mut Visit<'_>,
     model: &Model,
     json_bytes: Option<usize>,
@@ -133,7 +133,7 @@ async fn binary(
     visit.read(Shape::Oip, reading).await
 }
 
-fn encoded(response: EncodedResponse, coding: Option<Coding>) -> Reply {
+pub(super) fn encoded(response: EncodedResponse, coding: Option<Coding>) -> Reply {
     let Some(header_length) = response.header_length else {
         return Reply::json(response.json).packed(coding);
     };

@@ -3,12 +3,14 @@ use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::parameters;
+use crate::oip::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use crate::oip::proto::model_infer_response::InferOutputTensor;
-use crate::oip::proto::{ModelInferResponse, ModelStreamInferResponse};
+use crate::oip::proto::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::oip::shared::{Placement, Shared};
-use crate::{InferResponse, Parameter, Tensor};
+use crate::{InferRequest, InferResponse, Parameter, Tensor};
 
 const RAW_OUTPUT_CONTENTS: u32 = 6;
+const RAW_INPUT_CONTENTS: u32 = 7;
 
 /// Of `ModelStreamInferResponse`.
 const INFER_RESPONSE: u32 = 2;
@@ -100,12 +102,7 @@ fn output(tensor: Tensor, place: Option<&Shared>) -> (InferOutputTensor, Bytes) 
     let described = InferOutputTensor {
         name: tensor.name,
         datatype: tensor.dtype.name().to_owned(),
-        // A dimension above i64::MAX cannot hold any data and so cannot occur.
-        shape: tensor
-            .shape
-            .into_iter()
-            .map(|dim| i64::try_from(dim).unwrap_or(i64::MAX))
-            .collect(),
+        shape: tensor.shape.into_iter().map(wide).collect(),
         parameters: written.unwrap_or_default(),
         ..InferOutputTensor::default()
     };
@@ -115,6 +112,57 @@ fn output(tensor: Tensor, place: Option<&Shared>) -> (InferOutputTensor, Bytes) 
         tensor.data
     };
     (described, data)
+}
+
+/// A request's message, with the tensors' bytes behind it.
+pub fn encode_request(request: InferRequest) -> Vec<Bytes> {
+    let (inputs, raw): (Vec<_>, Vec<_>) = request
+        .inputs
+        .into_iter()
+        .map(|tensor| {
+            let described = InferInputTensor {
+                name: tensor.name,
+                datatype: tensor.dtype.name().to_owned(),
+                shape: tensor.shape.into_iter().map(wide).collect(),
+                ..InferInputTensor::default()
+            };
+            (described, tensor.data)
+        })
+        .unzip();
+    let outputs = request
+        .outputs
+        .into_iter()
+        .map(|output| InferRequestedOutputTensor {
+            name: output.name,
+            parameters: parameters::write(output.parameters),
+        });
+    let message = ModelInferRequest {
+        model_name: request.model,
+        model_version: request.version.unwrap_or_default(),
+        id: request.id.unwrap_or_default(),
+        parameters: parameters::write(request.parameters),
+        inputs,
+        outputs: outputs.collect(),
+        raw_input_contents: Vec::new(),
+    };
+    let mut pieces = Pieces::default();
+    pieces.open.reserve(message.encoded_len());
+    message.encode_raw(&mut pieces.open);
+    for data in raw {
+        encode_key(
+            RAW_INPUT_CONTENTS,
+            WireType::LengthDelimited,
+            &mut pieces.open,
+        );
+        encode_varint(data.len() as u64, &mut pieces.open);
+        pieces.push(data);
+    }
+    pieces.finish()
+}
+
+/// A dimension above `i64::MAX` cannot hold any data and so cannot occur.
+fn wide(dim: usize) -> i64 {
+    i64::try_from(dim).unwrap_or(i64::MAX)
 }
 
 /// Bytes to send in order: small parts collect in `open`, large ones are kept by reference.

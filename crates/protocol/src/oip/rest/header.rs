@@ -15,7 +15,7 @@ use crate::{
 
 mod parameters;
 
-pub(super) use parameters::parameter_of;
+pub(super) use parameters::{of_request as read_parameters, parameter_of};
 mod shape;
 
 /// A request's JSON, with the tensors' data still as text.
@@ -143,7 +143,7 @@ fn read_inputs(list: Option<&str>) -> Result<Vec<Input<'_>>, ApiError> {
     Ok(inputs)
 }
 
-fn read_input(text: &str, index: usize) -> Result<(Input<'_>, Place), ApiError> {
+pub(super) fn read_input(text: &str, index: usize) -> Result<(Input<'_>, Place), ApiError> {
     let mut place = Place {
         role: "input",
         index,

@@ -72,7 +72,7 @@ pub(super) fn write<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(json, value).expect("scalars always serialise");
 }
 
-fn write_parameters(json: &mut Vec<u8>, parameters: &Parameters) {
+pub(super) fn write_parameters(json: &mut Vec<u8>, parameters: &Parameters) {
     json.push(b'{');
     for (index, (key, value)) in parameters.iter().enumerate() {
         if index > 0 {

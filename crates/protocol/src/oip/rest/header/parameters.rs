@@ -70,7 +70,7 @@ fn number(text: &str) -> Option<Parameter> {
 }
 
 /// The request's own parameters, and whether outputs are binary unless they say otherwise.
-pub(super) fn of_request(text: Option<&str>) -> Result<(Parameters, bool), ApiError> {
+pub(in crate::oip::rest) fn of_request(text: Option<&str>) -> Result<(Parameters, bool), ApiError> {
     let mut parameters = read(text).map_err(|why| match why {
         Why::Fault(fault) => ApiError::invalid(format!("Unable to parse 'parameters': {fault}"))
             .with_param("parameters"),
