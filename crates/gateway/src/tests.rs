@@ -1,5 +1,6 @@
 //! The gateway over real sockets on the loopback, with a fake upstream and fake models.
 
+mod bridged;
 mod change;
 mod client;
 mod control;

@@ -1,6 +1,6 @@
 //! Models that answer as a test needs it: `echo` gives its inputs back, `vectors` embeds, `slow` never answers, `repeat`
 //! answers once for each element and then fails if the last one is negative; `dozing` is `repeat` once it is awake, and
-//! `patient` answers when `dozing` has.
+//! `patient` answers when `dozing` has. `lengths` takes strings and gives a vector for each: its bytes, and 1.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ pub(super) struct FakeModels {
 const NAMES: [&str; 6] = ["echo", "vectors", "slow", "broken", "loading", "repeat"];
 
 /// In no list.
-const HIDDEN: [&str; 2] = ["dozing", "patient"];
+const HIDDEN: [&str; 3] = ["dozing", "patient", "lengths"];
 
 struct Dropped<'a>(&'a AtomicUsize);
 
@@ -110,6 +110,24 @@ impl ModelStream for Repeat {
     }
 }
 
+fn lengths(request: &InferRequest) -> InferResponse {
+    let mut data = request.inputs[0].data.as_ref();
+    let mut vectors = Vec::new();
+    while let Some((bytes, rest)) = data.split_first_chunk::<4>() {
+        let bytes = u32::from_le_bytes(*bytes);
+        vectors.extend([f32::from(u16::try_from(bytes).expect("short")), 1.0]);
+        data = &rest[bytes as usize..];
+    }
+    let shape = vec![vectors.len() / 2, 2];
+    let tensor = protocol::Tensor::from_elements("v", protocol::DataType::Fp32, shape, vectors);
+    InferResponse {
+        model: request.model.clone(),
+        version: "1".to_owned(),
+        outputs: vec![tensor.expect("two for each")],
+        ..InferResponse::default()
+    }
+}
+
 impl ModelServer for FakeModels {
     fn has(&self, model: &str) -> bool {
         known(model).is_ok()
@@ -135,6 +153,15 @@ impl ModelServer for FakeModels {
 
     fn metadata(&self, model: &str, _: Option<&str>) -> Result<ModelMetadata, ApiError> {
         known(model)?;
+        if model == "lengths" {
+            return Ok(ModelMetadata {
+                name: model.to_owned(),
+                versions: vec!["1".to_owned()],
+                platform: "fake".to_owned(),
+                inputs: vec![TensorSpec::new("text", protocol::DataType::Bytes, vec![-1])],
+                outputs: vec![TensorSpec::new("v", protocol::DataType::Fp32, vec![-1, 2])],
+            });
+        }
         Ok(ModelMetadata {
             name: model.to_owned(),
             versions: vec!["1".to_owned()],
@@ -200,6 +227,7 @@ impl ModelServer for FakeModels {
                     std::future::pending().await
                 }
                 "broken" => panic!("a bug in a model"),
+                "lengths" => Ok((lengths(&request), TIMING)),
                 "loading" => Err(ApiError::new(ErrorKind::Unavailable, "model is loading")),
                 _ => {
                     let response = InferResponse {
