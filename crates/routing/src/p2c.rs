@@ -12,7 +12,7 @@ use crate::policy::{Ask, Members, Policy, sample};
 pub struct PowerOfTwo;
 
 impl Policy for PowerOfTwo {
-    fn choose(&self, members: &dyn Members, ask: &Ask, notes: &mut Notes) -> Option<usize> {
+    fn choose(&self, members: &dyn Members, ask: &Ask<'_>, notes: &mut Notes) -> Option<usize> {
         let mut draw = Draw::new(ask.turn);
         notes.begin("the only one that can be used", "");
         let first = sample(members, &mut draw, None)?;

@@ -6,7 +6,7 @@ use crate::policy::{Ask, Members, Policy};
 pub struct RoundRobin;
 
 impl Policy for RoundRobin {
-    fn choose(&self, members: &dyn Members, ask: &Ask, notes: &mut Notes) -> Option<usize> {
+    fn choose(&self, members: &dyn Members, ask: &Ask<'_>, notes: &mut Notes) -> Option<usize> {
         notes.begin("round robin: its turn", "");
         let count = members.count();
         let first = usize::try_from(ask.turn.checked_rem(count as u64)?).unwrap_or(0);

@@ -1,5 +1,6 @@
 use crate::load::Load;
-use crate::policy::Members;
+use crate::notes::Notes;
+use crate::policy::{Ask, Members, Policy};
 
 /// Members as a test wants them.
 #[derive(Debug, Clone, Default)]
@@ -38,4 +39,18 @@ impl Members for Given {
     fn load(&self, member: usize) -> Load {
         self.loads[member]
     }
+}
+
+/// How often each member is chosen in so many turns.
+pub(crate) fn counts(policy: &dyn Policy, given: &Given, turns: u64) -> Vec<u32> {
+    let mut counts = vec![0; given.loads.len()];
+    for turn in 0..turns {
+        let ask = Ask {
+            turn,
+            ..Ask::default()
+        };
+        let chosen = policy.choose(given, &ask, &mut Notes::default());
+        counts[chosen.expect("somebody")] += 1;
+    }
+    counts
 }
