@@ -52,6 +52,9 @@ pub(crate) trait Now {
     fn sound(&self, upstream: &Upstream) -> bool;
 
     fn load(&self, upstream: &Upstream) -> Load;
+
+    /// As meters of load count.
+    fn now_ms(&self) -> u32;
 }
 
 /// The state of the running gateway.
@@ -87,6 +90,10 @@ impl Now for Running {
 
     fn load(&self, upstream: &Upstream) -> Load {
         upstream.live.meter.read(self.now_ms)
+    }
+
+    fn now_ms(&self) -> u32 {
+        self.now_ms
     }
 }
 

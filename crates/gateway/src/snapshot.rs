@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::HeaderName;
-use protocol::resource::{Resource, RouteSpec, Spec, UpstreamSpec};
-use routing::Budget;
+use protocol::resource::{NodeSpec, Resource, RoutePolicy, RouteSpec, Spec, UpstreamSpec};
+use routing::{Budget, Index};
 
 pub(crate) use group::{Branch, Group, OnFailure, Plan, Rules, Target, To, Turns, Why};
 pub(crate) use patterns::Patterns;
@@ -44,6 +44,11 @@ pub struct Snapshot {
     pub(crate) watched: Vec<HeaderName>,
     /// The node's.
     region: Option<String>,
+    /// Who knows which prompts; there if a route looks at them.
+    index: Option<Arc<Index>>,
+    index_bytes: usize,
+    /// Ids of upstreams given out so far: what an index calls them.
+    ids: u32,
     /// Of the snapshot before, while this one is built.
     budgets_before: HashMap<String, Arc<Budget>>,
 }
@@ -62,6 +67,8 @@ impl Snapshot {
         let mut next = Self {
             generation: self.generation + 1,
             budgets_before: self.budgets(),
+            ids: self.ids,
+            index_bytes: index_bytes(&NodeSpec::default()),
             ..Self::default()
         };
         for resource in resources {
@@ -73,10 +80,14 @@ impl Snapshot {
                         .insert(resource.metadata.name.as_str().into(), models);
                 }
                 Spec::Upstream(spec) => next.add_upstream(&resource.metadata.name, spec, self)?,
-                Spec::Node(spec) => next.region.clone_from(&spec.region),
+                Spec::Node(spec) => {
+                    next.region.clone_from(&spec.region);
+                    next.index_bytes = index_bytes(spec);
+                }
                 Spec::Route(_) | Spec::Key(_) => {}
             }
         }
+        next.index = next.index(self, resources);
         let pools = plan::Pools::new(&next.upstreams, next.templates.keys())?;
         for resource in resources {
             let name = &resource.metadata.name;
@@ -95,6 +106,17 @@ impl Snapshot {
         next.wildcards
             .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Ok(next)
+    }
+
+    /// The index before if it is of the size asked for, so that a change of configuration does not forget all prompts.
+    fn index(&self, before: &Self, resources: &[Resource]) -> Option<Arc<Index>> {
+        let wanted = resources.iter().any(|resource| match &resource.spec {
+            Spec::Route(spec) => spec.policy == RoutePolicy::Prefix,
+            Spec::Node(_) | Spec::Upstream(_) | Spec::Key(_) => false,
+        });
+        let kept = before.index.clone();
+        let kept = kept.filter(|_| before.index_bytes == self.index_bytes);
+        wanted.then(|| kept.unwrap_or_else(|| Arc::new(Index::new(self.index_bytes))))
     }
 
     /// What answers for a model: a route, else those that list it, else those that list nothing.
@@ -151,8 +173,9 @@ impl Snapshot {
             let reason = "this name means the models in this process";
             return Err(invalid("Upstream", name, reason));
         }
-        let mut upstream =
-            Upstream::new(name, spec).map_err(|reason| invalid("Upstream", name, reason))?;
+        let mut upstream = Upstream::new(name, spec, self.ids)
+            .map_err(|reason| invalid("Upstream", name, reason))?;
+        self.ids = self.ids.wrapping_add(1);
         if let Some(old) = before.upstreams.get(name) {
             upstream.inherit(old);
         }
@@ -172,7 +195,7 @@ impl Snapshot {
         }
         let plan = Arc::new(self.plan(name, spec, pools)?);
         for model in &spec.models {
-            let group = Group::new(Arc::clone(&plan));
+            let group = Group::new(Arc::clone(&plan), self.generation);
             let taken = match model.strip_suffix('*') {
                 Some(prefix) if !prefix.contains('*') => {
                     let prefix = prefix.to_owned();
@@ -233,6 +256,12 @@ impl Snapshot {
         }
         self.watched = watched;
     }
+}
+
+fn index_bytes(node: &NodeSpec) -> usize {
+    usize::try_from(node.prefix_index_mb)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(1 << 20)
 }
 
 fn refuse_duplicates(resources: &[Resource]) -> Result<(), Error> {

@@ -53,8 +53,8 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Checks a spec. The secret must have been looked up: this room reads neither files nor the environment.
-    pub(crate) fn new(name: &str, spec: &UpstreamSpec) -> Result<Self, String> {
+    /// `id` tells it apart from all other servers that were and are. Checks a spec; the secret must have been looked up: this room reads neither files nor the environment.
+    pub(crate) fn new(name: &str, spec: &UpstreamSpec, id: u32) -> Result<Self, String> {
         let address = Address::parse(&spec.url)?;
         let grpc = grpc_address(spec, &address)?;
         let page = spec.load.url.as_deref().map(Address::parse).transpose();
@@ -62,7 +62,7 @@ impl Upstream {
         let credential = credential(spec)?;
         Ok(Self {
             name: name.into(),
-            live: Arc::new(Live::new(spec)),
+            live: Arc::new(Live::new(spec, id)),
             address,
             grpc,
             page,
@@ -191,6 +191,7 @@ pub(crate) enum Wire {
 /// What is known of an upstream now.
 #[derive(Debug)]
 pub(crate) struct Live {
+    pub(crate) id: u32,
     ready: AtomicBool,
     /// While it is not ready: whether it is on its way.
     loading: AtomicBool,
@@ -208,10 +209,11 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    fn new(spec: &UpstreamSpec) -> Self {
+    fn new(spec: &UpstreamSpec, id: u32) -> Self {
         // A process has to say that it is up; anything else is taken to be there until a request finds otherwise.
         let managed = spec.process.is_some();
         Self {
+            id,
             ready: AtomicBool::new(!managed),
             loading: AtomicBool::new(managed),
             reason: Mutex::new(if managed {

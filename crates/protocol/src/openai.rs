@@ -15,7 +15,7 @@ pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embedd
 pub use form::{FormScan, Seen, fuzz_openai_form, no_model};
 pub use models::{ModelEntry, model, models};
 pub use rename::rename;
-pub use scan::{Facts, ScanError, fuzz_openai_scan, scan};
+pub use scan::{Facts, Prompt, ScanError, fuzz_openai_scan, scan};
 
 /// Deeper than any tool schema; bodies are skipped without recursion, so this only bounds what is kept open.
 const DEPTH_MAX: usize = 1000;

@@ -11,6 +11,7 @@ mod gateway;
 mod grpc;
 mod load;
 mod results;
+mod routing;
 mod samples;
 mod serve;
 mod startup;
@@ -84,11 +85,13 @@ enum What {
     Swap,
     /// 500 models in 50 MB
     Density,
+    /// Time of a routing decision at 10 and 10,000 upstreams; prefix routing beside an oracle on recorded prompts
+    Routing,
 }
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const ALL: [What; 10] = [
+const ALL: [What; 11] = [
     What::Startup,
     What::Gateway,
     What::Faults,
@@ -99,6 +102,7 @@ const ALL: [What; 10] = [
     What::ServeModels,
     What::Swap,
     What::Density,
+    What::Routing,
 ];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -147,6 +151,7 @@ impl Bench<'_> {
             What::ServeModels => serve::models::run(self),
             What::Swap => swap::run(self),
             What::Density => density::run(self),
+            What::Routing => routing::run(self),
             What::All | What::Serve => bail!("that is several benches"),
         }
     }
@@ -171,7 +176,7 @@ impl Bench<'_> {
 pub(crate) fn run_bench(options: &Options) -> Result<()> {
     process::catch_signals()?;
     let profile = options.profile;
-    if options.what != What::Batcher {
+    if !matches!(options.what, What::Batcher | What::Routing) {
         eprintln!("kapok, {} build", profile.name());
         run(cargo().args(["build", "-p", "kapok", "--profile", profile.name()]))?;
     }

@@ -68,7 +68,7 @@ async fn post(
     let shape = path::shape(head.uri.path());
     let body = visit.whole_body(body, shape).await?;
     let facts = openai::scan(&body).map_err(ApiError::from)?;
-    match visit.choose(&facts.model)? {
+    match visit.choose_for(&facts.model, Some(&facts))? {
         Target::Upstream(upstream) if !upstream.speaks(operation.wire()) => {
             embed::answer(visit, &body, Some((&upstream, &head.headers))).await
         }

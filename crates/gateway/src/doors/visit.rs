@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use protocol::oip::Shared;
-use protocol::{ApiError, Timing};
+use protocol::{ApiError, Timing, openai};
 use routing::Caller;
 use telemetry::Stage;
 use tokio::time::timeout;
@@ -140,6 +140,15 @@ impl<'a> Visit<'a> {
 
     /// Who answers a request for this model; the exchange is told.
     pub(super) fn choose(&mut self, model: &str) -> Result<Target, Failure> {
+        self.choose_for(model, None)
+    }
+
+    /// [`Visit::choose`], for a request whose body says more than the model.
+    pub(super) fn choose_for(
+        &mut self,
+        model: &str,
+        body: Option<&openai::Facts<'_>>,
+    ) -> Result<Target, Failure> {
         self.exchange.mark(Stage::Parse);
         self.exchange.doing = Stage::Route;
         if model.len() > MODEL_BYTES_MAX {
@@ -151,6 +160,9 @@ impl<'a> Visit<'a> {
         model.clone_into(&mut self.exchange.model);
         if let Some(key) = self.key {
             key.may_use(model)?;
+        }
+        if let Some(group) = self.snapshot.route(model) {
+            self.exchange.hints.complete(&group.plan.rules, body);
         }
         let wire = self.exchange.operation.wire();
         let mut picked = self.pick(model, wire, self.local(model));

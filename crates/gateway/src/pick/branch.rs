@@ -177,9 +177,12 @@ impl<N: Now> Choosing<'_, N> {
         if let [only] = cell.members.as_slice() {
             return self.usable(only).then_some(only);
         }
+        let hints = self.facts.hints;
         let ask = Ask {
             turn: self.now.turn(&cell.turns),
-            ..Ask::default()
+            session: hints.session,
+            prompt: hints.prompt.as_deref(),
+            now_ms: self.now.now_ms(),
         };
         let mut notes = Notes::default();
         let chosen = cell.policy.choose(&self.seen(cell), &ask, &mut notes)?;

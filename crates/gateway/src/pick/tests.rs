@@ -17,6 +17,10 @@ impl Now for Given<'_> {
         Load::default()
     }
 
+    fn now_ms(&self) -> u32 {
+        0
+    }
+
     fn sound(&self, _: &Upstream) -> bool {
         true
     }

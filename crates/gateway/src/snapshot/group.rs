@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::HeaderName;
 use protocol::resource::{HedgeSpec, RescueSpec, RetrySpec, RouteSpec};
 use routing::Budget;
+use routing::Draw;
 
 use super::pool::Pool;
 use crate::upstream::Upstream;
@@ -95,6 +96,8 @@ pub(crate) struct Rules {
     pub(crate) colour_strict: bool,
     /// Absent when the policy does not care.
     pub(crate) session: Option<HeaderName>,
+    /// Whether the policy looks at prompts.
+    pub(crate) prompt: bool,
     pub(crate) spill_depth: f32,
 }
 
@@ -104,6 +107,7 @@ impl Default for Rules {
             colour: None,
             colour_strict: false,
             session: None,
+            prompt: false,
             spill_depth: f32::INFINITY,
         }
     }
@@ -114,16 +118,21 @@ impl Default for Rules {
 pub(crate) struct Turns(AtomicU64);
 
 impl Turns {
+    /// Elsewhere in every snapshot: if each began anew, many changes would favour whoever has the first turn.
+    pub(crate) fn since(generation: u64) -> Self {
+        Self(AtomicU64::new(Draw::new(generation).word() >> 1))
+    }
+
     pub(crate) fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 impl Group {
-    pub(crate) fn new(plan: Arc<Plan>) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, generation: u64) -> Self {
         Self {
             plan,
-            turns: Turns::default(),
+            turns: Turns::since(generation),
         }
     }
 

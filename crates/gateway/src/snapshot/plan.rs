@@ -7,7 +7,7 @@ use base::nearest;
 use protocol::resource::{RouteFallback, RoutePolicy, RouteSpec, RouteTarget};
 
 use super::group::BRANCHES_MAX;
-use super::pool::Pool;
+use super::pool::{Around, Pool};
 use super::{Branch, Group, LOCAL, OnFailure, Plan, Rules, Snapshot, To, Why, invalid};
 use routing::Budget;
 
@@ -87,17 +87,27 @@ impl Snapshot {
             name: "".into(),
             weight: 1,
             model: None,
-            to: To::Pool(Pool::new(members, self.region.as_deref(), &spec)),
+            to: To::Pool(self.pool(members, &spec)),
         }];
         let rules = rules(&spec, branches.iter());
-        Group::new(Arc::new(Plan {
+        let plan = Plan {
             why,
             branches,
             fallback: Vec::new(),
             rules,
             on_failure: OnFailure::from(&spec),
             budget: self.budget(key),
-        }))
+        };
+        Group::new(Arc::new(plan), self.generation)
+    }
+
+    fn pool(&self, members: Vec<Arc<Upstream>>, route: &RouteSpec) -> Pool {
+        let around = Around {
+            region: self.region.as_deref(),
+            index: self.index.as_ref(),
+            generation: self.generation,
+        };
+        Pool::new(members, route, &around)
     }
 
     fn to(&self, route: &str, name: &str, spec: &RouteSpec, pools: &Pools) -> Result<To, Error> {
@@ -117,7 +127,7 @@ impl Snapshot {
                 });
             }
         };
-        Ok(To::Pool(Pool::new(members, self.region.as_deref(), spec)))
+        Ok(To::Pool(self.pool(members, spec)))
     }
 }
 
@@ -135,6 +145,7 @@ fn rules<'a>(spec: &RouteSpec, branches: impl Iterator<Item = &'a Branch>) -> Ru
     Rules {
         colour: coloured.then(|| header(&spec.colour.header)).flatten(),
         colour_strict: spec.colour.strict,
+        prompt: spec.policy == RoutePolicy::Prefix,
         session: by_session.then(|| header(&spec.affinity.header)).flatten(),
         spill_depth: spec.region.spill_depth as f32,
     }

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use protocol::resource::{RoutePolicy, RouteSpec};
-use routing::{Policy, PowerOfTwo, RoundRobin};
+use routing::{
+    Affinity, Cheapest, Fastest, Index, LeastLoaded, Policy, PowerOfTwo, Prefix, RoundRobin,
+};
 
 use super::group::Turns;
 use crate::upstream::Upstream;
@@ -24,14 +26,24 @@ pub(crate) struct Cell {
     pub(crate) turns: Turns,
 }
 
+/// Colour, whether in the node's region, and who.
+type Alike = (Option<String>, bool, Vec<Arc<Upstream>>);
+
+/// What a pool takes from its snapshot.
+#[derive(Debug)]
+pub(super) struct Around<'a> {
+    /// The node's.
+    pub(super) region: Option<&'a str>,
+    /// Present if any route looks at prompts.
+    pub(super) index: Option<&'a Arc<Index>>,
+    pub(super) generation: u64,
+}
+
 impl Pool {
-    /// `region` is the node's. An upstream that names none is as near as the node's own.
-    pub(crate) fn new(
-        members: Vec<Arc<Upstream>>,
-        region: Option<&str>,
-        route: &RouteSpec,
-    ) -> Self {
-        let mut alike: Vec<(Option<String>, bool, Vec<Arc<Upstream>>)> = Vec::new();
+    /// An upstream that names no region is as near as the node's own.
+    pub(super) fn new(members: Vec<Arc<Upstream>>, route: &RouteSpec, around: &Around<'_>) -> Self {
+        let region = around.region;
+        let mut alike: Vec<Alike> = Vec::new();
         for member in &members {
             let spec = &member.spec;
             let near = spec.region.is_none() || spec.region.as_deref() == region;
@@ -44,12 +56,12 @@ impl Pool {
                 None => alike.push((spec.colour.clone(), home, vec![Arc::clone(member)])),
             }
         }
-        let cell = |(colour, home, members)| Cell {
+        let cell = |(colour, home, members): Alike| Cell {
             colour,
             home,
+            policy: policy(route, &members, around),
             members,
-            policy: policy(route),
-            turns: Turns::default(),
+            turns: Turns::since(around.generation),
         };
         let cells = alike.into_iter().map(cell).collect();
         Self { members, cells }
@@ -66,9 +78,26 @@ impl Pool {
     }
 }
 
-fn policy(route: &RouteSpec) -> Box<dyn Policy> {
+fn policy(route: &RouteSpec, members: &[Arc<Upstream>], around: &Around<'_>) -> Box<dyn Policy> {
     match route.policy {
+        RoutePolicy::P2c => Box::new(PowerOfTwo),
         RoutePolicy::RoundRobin => Box::new(RoundRobin),
-        _ => Box::new(PowerOfTwo),
+        RoutePolicy::LeastLoaded => Box::new(LeastLoaded),
+        RoutePolicy::Fastest => Box::new(Fastest),
+        RoutePolicy::Cheapest => {
+            let costs: Vec<u32> = members.iter().map(|member| member.spec.cost).collect();
+            Box::new(Cheapest::new(&costs, route.cheapest.wait_ms_max))
+        }
+        RoutePolicy::Affinity => {
+            let names = members.iter().map(|member| &*member.name);
+            Box::new(Affinity::new(names, route.affinity.load_percent_max))
+        }
+        RoutePolicy::Prefix => match around.index {
+            Some(index) => {
+                let ids = members.iter().map(|member| member.live.id);
+                Box::new(Prefix::new(Arc::clone(index), ids.collect()))
+            }
+            None => Box::new(PowerOfTwo),
+        },
     }
 }

@@ -13,6 +13,19 @@ pub struct Facts<'a> {
     /// Whether `stream` is true; anything else than a boolean is left to the upstream to refuse.
     pub stream: bool,
     pub user: Option<Cow<'a, str>>,
+    /// What requests have in common that should meet one KV cache.
+    pub prompt_cache_key: Option<Cow<'a, str>>,
+    pub prompt: Prompt<'a>,
+}
+
+/// What the model is given, as JSON and as written: who sends a conversation again with one turn more sends the same
+/// beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Prompt<'a> {
+    /// `tools` and `system`, which chat templates put first; empty where there is none.
+    pub before: [&'a str; 2],
+    /// `messages`, `prompt` or `input`; text, or tokens.
+    pub text: &'a str,
 }
 
 /// Why a body cannot be routed.
@@ -53,7 +66,18 @@ pub fn scan(body: &[u8]) -> Result<Facts<'_>, ScanError> {
         reader.end()?;
         return Err(ScanError::NotObject(kind.name()));
     }
-    let [model, stream, user] = reader.fields(["model", "stream", "user"])?;
+    let [model, stream, user, prompt_cache_key, rest @ ..] = reader.fields([
+        "model",
+        "stream",
+        "user",
+        "prompt_cache_key",
+        "tools",
+        "system",
+        "messages",
+        "prompt",
+        "input",
+    ])?;
+    let [tools, system, messages, prompt, input] = rest;
     reader.end()?;
     let mut model = Reader::over(model.ok_or(ScanError::NoModel)?, DEPTH_MAX);
     let kind = model.kind()?;
@@ -64,6 +88,11 @@ pub fn scan(body: &[u8]) -> Result<Facts<'_>, ScanError> {
         model: model.text()?.unescape(Lone::Replace)?,
         stream: stream == Some("true"),
         user: user.and_then(text),
+        prompt_cache_key: prompt_cache_key.and_then(text),
+        prompt: Prompt {
+            before: [tools, system].map(Option::unwrap_or_default),
+            text: messages.or(prompt).or(input).unwrap_or_default(),
+        },
     })
 }
 

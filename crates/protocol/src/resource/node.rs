@@ -104,7 +104,7 @@ impl Default for NodeSpec {
             upgrade_timeout_ms: 600_000,
             register: None,
             region: None,
-            // Four million blocks of prompts.
+            // Eight million beginnings of prompts.
             prefix_index_mb: 64,
         }
     }
