@@ -20,6 +20,7 @@ mod fetch;
 mod http;
 mod kapok;
 mod minilm;
+mod openai_suite;
 mod process;
 mod protobuf;
 mod setup;

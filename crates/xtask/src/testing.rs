@@ -75,15 +75,21 @@ pub(crate) fn run_all(cache: Option<PathBuf>, filter: &[String]) -> Result<()> {
     });
     report.step("programs", || setup::debian(PROGRAMS));
     let python = report.step("python", || python(&cache));
+    let suite = report.step("openai-python's tests", || {
+        crate::openai_suite::prepare(&cache)
+    });
     let binary = report.step("build", || {
         run(environment(&mut cargo()).args(["build", "-p", "kapok"]))
     });
-    if let (Some((ort, openvino)), Some(python), Some(())) = (libraries, python, binary) {
+    if let (Some((ort, openvino)), Some(python), Some(suite), Some(())) =
+        (libraries, python, suite, binary)
+    {
         let tests = Tests {
             cache,
             ort,
             openvino,
             python,
+            suite,
             filter,
         };
         let closing = report.step("tests", || tests.run());
@@ -132,6 +138,8 @@ struct Tests<'a> {
     /// Whether there is an OpenVINO for this processor.
     openvino: bool,
     python: PathBuf,
+    /// openai-python's own tests and what they need.
+    suite: PathBuf,
     filter: &'a [String],
 }
 
@@ -146,6 +154,7 @@ impl Tests<'_> {
                 if self.openvino { "1" } else { "0" },
             )
             .env("KAPOK_TEST_PYTHON", &self.python)
+            .env("KAPOK_OPENAI_SUITE", &self.suite)
             .env("KAPOK_TEST_CACHE", &self.cache)
             .env("KAPOK_TEST_BINARY", workspace::target().join("debug/kapok"))
     }

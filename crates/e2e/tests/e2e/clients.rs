@@ -1,5 +1,8 @@
 //! Third-party clients as published, one test per script.
 
+use std::net::TcpListener;
+use std::path::PathBuf;
+
 use e2e::python::Script;
 use e2e::repository::{self, Builtin};
 use e2e::{Answer, FakeUpstream, Kapok, Repository};
@@ -198,4 +201,27 @@ fn sha256_hex(text: &str) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(text.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn openai_pythons_own_tests_end_the_same_with_kapok_in_between() {
+    let suite = std::env::var_os("KAPOK_OPENAI_SUITE")
+        .map_or_else(|| repository::cache().join("openai-suite"), PathBuf::from);
+    assert!(
+        suite.join("source").is_dir(),
+        "{} is missing: run `cargo xtask test`, which makes it",
+        suite.display()
+    );
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port();
+    let kapok = Kapok::new()
+        .upstream("mock", &format!("http://127.0.0.1:{port}"))
+        .allow_log("upstream")
+        .start();
+    let script = Script::new("openai_suite.py")
+        .env("OPENAI_SUITE", suite.display())
+        .env("MOCK_PORT", port);
+    println!("{}", script.against(&kapok).run());
 }
