@@ -10,6 +10,7 @@ mod cores;
 mod error;
 mod id;
 mod nearest;
+mod per_core;
 mod tasks;
 
 pub use backoff::Backoff;
@@ -18,4 +19,5 @@ pub use cores::core_budget;
 pub use error::{ErrorKind, Retry, chain};
 pub use id::RequestId;
 pub use nearest::nearest;
+pub use per_core::{PerCore, shard};
 pub use tasks::{OnCancel, OnError, TaskKind, Tasks};

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -106,6 +107,14 @@ impl Tasks {
     where
         F: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
+        self.spawn_on(&Handle::current(), kind, name, work);
+    }
+
+    /// The same, on another runtime's threads.
+    pub fn spawn_on<F>(&self, runtime: &Handle, kind: TaskKind, name: impl Into<String>, work: F)
+    where
+        F: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let name = name.into();
         let stop = self.0.stop.clone();
         let set = match kind.on_cancel() {
@@ -119,7 +128,7 @@ impl Tasks {
         let mut set = set.lock();
         // Finished tasks are reaped here, so the sets hold live work plus at most what ended since the last spawn.
         while set.try_join_next().is_some() {}
-        set.spawn(async move {
+        let work = async move {
             let guard = guard;
             if let Err(error) = work.await {
                 tracing::warn!(
@@ -133,7 +142,8 @@ impl Tasks {
                 }
             }
             drop(guard);
-        });
+        };
+        set.spawn_on(work, runtime);
     }
 
     /// Asks every task to finish.

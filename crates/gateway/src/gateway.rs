@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use base::{Clock, Deadline, TaskKind, Tasks};
+use base::{Clock, Deadline, PerCore, TaskKind, Tasks};
 use parking_lot::Mutex;
 use protocol::BufferPool;
 use protocol::resource::{Resource, UpstreamKind};
@@ -31,6 +31,8 @@ pub struct Parts {
     pub config: Config,
     pub clock: Clock,
     pub tasks: Tasks,
+    /// Where clients' connections are served, if not by the runtime that serves everything else.
+    pub per_core: Option<PerCore>,
     pub models: Arc<dyn ModelServer>,
     pub recent: Recent,
     pub registry: Registry,
@@ -50,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     started: Instant,
     pub(crate) tasks: Tasks,
+    pub(crate) per_core: Option<PerCore>,
     pub(crate) models: Arc<dyn ModelServer>,
     pub(crate) recent: Recent,
     pub(crate) registry: Registry,
@@ -98,6 +101,7 @@ impl Gateway {
             started: parts.clock.now(),
             clock: parts.clock,
             tasks: parts.tasks,
+            per_core: parts.per_core,
             models: parts.models,
             recent: parts.recent,
             registry: parts.registry,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use base::TaskKind;
+use base::{PerCore, TaskKind};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -273,9 +273,24 @@ async fn accept_loop(
 }
 
 fn start(gateway: &Gateway, stream: TcpStream, peer: SocketAddr, open: Open) {
-    let served = serve(gateway.clone(), stream, open.door);
     let name = format!("connection {peer}");
-    let tasks = &gateway.shared().tasks;
+    let shared = gateway.shared();
+    let tasks = &shared.tasks;
+    let core = shared.per_core.as_ref().and_then(PerCore::next);
+    if let Some(core) = core.filter(|_| open.door != Door::Admin) {
+        // Its events belong to the poller of the thread that serves it.
+        let Ok(stream) = stream.into_std() else {
+            return;
+        };
+        let gateway = gateway.clone();
+        tasks.spawn_on(core, TaskKind::Connection, name, async move {
+            serve(gateway, TcpStream::from_std(stream)?, open.door).await;
+            drop(open);
+            Ok(())
+        });
+        return;
+    }
+    let served = serve(gateway.clone(), stream, open.door);
     tasks.spawn(TaskKind::Connection, name, async move {
         served.await;
         drop(open);

@@ -14,6 +14,7 @@ mod oip;
 mod open;
 mod openai;
 mod packed;
+mod per_core;
 mod relay;
 mod remote;
 mod shared;
@@ -24,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Clock, Deadline, TaskKind, Tasks};
+use base::{Clock, Deadline, PerCore, TaskKind, Tasks};
 use protocol::BufferPool;
 use protocol::oip::settings::TraceSettings;
 use protocol::resource::Resource;
@@ -61,6 +62,10 @@ impl Served {
     }
 
     fn with(config: Config, resources: &[Resource]) -> Self {
+        Self::on(None, config, resources)
+    }
+
+    fn on(per_core: Option<PerCore>, config: Config, resources: &[Resource]) -> Self {
         let models = Arc::new(FakeModels::default());
         let recent = Recent::new(100);
         let trace = TraceSettings::default();
@@ -69,6 +74,7 @@ impl Served {
             config,
             clock: Clock::real(),
             tasks: tasks.clone(),
+            per_core,
             models: Arc::clone(&models) as Arc<dyn crate::server::ModelServer>,
             recent: recent.clone(),
             registry: Registry::new(),

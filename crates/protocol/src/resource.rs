@@ -33,7 +33,9 @@ pub use failure::{
 };
 pub use key::KeySpec;
 pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
-pub use node::{ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec};
+pub use node::{
+    IoThreads, ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec,
+};
 pub use parse::{fuzz_resource_yaml, parse_documents};
 pub use route::{RouteFallback, RouteSpec, RouteTarget};
 pub use routing::{AffinitySpec, CheapestSpec, ColourSpec, RegionSpec, RoutePolicy};

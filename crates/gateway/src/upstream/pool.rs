@@ -13,25 +13,35 @@ const IDLE_MAX: Duration = Duration::from_secs(4);
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(3);
 
 /// Idle connections of one upstream, newest first: the rest grow old and are dropped, so the pool follows the load.
+///
+/// One part for each thread that serves connections of its own ([`base::shard`]): what one has opened wakes that one.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    /// In each part.
     idle_max: usize,
-    idle: Mutex<Vec<Http1>>,
+    parts: [Mutex<Vec<Http1>>; PARTS],
 }
+
+/// Beyond so many cores, two share a part.
+const PARTS: usize = 16;
 
 impl Pool {
     pub(crate) fn new(idle_max: usize) -> Self {
         Self {
             idle_max,
-            idle: Mutex::new(Vec::new()),
+            parts: Default::default(),
         }
+    }
+
+    fn own(&self) -> Option<&Mutex<Vec<Http1>>> {
+        self.parts.get(base::shard() % PARTS)
     }
 
     /// The newest idle connection, if one is young enough. It may have been closed since: ask it.
     pub(crate) fn take(&self, now: Instant) -> Option<Http1> {
         let (newest, old);
         {
-            let mut idle = self.idle.lock();
+            let mut idle = self.own()?.lock();
             old = too_old(&mut idle, now);
             newest = idle.pop();
         }
@@ -44,7 +54,8 @@ impl Pool {
         connection.rest(now);
         let old;
         {
-            let mut idle = self.idle.lock();
+            let Some(own) = self.own() else { return };
+            let mut idle = own.lock();
             old = too_old(&mut idle, now);
             if idle.len() < self.idle_max {
                 idle.push(connection);
@@ -55,17 +66,21 @@ impl Pool {
 
     /// Closes what has been idle too long: without a request nobody else looks.
     pub(crate) fn sweep(&self, now: Instant) {
-        let old = too_old(&mut self.idle.lock(), now);
-        drop(old);
+        for part in &self.parts {
+            let old = too_old(&mut part.lock(), now);
+            drop(old);
+        }
     }
 
     pub(crate) fn clear(&self) {
-        let all = std::mem::take(&mut *self.idle.lock());
-        drop(all);
+        for part in &self.parts {
+            let all = std::mem::take(&mut *part.lock());
+            drop(all);
+        }
     }
 
     pub(crate) fn idle(&self) -> usize {
-        self.idle.lock().len()
+        self.parts.iter().map(|part| part.lock().len()).sum()
     }
 }
 

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Clock, Tasks};
+use base::{Clock, PerCore, Tasks};
 use gateway::{Gateway, Readiness};
 use protocol::BufferPool;
 use protocol::oip::settings::TraceSettings;
-use protocol::resource::RateLimit;
+use protocol::resource::{IoThreads, NodeSpec, RateLimit};
 use runtime::Runtime;
 use telemetry::Recent;
 use telemetry::logs::Logs;
@@ -81,6 +81,7 @@ impl Node {
             config: gateway::Config::from(&config.node),
             clock: clock.clone(),
             tasks: tasks.clone(),
+            per_core: per_core(&config.node)?,
             models: Arc::new(LocalModels {
                 models: models.clone(),
                 gpus,
@@ -221,5 +222,14 @@ mod tests {
             "the page should be:\n{}",
             expected.join("\n")
         );
+    }
+}
+
+fn per_core(node: &NodeSpec) -> Outcome<Option<PerCore>> {
+    match node.io_threads {
+        IoThreads::Shared => Ok(None),
+        IoThreads::PerCore => PerCore::start(base::core_budget())
+            .map(Some)
+            .map_err(|error| Failure::failed(format!("threads cannot be started: {error}"))),
     }
 }

@@ -33,6 +33,8 @@ pub struct NodeSpec {
     pub memory_budget_mb: Option<u64>,
     /// A minisign public key: only models whose manifest is signed by it are loaded.
     pub model_public_key: Option<String>,
+    /// Which threads serve clients' connections.
+    pub io_threads: IoThreads,
     /// Whether the node is ready only while every model is that should be loaded.
     pub strict_readiness: bool,
     /// Whether clients may change what is logged and traced.
@@ -86,6 +88,7 @@ impl Default for NodeSpec {
             memory_budget_mb: None,
             model_public_key: None,
             shared_memory: SharedMemory::Auto,
+            io_threads: IoThreads::Shared,
             strict_readiness: true,
             settings_control: SettingsControl::Auto,
             trace: TraceSpec::default(),
@@ -147,6 +150,18 @@ impl Default for TraceSpec {
             file: None,
         }
     }
+}
+
+/// How connections and threads find each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum IoThreads {
+    /// Any thread does what there is to do.
+    #[default]
+    Shared,
+    /// A connection stays on one core, with upstream connections of that core's own: the least CPU per request, as long
+    /// as clients' connections are of one kind.
+    PerCore,
 }
 
 /// Whether a client may have tensors read from and written to shared memory. It names objects of the whole machine, and
