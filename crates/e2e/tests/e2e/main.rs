@@ -28,4 +28,5 @@ mod readme;
 mod relay;
 mod routes;
 mod threads;
+mod through;
 mod tritonserver;
