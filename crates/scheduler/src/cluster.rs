@@ -136,11 +136,28 @@ impl Cluster {
 
     /// Takes what a request needs; `gpu` says which one when it asks for a part of one.
     pub fn place(&mut self, ask: &Ask, node: usize, gpu: usize) -> Result<Placement, Error> {
+        let (after, placement) = self
+            .after(ask, node, gpu)
+            .ok_or_else(|| Error::DoesNotFit {
+                node: self.nodes[node].name.clone(),
+            })?;
+        self.states[node] = after;
+        self.allocated_milli += u64::from(ask.total_milli());
+        if let Some(count) = self.count(ask, node) {
+            *count += 1;
+        }
+        Ok(placement)
+    }
+
+    /// What [`place`](Self::place) would take.
+    pub fn would_place(&self, ask: &Ask, node: usize, gpu: usize) -> Option<Placement> {
+        self.after(ask, node, gpu).map(|(_, placement)| placement)
+    }
+
+    fn after(&self, ask: &Ask, node: usize, gpu: usize) -> Option<(State, Placement)> {
         let before = self.states[node];
         if !ask.fits(&before) || (ask.shares() && before.free[gpu] < ask.milli) {
-            return Err(Error::DoesNotFit {
-                node: self.nodes[node].name.clone(),
-            });
+            return None;
         }
         let after = if ask.shares() {
             ask.on_gpu(&before, gpu)
@@ -150,12 +167,7 @@ impl Cluster {
         let gpus = (0_u8..after.gpus)
             .filter(|gpu| after.free[usize::from(*gpu)] != before.free[usize::from(*gpu)])
             .collect();
-        self.states[node] = after;
-        self.allocated_milli += u64::from(ask.total_milli());
-        if let Some(count) = self.count(ask, node) {
-            *count += 1;
-        }
-        Ok(Placement { node, gpus })
+        Some((after, Placement { node, gpus }))
     }
 
     /// Gives back what [`place`](Self::place) took.

@@ -11,6 +11,14 @@ pub enum Error {
     TooManyKinds { max: usize },
     #[error("the request does not fit on node `{node}`")]
     DoesNotFit { node: String },
+    #[error(
+        "no pod arrives: `creation_time` and `deletion_time` are needed, and a load and a time that give 1 to 4000000 arrivals"
+    )]
+    NoArrivals,
+    #[error("job {job} runs already")]
+    JobRuns { job: u64 },
+    #[error("job {job} does not run")]
+    JobUnknown { job: u64 },
     #[error("policy `{name}` is not known; there are: {known}")]
     UnknownPolicy { name: String, known: String },
     /// Rows count from 1 and the header is row 1, as editors do.

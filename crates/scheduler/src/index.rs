@@ -12,6 +12,8 @@ use crate::state::{Ask, State};
 /// Of a node that cannot take the request.
 pub(crate) const NEVER: i32 = i32::MIN;
 const UNKNOWN: i32 = i32::MIN + 1;
+/// Of a node that can, and has not been scored yet: taken when no other can.
+pub(crate) const UNSCORED: i32 = i32::MIN + 2;
 
 /// Children of one inner node: two cache lines.
 const FAN: usize = 32;
@@ -51,6 +53,8 @@ struct Table {
     used: u64,
     /// Score by class.
     memo: Vec<i32>,
+    /// Nodes that are unscored, and some that no longer are.
+    pending: Vec<u32>,
     /// Scores by node, then maxima of `FAN` each, up to one level of at most `FAN`.
     levels: Vec<Vec<i32>>,
 }
@@ -128,20 +132,24 @@ impl Index {
         let index = self.table(ask);
         let table = &mut self.tables[index];
         table.used = self.clock;
+        // Asked again with nothing changed, the answer is the same.
+        if table.seen == self.log.end {
+            return index;
+        }
         let mut scorer = Scorer {
             states: &self.states,
             of: &self.of,
+            budget: policy.budget(),
             policy,
         };
         if self.log.end - table.seen > self.of.len() {
             table.rebuild(&mut scorer);
         } else {
             let ring = &self.log.ring;
-            for position in table.seen..self.log.end {
-                let node = ring[position % ring.len()] as usize;
-                let value = table.score(node, &mut scorer);
-                table.set(node, value);
+            for position in (table.seen..self.log.end).rev() {
+                table.update(ring[position % ring.len()], &mut scorer);
             }
+            table.catch_up(&mut scorer);
         }
         table.seen = self.log.end;
         index
@@ -157,6 +165,7 @@ impl Index {
             seen: 0,
             used: self.clock,
             memo: Vec::new(),
+            pending: Vec::new(),
             levels,
         };
         let index = if self.tables.len() < TABLES_MAX {
@@ -193,6 +202,8 @@ impl Index {
 struct Scorer<'a> {
     states: &'a [State],
     of: &'a [u32],
+    /// Scores that may still be asked for.
+    budget: usize,
     policy: &'a mut dyn Policy,
 }
 
@@ -204,19 +215,51 @@ impl Table {
         }
         if self.memo[class] == UNKNOWN {
             let state = &scorer.states[class];
-            self.memo[class] = if self.ask.fits(state) {
-                scorer.policy.score(state, &self.ask).value.max(UNKNOWN + 1)
-            } else {
+            self.memo[class] = if !self.ask.fits(state) {
                 NEVER
+            } else if scorer.budget == 0 {
+                return UNSCORED;
+            } else {
+                scorer.budget -= 1;
+                let score = scorer.policy.score(state, &self.ask);
+                score.value.max(UNSCORED + 1)
             };
         }
         self.memo[class]
     }
 
+    fn update(&mut self, node: u32, scorer: &mut Scorer<'_>) {
+        let at = node as usize;
+        let value = self.score(at, scorer);
+        if value == UNSCORED && self.levels[0][at] != UNSCORED {
+            self.pending.push(node);
+        }
+        self.set(at, value);
+    }
+
+    /// Spends what is left of the budget on nodes that were passed over before.
+    fn catch_up(&mut self, scorer: &mut Scorer<'_>) {
+        if self.pending.len() > 2 * scorer.of.len() {
+            let nodes = (0_u32..).zip(&self.levels[0]);
+            let unscored = nodes.filter(|(_, score)| **score == UNSCORED);
+            self.pending = unscored.map(|(node, _)| node).collect();
+        }
+        while scorer.budget > 0
+            && let Some(node) = self.pending.pop()
+        {
+            let value = self.score(node as usize, scorer);
+            self.set(node as usize, value);
+        }
+    }
+
     fn rebuild(&mut self, scorer: &mut Scorer<'_>) {
-        for node in 0..scorer.of.len() {
-            let value = self.score(node, scorer);
-            self.levels[0][node] = value;
+        self.pending.clear();
+        for node in (0_u32..).take(scorer.of.len()) {
+            let value = self.score(node as usize, scorer);
+            self.levels[0][node as usize] = value;
+            if value == UNSCORED {
+                self.pending.push(node);
+            }
         }
         for level in 1..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(level);

@@ -26,7 +26,7 @@ pub use random::Random;
 /// A place's worth, and for a part of a GPU which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Score {
-    /// Higher is better; `i32::MIN` is never given.
+    /// Higher is better; the three lowest numbers are taken for it.
     pub value: i32,
     /// Index into [`State::free`].
     pub gpu: u8,
@@ -75,6 +75,13 @@ pub trait Policy: Debug + Send {
 
     fn choice(&self) -> Choice {
         Choice::Best
+    }
+
+    /// New states scored for one request at most. Those left out are scored with the next request of that type and are
+    /// taken before only if nothing scored can take it: what is asked for often is always up to date, and what is rare
+    /// does not wait until a thousand nodes are looked at for the first time.
+    fn budget(&self) -> usize {
+        usize::MAX
     }
 
     /// Asked only about states that the request fits.

@@ -1,8 +1,10 @@
 //! Where a request goes.
 
+use std::cmp::Reverse;
+
 use crate::cluster::{Cluster, Placement};
-use crate::error::Error;
-use crate::index::{Index, NEVER};
+use crate::decision::{Candidate, Decision};
+use crate::index::{Index, NEVER, UNSCORED};
 use crate::policy::{Choice, Policy};
 use crate::request::Request;
 use crate::rng::Rng;
@@ -61,18 +63,49 @@ impl Scheduler {
             Choice::Any => (self.any(ask)?, 0),
         };
         let gpu = if ask.shares() { self.gpu(ask, node) } else { 0 };
+        let score = self.scored(ask, node, score);
         // Scores are given to nodes that the request fits, and the GPU is one with room.
         let placement = self.cluster.place(ask, node, gpu).ok()?;
         self.index.changed(node, self.cluster.states());
         Some(Placed { placement, score })
     }
 
-    /// Puts the request where a journal says.
-    pub fn place_on(&mut self, ask: &Ask, placement: &Placement) -> Result<(), Error> {
-        let gpu = placement.gpus.first().copied().unwrap_or(0);
-        self.cluster.place(ask, placement.node, gpu.into())?;
-        self.index.changed(placement.node, self.cluster.states());
-        Ok(())
+    /// What [`place`](Self::place) would do now and why, with the best `count` nodes. A policy that draws has no best
+    /// node and chooses nothing here. Looks at every node.
+    pub fn explain(&mut self, ask: &Ask, count: usize) -> Decision {
+        let mut decision = Decision::new(self.policy.name());
+        let scores = self.index.scores(ask, &mut *self.policy).to_vec();
+        let mut feasible = Vec::new();
+        for (node, score) in scores.iter().enumerate() {
+            match ask.obstacle(&self.cluster.states()[node]) {
+                Some(obstacle) => decision.reject(obstacle, node, &self.cluster),
+                None => feasible.push((node, *score)),
+            }
+        }
+        decision.feasible = feasible.len();
+        feasible.sort_by_key(|(node, score)| (Reverse(*score), *node));
+        for (node, score) in feasible.into_iter().take(count.max(1)) {
+            // A draw would change what is drawn next.
+            let drawn = self.policy.choice() == Choice::Any;
+            let gpu = if ask.shares() && !drawn {
+                self.gpu(ask, node)
+            } else {
+                0
+            };
+            let placement = self.cluster.would_place(ask, node, gpu);
+            decision
+                .candidates
+                .extend(placement.map(|placement| Candidate {
+                    name: self.cluster.nodes()[node].name.clone(),
+                    placement,
+                    score,
+                }));
+        }
+        if self.policy.choice() == Choice::Best {
+            decision.chosen = decision.candidates.first().cloned();
+        }
+        decision.candidates.truncate(count);
+        decision
     }
 
     pub fn release(&mut self, ask: &Ask, placement: &Placement) {
@@ -86,6 +119,14 @@ impl Scheduler {
         let nth = self.rng.below(feasible);
         let mut feasible = (0..scores.len()).filter(|node| scores[*node] != NEVER);
         feasible.nth(nth)
+    }
+
+    /// The score, also of a node that had none yet.
+    fn scored(&mut self, ask: &Ask, node: usize, score: i32) -> i32 {
+        match score {
+            UNSCORED => self.policy.score(self.index.state(node), ask).value,
+            score => score,
+        }
     }
 
     /// The policy may see GPUs in another order; those with as much room are alike.

@@ -1,9 +1,12 @@
 //! A cluster's life in a second: arrivals, a policy, and what came of them.
 //!
-//! Reading order: this file (one run), [`arrivals`] (who comes when), [`curve`] (what is measured).
+//! Reading order: this file (requests come until the cluster is more than full), [`arrivals`] (which ones), [`curve`]
+//! (what is measured), [`churn`] (requests also leave), [`report`] (results as CSV and as a page).
 
 mod arrivals;
+mod churn;
 mod curve;
+pub mod report;
 
 use crate::cluster::{Cluster, Node};
 use crate::error::Error;
@@ -16,6 +19,7 @@ use crate::trace::Pod;
 use crate::workload::Workload;
 
 pub use arrivals::inflate;
+pub use churn::{Churn, Stay};
 pub use curve::{Curve, MARKS, Point};
 
 /// Demand at the end, as a share of the cluster's GPUs.
@@ -29,6 +33,13 @@ pub struct Inflation {
     pub requests: Vec<Request>,
     pub workload: Workload,
     seed: u64,
+}
+
+/// Of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    Arrives,
+    Decided,
 }
 
 /// What a run ended with.
@@ -60,14 +71,21 @@ impl Inflation {
     }
 
     pub fn run(&self, policy: Box<dyn Policy>) -> Outcome {
+        self.watch(policy, &mut |_| {})
+    }
+
+    /// The same, and says before and after each decision: this room has no clock.
+    pub fn watch(&self, policy: Box<dyn Policy>, moment: &mut dyn FnMut(Moment)) -> Outcome {
         let fragmentation = Fragmentation::new(&self.cluster, &self.workload);
         let mut curve = curve::Recorder::new(fragmentation, &self.cluster);
         let mut scheduler = Scheduler::new(self.cluster.clone(), policy, self.seed);
         let (mut arrived, mut placed) = (0, 0);
         for request in &self.requests {
+            moment(Moment::Arrives);
             let ask = scheduler.ask(request);
             scheduler.arrive(&ask);
             let outcome = scheduler.place(&ask);
+            moment(Moment::Decided);
             arrived += 1;
             placed += u32::from(outcome.is_some());
             let node = outcome.map(|placed| placed.placement.node);

@@ -28,7 +28,7 @@ fn state(cores: u32, gib: u32, free: &[u16]) -> State {
 
 #[test]
 fn what_is_left_is_what_no_request_can_take() {
-    let filling = Filling::new(&[(ask(4, 1, 1, 300), 1)], 2, 50);
+    let filling = Filling::new(&[(ask(4, 1, 1, 300), 1)]);
     for (node, left) in [
         (state(100, 100, &[1_000]), 100),
         // CPU for two.
@@ -39,7 +39,7 @@ fn what_is_left_is_what_no_request_can_take() {
         (state(100, 100, &[0, 0]), 0),
         (state(100, 100, &[]), 0),
     ] {
-        assert_eq!(filling.left(&node), left * 2, "{node:?}");
+        assert_eq!(filling.left(&node), left * SEQUENCES, "{node:?}");
     }
 }
 
@@ -49,17 +49,17 @@ fn another_model_takes_nothing() {
         kinds: Kinds::of([false, true].into_iter()),
         ..ask(1, 1, 1, 1_000)
     };
-    let filling = Filling::new(&[(elsewhere, 1)], 1, 10);
-    assert_eq!(filling.left(&state(10, 10, &[1_000])), 1_000);
+    let filling = Filling::new(&[(elsewhere, 1)]);
+    assert_eq!(filling.left(&state(10, 10, &[1_000])), 1_000 * SEQUENCES);
 }
 
 /// The same by the words of the definition.
 fn slowly(filling: &Filling, start: &State) -> u32 {
     let mut left = 0;
-    for draws in filling.draws.chunks(filling.length) {
+    for draws in &filling.draws {
         let mut state = *start;
         for draw in draws {
-            let ask = &filling.asks[usize::from(*draw)];
+            let ask = &filling.types[usize::from(*draw)].ask;
             if !ask.fits(&state) {
                 continue;
             }
@@ -95,7 +95,7 @@ proptest! {
             .into_iter()
             .map(|(cores, gib, (gpus, milli), count)| (ask(cores, gib, gpus, milli), count))
             .collect();
-        let filling = Filling::new(&types, 4, 24);
+        let filling = Filling::new(&types);
         let state = state(cores, gib, &free);
         prop_assert_eq!(filling.left(&state), slowly(&filling, &state));
     }

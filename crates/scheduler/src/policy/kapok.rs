@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::{Policy, Score};
 use crate::cluster::Cluster;
-use crate::filling::Filling;
+use crate::filling::{Filling, SEQUENCES};
 use crate::hash::Fast;
 use crate::state::{Ask, State};
 use crate::workload::Workload;
@@ -25,10 +25,8 @@ pub struct Kapok {
 /// About 20 MiB.
 const KNOWN_MAX: usize = 1 << 18;
 
-/// More sequences smooth the estimate, longer ones fill more of an empty node; 8 × 16 to 64 × 64 differ by a tenth of a
-/// point, within the noise of two seeds.
-const SEQUENCES: u32 = 16;
-const LENGTH: usize = 32;
+/// A quarter of a millisecond.
+const BUDGET: usize = 64;
 
 /// Types that make up less than a twentieth of all requests together are left out of the sequences, as FGD does.
 const TYPICAL: f64 = 0.95;
@@ -57,7 +55,7 @@ impl Plan {
             }
         }
         Self {
-            filling: Filling::new(typical, SEQUENCES, LENGTH),
+            filling: Filling::new(typical),
             several,
             total,
         }
@@ -126,6 +124,10 @@ impl Policy for Kapok {
             None => "kapok",
             Some(_) => "kapok-online",
         }
+    }
+
+    fn budget(&self) -> usize {
+        BUDGET
     }
 
     fn score(&mut self, state: &State, ask: &Ask) -> Score {
