@@ -1,6 +1,7 @@
 //! What can be asked for. Only words and shapes: nothing is read or done here.
 
 mod ask;
+mod simulate;
 mod up;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -9,6 +10,7 @@ pub(crate) use ask::{
     ChatArgs, CheckArgs, EmbedArgs, ExplainArgs, InferArgs, ModelsArgs, ModelsCommand, ServerArgs,
     TuneArgs,
 };
+pub(crate) use simulate::{Arrival, SimulateArgs};
 pub(crate) use up::{LogFormat, Switch, UpArgs};
 
 const ABOUT: &str = "Serves, routes and watches AI models from one binary";
@@ -44,6 +46,10 @@ pub(crate) enum Format {
     Table,
     Json,
     Yaml,
+    /// `kapok simulate` only
+    Csv,
+    /// `kapok simulate` only
+    Html,
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,6 +87,9 @@ pub(crate) enum Command {
     /// Where one request's time went, and who answered it
     #[command(after_help = ask::EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Compare scheduling policies on lists of nodes and pods, without a cluster
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(SimulateArgs),
     /// What this machine can do, what is missing and how to get it
     #[command(after_help = "Examples:\n  kapok doctor\n  kapok doctor --output json")]
     Doctor,

@@ -8,14 +8,21 @@ mod embed;
 mod explain;
 mod infer;
 mod models;
+mod simulate;
 mod tune;
 
-use crate::cli::Command;
+use crate::cli::{Command, Format};
 use crate::config::Environment;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
 
 pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment) -> Outcome {
+    let simulates = matches!(command, Command::Simulate(_));
+    if !simulates && matches!(printer.format(), Format::Csv | Format::Html) {
+        return Err(Failure::usage(
+            "`--output` is table, json or yaml here; csv and html are for `kapok simulate`",
+        ));
+    }
     match command {
         Command::Up(args) => crate::up::run(&args, printer, environment),
         Command::Triton { flags } => crate::triton::run(&flags, printer, environment),
@@ -24,6 +31,7 @@ pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment
         Command::Chat(args) => chat::run(&args, printer, environment),
         Command::Models(args) => models::run(&args, printer, environment),
         Command::Explain(args) => explain::run(&args, printer, environment),
+        Command::Simulate(args) => simulate::run(&args, printer),
         Command::Doctor => doctor::run(printer, environment),
         Command::RunManaged { parent, command } => crate::guard::run(parent, &command),
         Command::KeepManaged {

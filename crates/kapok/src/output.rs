@@ -47,7 +47,8 @@ impl Printer {
         table: impl FnOnce(&Value, Style) -> String,
     ) -> io::Result<()> {
         let text = match self.format {
-            Format::Table => table(document, self.style),
+            // Csv and html are of one command, which writes them itself.
+            Format::Table | Format::Csv | Format::Html => table(document, self.style),
             Format::Json => format!("{document:#}\n"),
             Format::Yaml => yaml::to_string(document),
         };

@@ -36,20 +36,24 @@ fn examples_in_help_parse() {
         ask::CHAT_EXAMPLES,
     ]
     .into_iter()
-    .chain([ask::MODELS_EXAMPLES, ask::EXPLAIN_EXAMPLES]);
+    .chain([
+        ask::MODELS_EXAMPLES,
+        ask::EXPLAIN_EXAMPLES,
+        simulate::EXAMPLES,
+    ]);
     let mut seen = 0;
     for line in texts.flat_map(str::lines) {
         let Some(start) = line.find("kapok ").filter(|_| line.starts_with("  ")) else {
             continue;
         };
-        // What follows two spaces is the remark; what follows `<` is the shell's.
+        // What follows two spaces is the remark; what follows `<` or `>` is the shell's.
         let command = line
             .split_at(start)
             .1
             .split("   ")
             .next()
             .unwrap_or_default();
-        let words = words(command.split(" < ").next().unwrap_or_default());
+        let words = words(command.split(['<', '>']).next().unwrap_or_default());
         Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
         seen += 1;
     }

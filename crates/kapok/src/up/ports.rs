@@ -123,7 +123,7 @@ impl Addresses {
     /// For scripts: one line on stdout that tells the real ports.
     pub(super) fn announce(&self, printer: &Printer) -> Outcome {
         match printer.format() {
-            Format::Table => {}
+            Format::Table | Format::Csv | Format::Html => {}
             Format::Json => printer.write(&format!("{}\n", self.document()))?,
             Format::Yaml => printer.print(&self.document(), |_, _| String::new())?,
         }
