@@ -13,6 +13,7 @@ mod load;
 mod results;
 mod routing;
 mod samples;
+mod scheduler;
 mod serve;
 mod startup;
 mod swap;
@@ -73,6 +74,8 @@ enum What {
     Batcher,
     /// Ten thousand calls at a time, beside the smallest servers of tonic, Go and Python
     Grpc,
+    /// Placements on the traces of Alibaba's GPU cluster beside FGD's own, and decisions per second
+    Scheduler,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
     /// The two below: the model server
@@ -91,12 +94,13 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const ALL: [What; 11] = [
+const ALL: [What; 12] = [
     What::Startup,
     What::Gateway,
     What::Faults,
     What::Grpc,
     What::Embed,
+    What::Scheduler,
     What::Batcher,
     What::ServeIdentity,
     What::ServeModels,
@@ -145,6 +149,7 @@ impl Bench<'_> {
             What::Gateway => gateway::run(self),
             What::Faults => faults::run(self),
             What::Grpc => grpc::run(self),
+            What::Scheduler => scheduler::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),
