@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::coding::{Coding, Packer};
 use crate::exchange::Exchange;
-use crate::relay::{Cut, Relayed};
+use crate::relay::{Cut, Relayed, Talk};
 
 pub(crate) use streamed::{Part, Streamed};
 
@@ -34,6 +34,8 @@ pub(crate) enum Payload {
     Streamed(Box<Streamed>),
     /// An upstream's answer, as it comes.
     Relayed(Box<Relayed>),
+    /// A conversation's stream, which another upstream may go on with.
+    Talk(Box<Talk>),
 }
 
 impl Payload {
@@ -64,7 +66,7 @@ impl Payload {
     /// The next part of what is in memory; becomes [`Payload::Empty`] with the last.
     fn next_part(&mut self) -> Option<Bytes> {
         match self {
-            Self::Empty | Self::Streamed(_) | Self::Relayed(_) => None,
+            Self::Empty | Self::Streamed(_) | Self::Relayed(_) | Self::Talk(_) => None,
             Self::Packed(packer) => {
                 let part = packer.next_part();
                 if packer.ended() {
@@ -125,7 +127,8 @@ impl Body {
                 Payload::Full(_)
                 | Payload::Packed(_)
                 | Payload::Streamed(_)
-                | Payload::Relayed(_) => false,
+                | Payload::Relayed(_)
+                | Payload::Talk(_) => false,
             }
     }
 }
@@ -142,6 +145,13 @@ impl http_body::Body for Body {
         if let Payload::Relayed(relayed) = &mut this.payload {
             let polled = relayed.poll_frame(cx, &mut this.exchange);
             if relayed.ended() {
+                this.payload = Payload::Empty;
+            }
+            return polled;
+        }
+        if let Payload::Talk(talk) = &mut this.payload {
+            let polled = talk.poll_frame(cx, &mut this.exchange);
+            if talk.ended() {
                 this.payload = Payload::Empty;
             }
             return polled;
@@ -174,7 +184,7 @@ impl http_body::Body for Body {
             Payload::Pieces(pieces) => {
                 SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum())
             }
-            Payload::Packed(_) | Payload::Streamed(_) => SizeHint::default(),
+            Payload::Packed(_) | Payload::Streamed(_) | Payload::Talk(_) => SizeHint::default(),
             Payload::Relayed(relayed) => relayed.size_hint(),
         }
     }

@@ -140,6 +140,8 @@ impl Operation {
             Self::ChatCompletions
                 | Self::Completions
                 | Self::Embeddings
+                | Self::Messages
+                | Self::CountTokens
                 | Self::Infer
                 | Self::Generate
                 | Self::GenerateStream

@@ -5,12 +5,14 @@
 
 mod attempt;
 mod body;
+mod chunks;
 mod course;
 mod event;
 mod fetch;
 mod head;
 mod race;
 mod retry_after;
+mod talk;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use telemetry::Stage;
 
 pub(crate) use body::{Cut, Relayed};
 pub(crate) use fetch::fetch;
+pub(crate) use talk::Talk;
 
 use attempt::{Answered, Fault, bad_upstream, no_answer_in, praised};
 use course::Course;
@@ -84,7 +87,7 @@ pub(crate) async fn relay(
                     if praised(answered.status()) {
                         course.earn();
                     }
-                    return reply(exchange, course.spent, answered).await;
+                    return reply(exchange, course, answered).await;
                 }
             }
             Some((about, Err(fault))) => {
@@ -96,7 +99,7 @@ pub(crate) async fn relay(
         if let Some(next) = going.next.take() {
             course.start(exchange, &next, &mut going.race)?;
         } else if going.race.is_empty() {
-            return going.give_up(exchange, course.spent).await;
+            return going.give_up(exchange, course).await;
         }
     }
 }
@@ -133,12 +136,7 @@ impl Going {
         if !praised(status) {
             answered.place.judge(End::Status(status));
         }
-        if refused(status) && course.speaks_for_all(upstream, status) {
-            let shared = exchange.gateway.shared();
-            let headers = answered.response.headers();
-            let wait = retry_after::wanted(headers, shared.clock.wall());
-            upstream.live.health.hold(shared.clock.now(), wait);
-        }
+        course.note_refusal(exchange, &answered);
         self.next = course.another(exchange, End::Status(status));
         if self.next.is_none() && (self.race.is_empty() || !course.goes_on(End::Status(status))) {
             exchange.answered_by(upstream);
@@ -209,10 +207,10 @@ impl Going {
     }
 
     /// Nobody answered: the client gets the refusal that tells it most.
-    async fn give_up(self, exchange: &mut Exchange, spent: bool) -> Result<Reply, Failure> {
+    async fn give_up(self, exchange: &mut Exchange, course: Course) -> Result<Reply, Failure> {
         if let Some(refusal) = self.refusal {
             exchange.answered_by(&Arc::clone(&refusal.place.upstream));
-            return reply(exchange, spent, refusal).await;
+            return reply(exchange, course, refusal).await;
         }
         let mut errors = self.errors;
         let last = errors.pop();
@@ -221,15 +219,17 @@ impl Going {
         for earlier in errors {
             error.message = format!("{}; {}", earlier.message, error.message);
         }
-        Err(Failure::from(error).final_if(spent))
+        Err(Failure::from(error).final_if(course.spent))
     }
 }
 
 /// The answer on its way to the client.
-async fn reply(exchange: &mut Exchange, spent: bool, answered: Answered) -> Result<Reply, Failure> {
+async fn reply(
+    exchange: &mut Exchange,
+    course: Course,
+    answered: Answered,
+) -> Result<Reply, Failure> {
     exchange.mark_attempt(Some(answered.connected_at));
-    // The request is sent and forgotten; its answer may go on for long.
-    exchange.body_held = None;
     let status = answered.status();
     let Answered {
         place,
@@ -239,13 +239,12 @@ async fn reply(exchange: &mut Exchange, spent: bool, answered: Answered) -> Resu
         ..
     } = answered;
     let (head, incoming) = response.into_parts();
-    let over_grpc = via == Via::Grpc;
     let mut head = head::response(head, exchange.id.as_str());
-    if spent && !praised(status) {
+    if course.spent && !praised(status) {
         head.headers
             .insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    if over_grpc && !grpc::asked(&head.headers) {
+    if via == Via::Grpc && !grpc::asked(&head.headers) {
         return Err(no_grpc(&place.upstream, &head).into());
     }
     let source = body::Source {
@@ -254,6 +253,16 @@ async fn reply(exchange: &mut Exchange, spent: bool, answered: Answered) -> Resu
         via,
         status,
     };
+    if event::can_be_rescued(&head, exchange.operation) {
+        let heartbeat_ms = course.rules.rescue.heartbeat_ms;
+        let course = rescuer(exchange, course);
+        let talk = Talk::new(exchange, course, incoming, source, heartbeat_ms);
+        let payload = Payload::Talk(Box::new(talk));
+        return Ok(Response::from_parts(head, payload).into());
+    }
+    drop(course);
+    // The request is sent and forgotten; its answer may go on for long.
+    exchange.body_held = None;
     let mut relayed = Relayed::new(exchange, incoming, &head, source);
     let has_body = poll_fn(|cx| Poll::Ready(relayed.has_body(cx))).await;
     let payload = if has_body {
@@ -262,10 +271,24 @@ async fn reply(exchange: &mut Exchange, spent: bool, answered: Answered) -> Resu
         Payload::Empty
     };
     // A gRPC answer without messages has its status in the head.
-    let called = grpc::status(&head.headers).filter(|_| over_grpc);
+    let called = grpc::status(&head.headers).filter(|_| via == Via::Grpc);
     let mut reply = Reply::from(Response::from_parts(head, payload));
     reply.counted_as = called.map(protocol::status::http_of_grpc);
     Ok(reply)
+}
+
+/// Keeps what is needed to ask another for the rest of a stream: the request, which goes on counting as a body in memory.
+/// When half of that memory is taken, streams give way to new requests and cannot be continued.
+fn rescuer(exchange: &mut Exchange, course: Course) -> Option<Course> {
+    let room = exchange
+        .body_held
+        .as_ref()
+        .is_none_or(|held| held.has_room());
+    if course.may_rescue() && room {
+        return Some(course);
+    }
+    exchange.body_held = None;
+    None
 }
 
 /// Something on the way answered with plain HTTP; gRPC's specification says what its status means then.

@@ -17,6 +17,7 @@ mod packed;
 mod per_core;
 mod relay;
 mod remote;
+mod rescue;
 mod shared;
 mod stream;
 mod upstream;

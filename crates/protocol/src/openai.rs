@@ -1,20 +1,24 @@
 //! OpenAI's REST protocol, as far as kapok itself answers it; what is only relayed is scanned, never parsed.
 //!
 //! Reading order: [`scan`] (what routing needs from a body, and no more), [`parse_embeddings`] and
-//! [`encode_embeddings`], [`models`].
+//! [`encode_embeddings`], [`models`]; [`chunk`] (one event of a stream) and [`resumed`] (the request for the rest of one).
 
+mod chunk;
 mod embeddings;
 mod form;
 mod models;
 mod rename;
+mod resume;
 mod scan;
 #[cfg(test)]
 mod tests;
 
+pub use chunk::{Chunk, Identity, StreamError, chunk, fuzz_openai_chunk};
 pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embeddings};
 pub use form::{FormScan, Seen, fuzz_openai_form, no_model};
 pub use models::{ModelEntry, model, models};
 pub use rename::rename;
+pub use resume::{NoResume, Resume, comparable, fuzz_openai_resume, resumed};
 pub use scan::{Facts, Prompt, ScanError, fuzz_openai_scan, scan};
 
 /// Deeper than any tool schema; bodies are skipped without recursion, so this only bounds what is kept open.

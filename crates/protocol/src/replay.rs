@@ -50,6 +50,16 @@ fn metrics_pages() {
 }
 
 #[test]
+fn openai_chunks() {
+    replay("openai_chunk", crate::openai::fuzz_openai_chunk);
+}
+
+#[test]
+fn openai_requests_for_the_rest() {
+    replay("openai_resume", crate::openai::fuzz_openai_resume);
+}
+
+#[test]
 fn resource_files() {
     replay("resource_yaml", crate::resource::fuzz_resource_yaml);
 }

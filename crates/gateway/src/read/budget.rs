@@ -35,6 +35,12 @@ impl Held {
         })
     }
 
+    /// Whether less than half of the memory is taken.
+    pub(crate) fn has_room(&self) -> bool {
+        let Budget { bytes_max, held } = &*self.budget;
+        held.load(Ordering::Relaxed) < *bytes_max / 2
+    }
+
     pub(crate) fn add(&self, bytes: usize) -> Result<(), ReadError> {
         let Budget { bytes_max, held } = &*self.budget;
         // Relaxed: the count guards no other memory.

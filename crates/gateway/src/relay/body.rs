@@ -39,6 +39,15 @@ pub(super) struct Source {
     pub(super) status: u16,
 }
 
+impl Source {
+    /// The answer is whole: its connection may serve the next request.
+    pub(super) fn release(mut self, latest: Instant, cx: &mut Context<'_>) {
+        self.place.judge(End::Status(self.status));
+        let live = &self.place.upstream.live;
+        self.connection.release(live, latest, cx);
+    }
+}
+
 /// An upstream's answer on its way through. Dropping it closes the upstream's connection, unless the answer had ended.
 #[derive(Debug)]
 pub(crate) struct Relayed {
@@ -213,10 +222,8 @@ impl Relayed {
 
     /// The answer is whole: its connection may serve the next request.
     fn finish(&mut self, cx: &mut Context<'_>) {
-        if let Some(mut source) = self.source.take() {
-            source.place.judge(End::Status(source.status));
-            let live = &source.place.upstream.live;
-            source.connection.release(live, self.latest, cx);
+        if let Some(source) = self.source.take() {
+            source.release(self.latest, cx);
         }
     }
 

@@ -1,21 +1,27 @@
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Method;
-use protocol::resource::ReplayRule;
-use routing::retry::{End, Replay, again};
+use protocol::openai::{Resume, comparable, resumed};
+use protocol::resource::{Continuation, ReplayRule, UpstreamKind};
+use routing::retry::{End, Replay, again, refused};
 use routing::{Budget, Caller};
 
-use super::Outgoing;
-use super::attempt::{Place, attempt};
+use super::attempt::{Answered, Fault, Place, attempt};
+use super::chunks::{Chunks, GoingOn};
 use super::head;
 use super::race::{About, Race};
+use super::retry_after;
+use super::{Outgoing, silence};
 use crate::exchange::Exchange;
 use crate::operation::Operation;
 use crate::pick::{self, Local, RequestFacts, Running};
 use crate::reply::Failure;
 use crate::snapshot::{OnFailure, Snapshot, Target};
-use crate::upstream::Upstream;
+use crate::upstream::{RequestBody, Upstream};
 
 /// A caller whose own limit is shorter than this and passes has learnt nothing of the upstream.
 const SILENCE_TELLS: Duration = Duration::from_secs(10);
@@ -37,9 +43,24 @@ pub(super) struct Course {
     pub(super) spent: bool,
     /// After so long without an answer another is asked as well.
     patience: Option<Duration>,
-    /// When the caller stops waiting for a first byte.
+    /// When the caller stops waiting for a first byte, and how long that was from the start.
     pub(super) answer_by: Instant,
+    wait: Duration,
 }
+
+/// What another upstream was asked for in the middle of an answer.
+#[derive(Debug)]
+pub(super) struct Rescue {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) going_on: GoingOn,
+}
+
+/// It, how long it is waited for, and its attempt.
+pub(super) type Asked = (
+    Rescue,
+    Instant,
+    Pin<Box<dyn Future<Output = Result<Answered, Fault>> + Send>>,
+);
 
 impl Course {
     pub(super) fn new(
@@ -81,6 +102,7 @@ impl Course {
             spent: false,
             patience: patience(&rules, wait).filter(|_| replay == Replay::Safe),
             answer_by: began + wait,
+            wait,
         }
     }
 
@@ -117,9 +139,111 @@ impl Course {
         usize::try_from(self.rules.retry.attempts).unwrap_or(usize::MAX)
     }
 
+    /// Somebody to go on with a stream that stopped, and the request for it; otherwise why nobody does.
+    pub(super) fn rescue(
+        &mut self,
+        exchange: &mut Exchange,
+        chunks: &Chunks,
+    ) -> Result<Asked, String> {
+        if let Some(why) = chunks.opaque {
+            return Err(format!("the answer cannot be continued, for {why}"));
+        }
+        if chunks.begun && !self.rules.rescue.streams {
+            return Err("the route does not want it".to_owned());
+        }
+        let Some(RequestBody::Whole(body)) = self.outgoing.as_ref().map(|out| &out.body) else {
+            return Err("no other upstream may be asked".to_owned());
+        };
+        let body = body.clone();
+        if !chunks.text.is_empty() {
+            let refused = |why| format!("the answer cannot be continued, for {why}");
+            comparable(&body).map_err(refused)?;
+        }
+        let Some(upstream) = self.another(exchange, End::Silent) else {
+            return Err(match self.spent {
+                true => "too many requests are being asked again".to_owned(),
+                false => "no other upstream is there".to_owned(),
+            });
+        };
+        self.tried.push(Arc::clone(&upstream));
+        let resumed = continuation(exchange.operation, &upstream)
+            .filter(|_| !chunks.text.is_empty())
+            .and_then(|how| resumed(&body, &chunks.text, chunks.pieces, how).ok());
+        let rescue = Rescue {
+            going_on: match &resumed {
+                Some(_) => GoingOn::Continued,
+                None => GoingOn::Repeated { matched: 0 },
+            },
+            upstream,
+        };
+        let body = resumed.map_or(body, Bytes::from);
+        self.go(exchange, rescue, body)
+            .ok_or_else(|| "the request cannot be sent".to_owned())
+    }
+
+    /// The client's own request for one that knew no other; what the client has already is compared.
+    pub(super) fn repeat(
+        &mut self,
+        exchange: &mut Exchange,
+        refused: &Rescue,
+        chunks: &Chunks,
+    ) -> Option<Asked> {
+        if refused.going_on != GoingOn::Continued || chunks.text.is_empty() {
+            return None;
+        }
+        let RequestBody::Whole(body) = &self.outgoing.as_ref()?.body else {
+            return None;
+        };
+        let body = body.clone();
+        let rescue = Rescue {
+            going_on: GoingOn::Repeated { matched: 0 },
+            upstream: Arc::clone(&refused.upstream),
+        };
+        self.go(exchange, rescue, body)
+    }
+
+    fn go(&mut self, exchange: &Exchange, rescue: Rescue, body: Bytes) -> Option<Asked> {
+        let mut outgoing = self.outgoing.as_ref()?.again()?;
+        outgoing.body = RequestBody::Whole(body);
+        let via = outgoing.via;
+        let request = head::request(exchange, &rescue.upstream, outgoing).ok()?;
+        let place = Place::enter(&exchange.gateway, &rescue.upstream, self.caller);
+        let until = place.entered_at() + silence(exchange, &rescue.upstream);
+        Some((rescue, until, Box::pin(attempt(place, (request, via)))))
+    }
+
+    /// An upstream that asks for a pause is given one.
+    pub(super) fn note_refusal(&self, exchange: &Exchange, answered: &Answered) {
+        let (status, upstream) = (answered.status(), &answered.place.upstream);
+        let for_all = status != 429 || upstream.spec.api_key.is_some() || !self.shows_key;
+        if refused(status) && for_all {
+            let shared = exchange.gateway.shared();
+            let headers = answered.response.headers();
+            let wait = retry_after::wanted(headers, shared.clock.wall());
+            upstream.live.health.hold(shared.clock.now(), wait);
+        }
+    }
+
+    /// After how long a silence another is asked as well: before the first word as for any answer, then as the route says.
+    pub(super) fn stall(&self, begun: bool) -> Option<Duration> {
+        if !begun {
+            return self.patience();
+        }
+        let stall = Duration::from_millis(self.rules.rescue.stall_ms);
+        (!stall.is_zero() && self.rules.rescue.streams).then(|| stall.min(self.wait / 3))
+    }
+
+    /// Whether somebody else could go on with an answer that stops.
+    pub(super) fn may_rescue(&self) -> bool {
+        self.outgoing.is_some()
+    }
+
     /// Whom to ask after an attempt ended so, if the law, the budget and the route have anybody.
     pub(super) fn another(&mut self, exchange: &mut Exchange, end: End) -> Option<Arc<Upstream>> {
-        if self.outgoing.is_none() || !again(end, self.replay) {
+        if self.outgoing.is_none()
+            || self.tried.len() >= self.attempts_max()
+            || !again(end, self.replay)
+        {
             return None;
         }
         let shared = exchange.gateway.shared();
@@ -178,11 +302,6 @@ impl Course {
     pub(super) fn caller(&self) -> Caller {
         self.caller
     }
-
-    /// Whether an upstream's "too many requests" is about all of us: not if it was told the client's own key.
-    pub(super) fn speaks_for_all(&self, upstream: &Upstream, status: u16) -> bool {
-        status != 429 || upstream.spec.api_key.is_some() || !self.shows_key
-    }
 }
 
 /// A third of what the caller waits, so that two others have as long; never less patience than a hedge was given.
@@ -214,4 +333,22 @@ fn replay(operation: Operation, outgoing: &Outgoing) -> Replay {
     } else {
         Replay::Unsafe
     }
+}
+
+/// How an upstream of this kind is told to go on. A completion goes on by itself; a chat only where the server is known to,
+/// for another would begin a new answer and call it a continuation.
+fn continuation(operation: Operation, upstream: &Upstream) -> Option<Resume> {
+    let told = match (upstream.spec.continuation, upstream.spec.kind) {
+        (Continuation::None, _) => return None,
+        (Continuation::Prefill, _) => Some(Resume::Prefill),
+        (Continuation::ContinueFinalMessage, _)
+        | (Continuation::Auto, UpstreamKind::Vllm | UpstreamKind::Sglang | UpstreamKind::Kapok) => {
+            Some(Resume::ContinueFinalMessage)
+        }
+        (Continuation::Auto, _) => None,
+    };
+    if operation == Operation::Completions {
+        return Some(Resume::Prompt);
+    }
+    told
 }

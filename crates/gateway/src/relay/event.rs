@@ -6,13 +6,11 @@ use protocol::status::{anthropic_body, openai_body};
 
 use crate::operation::Operation;
 
-/// What OpenAI's chat and completion streams end with. openai-python takes a stream that ends without it for complete.
-const DONE: &[u8] = b"[DONE]";
+/// Two line ends of two characters: what has to be remembered to see whether an event has ended.
+const TAIL_BYTES: usize = 4;
 
-/// `data: [DONE]` and two line ends of two characters: what has to be remembered to see the end of a stream.
-const TAIL_BYTES: usize = 16;
-
-/// The end of an event stream so far. Frames pass by unchanged; only their last bytes are looked at.
+/// The end of an event stream so far. Frames pass by unchanged; only their last bytes and their events' names are looked
+/// at. Streams of OpenAI's chunks are not among them: those are read event by event.
 #[derive(Debug)]
 pub(super) struct EventStream {
     tail: [u8; TAIL_BYTES],
@@ -27,8 +25,6 @@ pub(super) struct EventStream {
 /// Whose events they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dialect {
-    /// Chat and completions: an end without `[DONE]` is an end too early.
-    Done,
     /// OpenAI's responses: the last event says how it ended.
     Responses,
     /// Anthropic's messages, likewise.
@@ -52,7 +48,6 @@ impl EventStream {
         let dialect = match operation {
             Operation::Messages => Dialect::Messages,
             _ if !head.status.is_success() => Dialect::Unknown,
-            Operation::ChatCompletions | Operation::Completions => Dialect::Done,
             Operation::Responses => Dialect::Responses,
             _ => Dialect::Unknown,
         };
@@ -107,7 +102,6 @@ impl EventStream {
     /// Whether the stream may end here.
     pub(super) fn finished(&self) -> bool {
         match self.dialect {
-            Dialect::Done => self.seen().trim_ascii_end().ends_with(DONE),
             // A server that names no event says nothing of its end.
             Dialect::Responses | Dialect::Messages => self.last_ends.unwrap_or(true),
             Dialect::Unknown => true,
@@ -144,12 +138,25 @@ impl Dialect {
                 name,
                 b"response.completed" | b"response.failed" | b"response.incomplete" | b"error"
             ),
-            Self::Done | Self::Unknown => false,
+            Self::Unknown => false,
         }
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Whether an answer is a stream of OpenAI's chunks, in which the place of every event is known.
+pub(super) fn can_be_rescued(head: &response::Parts, operation: Operation) -> bool {
+    let talks = matches!(
+        operation,
+        Operation::ChatCompletions | Operation::Completions
+    );
+    talks
+        && head.status.is_success()
+        && is_event_stream(&head.headers)
+        && !head.headers.contains_key(CONTENT_ENCODING)
+        && !head.headers.contains_key(CONTENT_LENGTH)
+}
+
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     const NAME: &[u8] = b"text/event-stream";
     headers
         .get(CONTENT_TYPE)
@@ -164,7 +171,7 @@ mod tests {
     use super::*;
 
     fn stream(frames: &[&str]) -> EventStream {
-        spoken(Dialect::Done, frames)
+        spoken(Dialect::Unknown, frames)
     }
 
     fn spoken(dialect: Dialect, frames: &[&str]) -> EventStream {
@@ -173,28 +180,6 @@ mod tests {
             stream.note(frame.as_bytes());
         }
         stream
-    }
-
-    #[test]
-    fn the_end_is_seen_however_it_is_cut() {
-        for (frames, finished) in [
-            (&["data: {}\n\n", "data: [DONE]\n\n"][..], true),
-            (&["data: {}\n\ndata: [D", "ONE]", "\r\n", "\r\n"], true),
-            (
-                &[
-                    "d", "a", "t", "a", ":", " ", "[", "D", "O", "N", "E", "]", "\n", "\n",
-                ],
-                true,
-            ),
-            (
-                &["data: {\"a\":\"long enough to fill the tail\"}\n\n"],
-                false,
-            ),
-            (&["data: [DONE]\n\n", "data: {}\n\n"], false),
-            (&[], false),
-        ] {
-            assert_eq!(stream(frames).finished(), finished, "{frames:?}");
-        }
     }
 
     #[test]

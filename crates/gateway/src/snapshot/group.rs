@@ -58,7 +58,6 @@ pub(crate) struct Plan {
 pub(crate) struct OnFailure {
     pub(crate) retry: RetrySpec,
     pub(crate) hedge: Option<HedgeSpec>,
-    #[expect(dead_code, reason = "streams that are cut are not continued yet")]
     pub(crate) rescue: RescueSpec,
 }
 

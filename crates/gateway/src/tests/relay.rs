@@ -161,10 +161,11 @@ async fn events_arrive_one_by_one_as_they_were_sent() {
     assert_eq!(timings.len(), 2, "the upstream's and ours");
     // Each part is here before the next is sent.
     assert_eq!(client.chunk().await.expect("1"), b"data: {\"n\":1}\n\n");
+    // An event that is cut could not be taken back, so it leaves when it is whole.
     fake.proceed();
-    assert_eq!(client.chunk().await.expect("2"), b"data: {\"n\"");
     fake.proceed();
-    assert_eq!(client.chunk().await.expect("3"), b":2}\n\ndata: [DONE]\n\n");
+    let rest = b"data: {\"n\":2}\n\ndata: [DONE]\n\n";
+    assert_eq!(client.chunk().await.expect("2"), rest);
     assert_eq!(client.chunk().await.expect("end"), b"");
     assert!(served.settled(head.request_id()).await.complete);
 }
