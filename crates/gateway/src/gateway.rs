@@ -147,6 +147,7 @@ impl Gateway {
         if !self.0.sweeping.swap(true, Ordering::Relaxed) {
             self.sweep();
             self.read_loads();
+            self.check_upstreams();
         }
         self.0.connections.accept(self.clone(), listener, door);
     }
@@ -176,6 +177,17 @@ impl Gateway {
         };
         let tasks = &self.0.tasks;
         tasks.spawn(TaskKind::HealthCheck, "loads of upstreams", work);
+    }
+
+    /// Asks upstreams how they are, for as long as the node runs.
+    fn check_upstreams(&self) {
+        let gateway = self.clone();
+        let work = async move {
+            crate::check::watch(gateway).await;
+            Ok(())
+        };
+        let tasks = &self.0.tasks;
+        tasks.spawn(TaskKind::HealthCheck, "health of upstreams", work);
     }
 
     /// Stops accepting, lets requests in flight finish, and closes their connections: HTTP/1.1 after its answer, h2

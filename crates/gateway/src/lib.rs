@@ -10,6 +10,7 @@
 mod activity;
 mod body;
 mod bridge;
+mod check;
 mod coding;
 mod config;
 mod deadline;

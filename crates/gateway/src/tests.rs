@@ -7,6 +7,7 @@ mod control;
 mod failover;
 mod files;
 mod grpc;
+mod health;
 mod http2;
 mod loads;
 mod models;

@@ -306,6 +306,7 @@ impl Talk {
             place: answered.place,
             connection: answered.connection,
             status,
+            via: answered.via,
         };
         let now = exchange.gateway.shared().clock.now();
         let incoming = answered.response.into_body();

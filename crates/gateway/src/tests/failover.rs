@@ -31,7 +31,11 @@ impl Fleet {
         let mut names = Vec::new();
         for (script, name) in scripts.into_iter().zip(["a", "b", "c"]) {
             let fake = FakeUpstream::start(&served.tasks, script).await;
-            let mut fields = value!({"url": fake.url(), "models": [], "idleTimeoutMs": IDLE_MS});
+            let mut fields = value!({
+                "url": fake.url(), "models": [], "idleTimeoutMs": IDLE_MS,
+                // Nobody but the test asks.
+                "load": {"intervalMs": 0}, "health": {"path": ""},
+            });
             for (key, field) in of_upstreams.as_object().expect("fields") {
                 fields[key] = field.clone();
             }

@@ -38,11 +38,11 @@ pub(crate) enum GetError {
 /// A document below the upstream's url. Whoever asks says how long they wait.
 pub(crate) async fn get(
     upstream: &Upstream,
-    path: &'static str,
+    path: &str,
     (tasks, clock): (&Tasks, &Clock),
     bytes_max: usize,
 ) -> Result<Bytes, GetError> {
-    let target = PathAndQuery::from_static(path);
+    let target = PathAndQuery::try_from(path).map_err(http::Error::from)?;
     let mut request = Request::get(upstream.address.target(Some(&target))?);
     if let Some(headers) = request.headers_mut() {
         upstream.authorize(headers);

@@ -76,7 +76,6 @@ impl Health {
 
     /// What a health check found: nothing, or why it should get no requests. Whether the breaker closes is up to a
     /// request; but it may be tried at once.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody checks upstreams yet"))]
     pub(crate) fn checked(&self, ill: Option<String>, now: Instant) {
         if ill.is_none() && !self.troubled.load(Ordering::Relaxed) {
             return;
