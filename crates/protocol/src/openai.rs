@@ -1,7 +1,8 @@
 //! OpenAI's REST protocol, as far as kapok itself answers it; what is only relayed is scanned, never parsed.
 //!
 //! Reading order: [`scan`] (what routing needs from a body, and no more), [`parse_embeddings`] and
-//! [`encode_embeddings`], [`models`]; [`chunk`] (one event of a stream) and [`resumed`] (the request for the rest of one).
+//! [`encode_embeddings`], [`models`]; [`chunk`] (one event of a stream) and [`resumed`] (the request for the rest of one);
+//! [`usage`] (tokens, before and after).
 
 mod chunk;
 mod embeddings;
@@ -12,6 +13,7 @@ mod resume;
 mod scan;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 
 pub use chunk::{Chunk, Identity, StreamError, chunk, fuzz_openai_chunk};
 pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embeddings};

@@ -60,6 +60,16 @@ fn openai_requests_for_the_rest() {
 }
 
 #[test]
+fn bodies_that_are_asked_for_usage() {
+    replay("ask_usage", crate::openai::usage::fuzz_ask_usage);
+}
+
+#[test]
+fn answers_that_tell_usage() {
+    replay("usage", crate::openai::usage::fuzz_usage);
+}
+
+#[test]
 fn resource_files() {
     replay("resource_yaml", crate::resource::fuzz_resource_yaml);
 }
