@@ -133,6 +133,47 @@ impl Body {
     }
 }
 
+/// The next part of an upstream's answer, without what only we asked for.
+fn poll_metered(
+    relayed: &mut Relayed,
+    cx: &mut Context<'_>,
+    exchange: &mut Exchange,
+) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    loop {
+        let polled = relayed.poll_frame(cx, exchange);
+        let Some(permit) = &mut exchange.permit else {
+            return polled;
+        };
+        let Poll::Ready(part) = polled else {
+            return Poll::Pending;
+        };
+        let mut part = match part {
+            None => Bytes::new(),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => permit.metering.pass(data),
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            },
+            Some(Err(cut)) => return Poll::Ready(Some(Err(cut))),
+        };
+        let ended = relayed.ended();
+        if ended {
+            let rest = permit.metering.end();
+            part = match (part.is_empty(), rest.is_empty()) {
+                (true, _) => rest,
+                (false, true) => part,
+                (false, false) => [part, rest].concat().into(),
+            };
+        }
+        if !part.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
+        // Held back for now, and nobody would ask again.
+        if ended {
+            return Poll::Ready(None);
+        }
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = Cut;
@@ -143,7 +184,7 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
         if let Payload::Relayed(relayed) = &mut this.payload {
-            let polled = relayed.poll_frame(cx, &mut this.exchange);
+            let polled = poll_metered(relayed, cx, &mut this.exchange);
             if relayed.ended() {
                 this.payload = Payload::Empty;
             }

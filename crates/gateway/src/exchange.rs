@@ -9,6 +9,7 @@ use telemetry::trace::{Ticket, Wire};
 use telemetry::{Ledger, Record, Stage};
 
 use crate::activity::Activity;
+use crate::admission::{Ending, Permit};
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
 use crate::headers::{GRPC_MESSAGE, REQUEST_ID};
@@ -60,6 +61,8 @@ pub(crate) struct Exchange {
     pub(crate) from_page: bool,
     /// What the request's body takes of the memory for bodies.
     pub(crate) body_held: Option<Arc<Held>>,
+    /// What it holds of what is limited; none where nothing is.
+    pub(crate) permit: Option<Box<Permit>>,
     /// The client's connection, which is not idle while this lives.
     connection: Activity,
     target: Option<Arc<TargetMetrics>>,
@@ -98,6 +101,7 @@ impl Exchange {
             trace: None,
             from_page: head.headers.contains_key(http::header::ORIGIN),
             body_held: None,
+            permit: None,
             target: None,
             started: shared.clock.wall(),
             status: CLIENT_GONE,
@@ -201,6 +205,17 @@ impl Exchange {
         self.error = Some(message.unwrap_or_else(|| format!("gRPC status {code}")));
     }
 
+    /// What its tokens are charged by.
+    fn ending(&self) -> Ending {
+        match self.status {
+            200..300 => Ending::Answered,
+            CLIENT_GONE if matches!(self.doing, Stage::Upstream | Stage::Infer) => {
+                Ending::Abandoned
+            }
+            _ => Ending::Nothing,
+        }
+    }
+
     fn target_metrics(&self) -> &TargetMetrics {
         self.target
             .as_ref()
@@ -213,6 +228,11 @@ impl Drop for Exchange {
         let now = self.gateway.shared().clock.now();
         self.ledger.mark(self.doing, now);
         self.connection.end(now);
+        let ending = self.ending();
+        let mut permit = self.permit.take();
+        if let Some(permit) = &mut permit {
+            permit.settle(ending);
+        }
         if let Some(ticket) = self.trace.take() {
             ticket.settle(self.started, &self.ledger);
         }
@@ -234,7 +254,8 @@ impl Drop for Exchange {
             Some(decision) => format!("{}{decision}", self.before),
             None => std::mem::take(&mut self.reason),
         };
-        record.reason = cut(reason);
+        let waited = permit.and_then(|permit| permit.waited());
+        record.reason = cut(reason + waited.as_deref().unwrap_or_default());
         record.status = self.status;
         record.error = self.error.take().map(cut);
         record.complete = self.complete;

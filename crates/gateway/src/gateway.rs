@@ -132,6 +132,7 @@ impl Gateway {
                 .get_or_init(|| self.0.metrics.target(&upstream.name));
         }
         let generation = next.generation;
+        next.apply_limits(&self.0.clock);
         self.0.snapshot.store(Arc::new(next));
         Ok(generation)
     }

@@ -6,6 +6,8 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// The upstream's own id, when it did not repeat ours.
 pub(crate) const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// The class that a request claims.
+pub(crate) const REQUEST_PRIORITY: HeaderName = HeaderName::from_static("x-request-priority");
 pub(crate) const TIMEOUT_MS: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// openai-python's read timeout in seconds: the longest silence it accepts.
 pub(crate) const STAINLESS_READ_TIMEOUT: HeaderName =

@@ -2,12 +2,14 @@ use std::collections::HashMap;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use policy::Scopes;
 use protocol::ApiError;
-use protocol::resource::KeySpec;
+use protocol::resource::{KeySpec, Scope};
 use sha2::{Digest, Sha256};
 
 use base::ErrorKind;
 
+use crate::admission::KeyRules;
 use crate::headers::{API_KEY, X_API_KEY};
 use crate::snapshot::Patterns;
 
@@ -18,23 +20,39 @@ pub(crate) struct Keys(HashMap<[u8; 32], Key>);
 #[derive(Debug)]
 pub(crate) struct Key {
     pub(crate) name: String,
-    /// None means all models, and the admin API.
-    scope: Option<Patterns>,
+    /// None means all models.
+    models: Option<Patterns>,
+    scopes: Scopes,
+    pub(crate) rules: KeyRules,
 }
 
 impl Keys {
-    pub(crate) fn add(&mut self, name: &str, spec: &KeySpec) -> Result<(), String> {
+    /// `before` is what was known under this name.
+    pub(crate) fn add(
+        &mut self,
+        name: &str,
+        spec: &KeySpec,
+        before: Option<&KeyRules>,
+    ) -> Result<(), String> {
         let digest = parse_hex(&spec.sha256)
             .ok_or_else(|| "sha256 is not 64 hexadecimal digits".to_owned())?;
-        let scope = spec.models.as_deref().map(Patterns::new).transpose()?;
+        let models = spec.models.as_deref().map(Patterns::new).transpose()?;
         let key = Key {
             name: name.to_owned(),
-            scope,
+            scopes: Scopes::of(spec.scopes.as_deref(), models.is_some()),
+            models,
+            rules: KeyRules::new(name, spec, before),
         };
         match self.0.insert(digest, key) {
             None => Ok(()),
             Some(other) => Err(format!("is the same key as `{}`", other.name)),
         }
+    }
+
+    /// Every key's rules by its name.
+    pub(crate) fn rules(&self) -> HashMap<&str, &KeyRules> {
+        let keys = self.0.values();
+        keys.map(|key| (key.name.as_str(), &key.rules)).collect()
     }
 
     pub(crate) fn required(&self) -> bool {
@@ -77,26 +95,18 @@ impl Key {
     }
 
     pub(crate) fn sees(&self, model: &str) -> bool {
-        self.scope.as_ref().is_none_or(|scope| scope.matches(model))
+        self.models
+            .as_ref()
+            .is_none_or(|models| models.matches(model))
     }
 
-    /// The admin API shows every model and caller, so only a key without a scope opens it.
-    pub(crate) fn may_administer(&self) -> Result<(), ApiError> {
-        if self.scope.is_none() {
+    /// Whether it is for calls of this kind.
+    pub(crate) fn opens(&self, scope: Scope) -> Result<(), ApiError> {
+        if self.scopes.has(scope) {
             return Ok(());
         }
-        let message = format!("key `{}` is for some models only", self.name);
-        Err(ApiError::new(ErrorKind::Denied, message))
-    }
-
-    /// A call that we do not know is relayed with our credentials, and may load, unload or list what an upstream has.
-    pub(crate) fn may_call_anything(&self) -> Result<(), ApiError> {
-        if self.scope.is_none() {
-            return Ok(());
-        }
-        let name = &self.name;
-        let message =
-            format!("key `{name}` is for some models only, and for calls that ask a model");
+        let (name, scope) = (&self.name, scope.name());
+        let message = format!("key `{name}` is not for this call, which needs the scope `{scope}`");
         Err(ApiError::new(ErrorKind::Denied, message).with_code("call_not_allowed"))
     }
 }
@@ -139,7 +149,7 @@ mod tests {
             models: models.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             ..KeySpec::default()
         };
-        keys.add("team", &spec).expect("a valid key");
+        keys.add("team", &spec, None).expect("a valid key");
         keys
     }
 
@@ -171,13 +181,21 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_names_models_and_keeps_out_of_the_admin_api() {
+    fn a_key_for_some_models_gives_no_orders_and_keeps_out_of_the_admin_api() {
         let keys = keys(Some(&["chat-*", "magika"]));
         let key = keys.0.values().next().expect("one key");
         assert!(key.may_use("chat-small").is_ok());
         assert!(key.may_use("magika").is_ok());
         assert!(key.may_use("magika2").is_err());
-        assert!(key.may_administer().is_err());
+        for (scope, opens) in [
+            (Scope::Inference, true),
+            (Scope::Models, true),
+            (Scope::Metrics, true),
+            (Scope::Orders, false),
+            (Scope::Admin, false),
+        ] {
+            assert_eq!(key.opens(scope).is_ok(), opens, "{scope:?}");
+        }
     }
 
     #[test]
@@ -189,7 +207,7 @@ mod tests {
                 models: None,
                 ..KeySpec::default()
             };
-            assert!(keys.add("k", &spec).is_err(), "{text}");
+            assert!(keys.add("k", &spec, None).is_err(), "{text}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the gateway counts. Labels are closed sets or configured names, and handles are kept, so that a request costs
 //! no look-up by label.
 
+mod admission;
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +11,8 @@ use telemetry::metrics::{
     Counter, EncodeLabelSet, EncodeLabelValue, Family, Gauge, Histogram, Registry,
     latency_histogram,
 };
+
+pub(crate) use admission::AdmissionMetrics;
 
 use crate::operation::Operation;
 
@@ -26,6 +30,7 @@ struct Families {
     budget_spent: Counter,
     connections: Family<DoorLabels, Gauge>,
     targets: Mutex<HashMap<Arc<str>, Arc<TargetMetrics>>>,
+    admission: AdmissionMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +97,7 @@ impl Metrics {
             budget_spent: Counter::default(),
             connections: Family::default(),
             targets: Mutex::default(),
+            admission: AdmissionMetrics::register(registry),
         };
         registry.register(
             "kapok_gateway_requests_total",
@@ -133,6 +139,10 @@ impl Metrics {
 
     pub(crate) fn in_flight(&self) -> &Gauge {
         &self.0.in_flight
+    }
+
+    pub(crate) fn admission(&self) -> &AdmissionMetrics {
+        &self.0.admission
     }
 
     pub(crate) fn connections(&self, door: &'static str) -> Gauge {

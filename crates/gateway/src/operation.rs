@@ -1,3 +1,5 @@
+use protocol::resource::Scope;
+
 use crate::upstream::Wire;
 
 /// What a request asks for: a closed set, so that it can be a metric's label.
@@ -147,6 +149,55 @@ impl Operation {
                 | Self::GenerateStream
                 | Self::GrpcInfer
         )
+    }
+
+    /// What a key must open for it. None is for any key.
+    pub(crate) fn scope(self) -> Option<Scope> {
+        Some(match self {
+            Self::Unknown | Self::Health | Self::OpenApi | Self::GrpcUnknown | Self::GrpcHealth => {
+                return None;
+            }
+            Self::Metrics => Scope::Metrics,
+            Self::Admin => Scope::Admin,
+            Self::ChatCompletions
+            | Self::Completions
+            | Self::Embeddings
+            | Self::Responses
+            | Self::OpenAiOther
+            | Self::OpenAiStored
+            | Self::Messages
+            | Self::CountTokens
+            | Self::AnthropicStored
+            | Self::Infer
+            | Self::Generate
+            | Self::GenerateStream
+            | Self::GrpcInfer
+            | Self::GrpcStreamInfer => Scope::Inference,
+            Self::OpenAiModels
+            | Self::ServerMetadata
+            | Self::ModelMetadata
+            | Self::ModelReady
+            | Self::ModelConfig
+            | Self::ModelStatistics
+            | Self::RepositoryIndex
+            | Self::GrpcServerMetadata
+            | Self::GrpcModelMetadata
+            | Self::GrpcModelReady
+            | Self::GrpcModelConfig
+            | Self::GrpcModelStatistics
+            | Self::GrpcRepositoryIndex
+            | Self::GrpcReflection => Scope::Models,
+            Self::RepositoryLoad
+            | Self::RepositoryUnload
+            | Self::TraceSettings
+            | Self::LogSettings
+            | Self::SharedMemory
+            | Self::GrpcRepositoryLoad
+            | Self::GrpcRepositoryUnload
+            | Self::GrpcTraceSettings
+            | Self::GrpcLogSettings
+            | Self::GrpcSharedMemory => Scope::Orders,
+        })
     }
 
     /// The protocol whose upstreams can serve it.

@@ -3,6 +3,7 @@
 mod branch;
 mod decision;
 mod hints;
+mod placing;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +18,7 @@ use crate::upstream::{Upstream, Wire};
 use branch::{Choice, Choosing};
 pub(crate) use decision::{Claim, Decision};
 pub(crate) use hints::Hints;
+pub(crate) use placing::{Outcome, Placed, Placing};
 
 /// Of those that cannot answer, as many are named.
 const NAMED_MAX: usize = 10;

@@ -168,6 +168,9 @@ impl Reply {
         if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
             head.headers.insert(REQUEST_ID, never_again(id));
         }
+        if let Some(permit) = &exchange.permit {
+            permit.tell(&mut head.headers);
+        }
         if let Ok(timing) = HeaderValue::try_from(exchange.ledger.server_timing()) {
             head.headers.append(SERVER_TIMING, never_again(timing));
         }

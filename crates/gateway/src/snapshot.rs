@@ -8,6 +8,7 @@ mod pool;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use base::Clock;
 use http::HeaderName;
 use protocol::resource::{NodeSpec, Resource, RoutePolicy, RouteSpec, Spec, UpstreamSpec};
 use routing::{Budget, Index};
@@ -17,6 +18,7 @@ pub(crate) use patterns::Patterns;
 pub(crate) use pool::Cell;
 
 use crate::Error;
+use crate::admission::{KeyRules, RouteRules};
 use crate::keys::Keys;
 use crate::upstream::{Upstream, Wire};
 
@@ -51,6 +53,12 @@ pub struct Snapshot {
     ids: u32,
     /// Of the snapshot before, while this one is built.
     budgets_before: HashMap<String, Arc<Budget>>,
+    /// What routes say of limits, places and classes, for those that say anything.
+    pub(crate) routes: HashMap<Arc<str>, RouteRules>,
+    /// Whether any resource says anything of the kind.
+    pub(crate) limited: bool,
+    /// Whether any upstream has only so many places.
+    pub(crate) places: bool,
 }
 
 impl Snapshot {
@@ -64,6 +72,7 @@ impl Snapshot {
     /// [`Snapshot::build`], taking over what is alive here: connections and readiness of upstreams that stay the same.
     pub(crate) fn successor(&self, resources: &[Resource]) -> Result<Self, Error> {
         refuse_duplicates(resources)?;
+        let known = self.keys.rules();
         let mut next = Self {
             generation: self.generation + 1,
             budgets_before: self.budgets(),
@@ -92,10 +101,15 @@ impl Snapshot {
         for resource in resources {
             let name = &resource.metadata.name;
             match &resource.spec {
-                Spec::Route(spec) => next.add_route(name, spec, &pools)?,
+                Spec::Route(spec) => {
+                    next.add_route(name, spec, &pools)?;
+                    let rules = RouteRules::new(name, spec, self.routes.get(name.as_str()));
+                    next.routes
+                        .extend(rules.map(|rules| (name.as_str().into(), rules)));
+                }
                 Spec::Key(spec) => next
                     .keys
-                    .add(name, spec)
+                    .add(name, spec, known.get(name.as_str()).copied())
                     .map_err(|reason| invalid("Key", name, reason))?,
                 Spec::Upstream(_) | Spec::Node(_) => {}
             }
@@ -103,6 +117,8 @@ impl Snapshot {
         next.index_upstreams();
         next.budgets_before.clear();
         next.watch();
+        next.places = next.has_places();
+        next.limited = next.places || next.says_limits();
         next.wildcards
             .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         Ok(next)
@@ -147,6 +163,44 @@ impl Snapshot {
         let all = routes.chain(listed).chain(rest);
         all.map(|(key, group)| (key, Arc::clone(&group.plan.budget)))
             .collect()
+    }
+
+    /// Makes the limits written here those that hold, in what outlives snapshots. To be called when this is published:
+    /// a snapshot that is refused changes nothing.
+    pub(crate) fn apply_limits(&self, clock: &Clock) {
+        for rules in self.keys.rules().values() {
+            rules.apply();
+        }
+        for rules in self.routes.values() {
+            rules.apply(clock);
+        }
+        for upstream in self.upstreams.values() {
+            upstream
+                .live
+                .line
+                .publish(upstream.spec.max_in_flight, clock);
+        }
+    }
+
+    fn says_limits(&self) -> bool {
+        let mut keys = self.keys.rules().into_values();
+        !self.routes.is_empty() || keys.any(KeyRules::say_anything)
+    }
+
+    fn has_places(&self) -> bool {
+        let mut upstreams = self.upstreams.values();
+        upstreams.any(|upstream| upstream.spec.max_in_flight.is_some())
+    }
+
+    /// What the route that a model takes says of admission.
+    pub(crate) fn route_rules(&self, model: &str) -> Option<&RouteRules> {
+        if self.routes.is_empty() {
+            return None;
+        }
+        match &self.route(model)?.plan.why {
+            Why::Route(name) => self.routes.get(name),
+            Why::Listed | Why::CatchAll => None,
+        }
     }
 
     /// Model names that are written anywhere: what a "not found" can suggest.

@@ -1,5 +1,6 @@
 //! The gateway over real sockets on the loopback, with a fake upstream and fake models.
 
+mod admission;
 mod bridged;
 mod change;
 mod client;
@@ -109,6 +110,11 @@ impl Served {
     /// One request on a connection of its own.
     async fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
         self.client().await.ask(method, path, headers, body).await
+    }
+
+    /// Calls that models got.
+    fn asked(&self) -> usize {
+        self.models.asked.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     async fn get(&self, path: &str) -> Answer {

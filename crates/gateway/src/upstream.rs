@@ -30,6 +30,7 @@ pub(crate) use get::{get, get_elsewhere};
 pub(crate) use http2::Http2Pool;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
 
+use crate::admission::Line;
 use crate::gateway::Readiness;
 use crate::headers::X_API_KEY;
 use crate::metrics::TargetMetrics;
@@ -199,6 +200,8 @@ pub(crate) struct Live {
     /// Our requests there, how quick it is, and what it says of itself.
     pub(crate) meter: Meter,
     pub(crate) health: Health,
+    /// Who may send it a request, and who waits to.
+    pub(crate) line: Arc<Line>,
     pub(crate) pool: Pool,
     pub(crate) http2: Http2Pool,
     /// Connections to where it speaks gRPC.
@@ -223,6 +226,7 @@ impl Live {
             }),
             meter: Meter::default(),
             health: Health::default(),
+            line: Line::new(),
             pool: Pool::new(spec.idle_connections_max),
             http2: Http2Pool::new(spec.http2_streams_max),
             grpc: Http2Pool::new(spec.http2_streams_max),

@@ -65,9 +65,9 @@ pub struct Room {
 const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
 
 impl Account {
-    pub fn new(limits: &LimitsSpec, now: Instant) -> Self {
+    pub fn new(limits: &LimitsSpec) -> Self {
         let length = Duration::from_millis(limits.window_ms);
-        let window = |limit: Option<u64>| limit.map(|limit| Window::new(limit, length, now));
+        let window = |limit: Option<u64>| limit.map(|limit| Window::new(limit, length));
         Self {
             requests: window(limits.requests),
             tokens: window(limits.tokens),
@@ -78,11 +78,11 @@ impl Account {
     }
 
     /// Other limits from now on. What was used stays used, unless the window has another length.
-    pub fn change(&mut self, limits: &LimitsSpec, now: Instant) {
+    pub fn change(&mut self, limits: &LimitsSpec) {
         let length = Duration::from_millis(limits.window_ms);
         let change = |window: &mut Option<Window>, limit: Option<u64>| match (&mut *window, limit) {
             (Some(same), Some(limit)) if same.is_of(length) => same.set_limit(limit),
-            (_, limit) => *window = limit.map(|limit| Window::new(limit, length, now)),
+            (_, limit) => *window = limit.map(|limit| Window::new(limit, length)),
         };
         change(&mut self.requests, limits.requests);
         change(&mut self.tokens, limits.tokens);
@@ -105,12 +105,17 @@ impl Account {
                 wait: WAIT_FOR_PLACE,
             });
         }
-        let taken = match &mut self.requests {
+        let entered = self.count(now)?;
+        self.in_flight += 1;
+        Ok(entered)
+    }
+
+    /// One more request of a call that is inside already.
+    pub fn count(&mut self, now: Instant) -> Result<Entered, Over> {
+        Ok(Entered(match &mut self.requests {
             None => None,
             Some(window) => Some(take(window, What::Requests, now, 1)?),
-        };
-        self.in_flight += 1;
-        Ok(Entered(taken))
+        }))
     }
 
     /// The request has ended.
@@ -145,9 +150,17 @@ impl Account {
         }
     }
 
-    /// What a prompt is likely to have, for a request whose server did not tell.
-    pub fn prompt(&self, ask: &Ask) -> u64 {
-        self.estimate.prompt(ask)
+    /// What the prompt is likely to have had, where its server did not tell.
+    pub fn prompt(&self, reserved: &Reserved) -> u64 {
+        self.estimate.prompt(&reserved.ask)
+    }
+
+    /// All that was kept, where nothing better is known.
+    pub fn whole(&self, reserved: &Reserved) -> Used {
+        Used {
+            prompt: reserved.taken.amount(),
+            output: 0,
+        }
     }
 
     pub fn room(&mut self, now: Instant) -> Room {

@@ -56,6 +56,11 @@ impl<T> Gate<T> {
         self.queue.waiting(class)
     }
 
+    /// Whether somebody who comes would get a place.
+    pub fn free(&self) -> bool {
+        self.inside < self.max && self.queue.is_empty()
+    }
+
     /// Whether there was a place. Never before those who wait.
     pub fn enter(&mut self) -> bool {
         let free = self.free();
@@ -119,10 +124,6 @@ impl<T> Gate<T> {
             entered.push(next);
         }
         entered
-    }
-
-    fn free(&self) -> bool {
-        self.inside < self.max && self.queue.is_empty()
     }
 
     /// After places were taken away, the place of one who leaves is gone.

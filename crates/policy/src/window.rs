@@ -12,7 +12,8 @@ const PARTS: u32 = 64;
 pub struct Window {
     limit: u64,
     part: Duration,
-    origin: Instant,
+    /// The first use: parts are counted from there.
+    origin: Option<Instant>,
     /// Taken in each part, the oldest first. The last is that of `newest`; none of a part outside the window.
     parts: VecDeque<u64>,
     newest: u64,
@@ -23,9 +24,15 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// Of the window that it was taken from: a limit may have been given another one since.
-    origin: Instant,
+    origin: Option<Instant>,
     part: u64,
     amount: u64,
+}
+
+impl Taken {
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
 }
 
 /// More than is left: as much is free again after this time, if nobody else takes it first.
@@ -35,11 +42,11 @@ pub struct TooMuch {
 }
 
 impl Window {
-    pub fn new(limit: u64, length: Duration, now: Instant) -> Self {
+    pub fn new(limit: u64, length: Duration) -> Self {
         Self {
             limit: limit.max(1),
             part: part(length),
-            origin: now,
+            origin: None,
             parts: VecDeque::from([0]),
             newest: 0,
             sum: 0,
@@ -123,7 +130,8 @@ impl Window {
     }
 
     fn advance(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.origin).as_nanos() / self.part.as_nanos();
+        let origin = *self.origin.get_or_insert(now);
+        let passed = now.saturating_duration_since(origin).as_nanos() / self.part.as_nanos();
         let current = u64::try_from(passed).unwrap_or(u64::MAX);
         // A clock read earlier by another thread is no step back.
         let steps = current.saturating_sub(self.newest);
@@ -151,7 +159,8 @@ impl Window {
     /// When a part is no longer in the window.
     fn leaves(&self, now: Instant, part: u64) -> Duration {
         let end = (part + u64::from(PARTS) + 1).saturating_mul(nanos(self.part));
-        (self.origin + Duration::from_nanos(end)).saturating_duration_since(now)
+        let origin = self.origin.unwrap_or(now);
+        (origin + Duration::from_nanos(end)).saturating_duration_since(now)
     }
 }
 

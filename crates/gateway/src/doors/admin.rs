@@ -15,9 +15,6 @@ pub(super) async fn answer(
     call: Call,
     query: Option<&str>,
 ) -> Result<Reply, Failure> {
-    if let Some(key) = visit.key {
-        key.may_administer()?;
-    }
     let gateway = visit.exchange.gateway.clone();
     let shared = gateway.shared();
     Ok(match call {

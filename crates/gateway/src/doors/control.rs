@@ -8,7 +8,7 @@ use protocol::oip::proto::{
     RepositoryModelUnloadResponse,
 };
 use protocol::oip::repository;
-use protocol::resource::{ModelControl, SharedMemory};
+use protocol::resource::{ModelControl, Scope, SharedMemory};
 
 use super::path::Change;
 use super::visit::Visit;
@@ -31,9 +31,6 @@ fn may_change_models(visit: &Visit<'_>) -> Result<(), Failure> {
         }
         ModelControl::Explicit => {}
         ModelControl::Auto => may_give_orders(visit, "modelControl: explicit")?,
-    }
-    if let Some(key) = visit.key {
-        key.may_administer()?;
     }
     Ok(())
 }
@@ -123,6 +120,9 @@ async fn unload(visit: &mut Visit<'_>, model: &str, dependents: bool) -> Result<
 /// An operator's order, on the operators' port: what decides about loads has no say.
 pub(super) async fn roll_back(mut visit: Visit<'_>, model: &str) -> Result<Reply, Failure> {
     refuse_pages(&visit)?;
+    if let Some(key) = visit.key {
+        key.opens(Scope::Orders)?;
+    }
     let config = &visit.exchange.gateway.shared().config;
     if !config.admin_loopback && !visit.snapshot.keys.required() {
         let message = "the admin port is not loopback, and no `Key` guards it; add a `Key`, or set `admin` in the Node";
@@ -147,13 +147,8 @@ pub(super) fn may_share_memory(visit: &Visit<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Regions belong to no model, so a key for some models only has no say in them.
 pub(super) fn may_see_regions(visit: &Visit<'_>) -> Result<(), Failure> {
-    refuse_pages(visit)?;
-    if let Some(key) = visit.key {
-        key.may_administer()?;
-    }
-    Ok(())
+    refuse_pages(visit)
 }
 
 /// What a Triton without a GPU says to a region that nobody could have registered.

@@ -89,7 +89,7 @@ pub(super) async fn answer(
     };
     let coding = coding(&head.headers)?;
     let received = read(&mut visit, body, coding).await?;
-    let reply = match remote::place(&mut visit, call, &received.message)? {
+    let reply = match remote::place(&mut visit, call, &received.message).await? {
         Place::Upstream(upstream) if upstream.grpc.is_some() => {
             return remote::answer(visit, &upstream, head, received).await;
         }

@@ -1,5 +1,6 @@
 use http::{HeaderMap, HeaderValue, StatusCode};
 use protocol::oip::rest;
+use protocol::resource::Scope;
 use serde::Serialize;
 
 use super::path::{Call, Oip};
@@ -64,7 +65,7 @@ fn may_know(snapshot: &Snapshot, (door, headers): (Door, &HeaderMap)) -> bool {
         || snapshot
             .keys
             .check(headers)
-            .is_ok_and(|key| key.is_none_or(|key| key.may_administer().is_ok()))
+            .is_ok_and(|key| key.is_none_or(|key| key.opens(Scope::Admin).is_ok()))
 }
 
 pub(super) fn is_ready(gateway: &Gateway, snapshot: &Snapshot) -> bool {

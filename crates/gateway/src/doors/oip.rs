@@ -45,33 +45,45 @@ pub(super) async fn answer(
             Ok(Reply::json(rest::statistics(&statistics)))
         }
         Oip::Region(asked) => region::answer(visit, asked, body).await,
-        Oip::Model(model) => match visit.choose(&model.name)? {
-            Target::Local if model.operation == Operation::Infer => {
-                infer::answer(visit, &model, &head.headers, body).await
-            }
-            Target::Local
-                if matches!(
-                    model.operation,
-                    Operation::Generate | Operation::GenerateStream
-                ) =>
-            {
-                generate::answer(visit, &model, &head.headers, body).await
-            }
-            Target::Local => about(visit, &model).await,
-            Target::Upstream(upstream) if !upstream.speaks_oip_rest() => {
-                bridged::answer(visit, &model, &head.headers, (body, &upstream)).await
-            }
-            Target::Upstream(upstream) => {
-                let body = visit.whole_body(body, Shape::Oip).await?;
-                let outgoing = Outgoing {
-                    ours_authorized: visit.ours_authorized(),
-                    head,
-                    body: RequestBody::Whole(body),
-                    via: Via::Http,
-                };
-                relay(visit.exchange, visit.snapshot, &upstream, outgoing).await
-            }
-        },
+        Oip::Model(model) => {
+            visit.admit(&model.name, None).await?;
+            of_model(visit, &model, head, body).await
+        }
+    }
+}
+
+async fn of_model(
+    mut visit: Visit<'_>,
+    model: &Model,
+    head: Parts,
+    body: &mut Upload,
+) -> Result<Reply, Failure> {
+    match visit.choose(&model.name)? {
+        Target::Local if model.operation == Operation::Infer => {
+            infer::answer(visit, model, &head.headers, body).await
+        }
+        Target::Local
+            if matches!(
+                model.operation,
+                Operation::Generate | Operation::GenerateStream
+            ) =>
+        {
+            generate::answer(visit, model, &head.headers, body).await
+        }
+        Target::Local => about(visit, model).await,
+        Target::Upstream(upstream) if !upstream.speaks_oip_rest() => {
+            bridged::answer(visit, model, &head.headers, (body, &upstream)).await
+        }
+        Target::Upstream(upstream) => {
+            let body = visit.whole_body(body, Shape::Oip).await?;
+            let outgoing = Outgoing {
+                ours_authorized: visit.ours_authorized(),
+                head,
+                body: RequestBody::Whole(body),
+                via: Via::Http,
+            };
+            relay(visit.exchange, visit.snapshot, &upstream, outgoing).await
+        }
     }
 }
 

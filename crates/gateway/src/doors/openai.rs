@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 use protocol::ApiError;
 use protocol::openai::{self, ModelEntry};
+use protocol::resource::Scope;
 
 use super::path::{self, OpenAi};
 use super::refuse_packed;
@@ -48,7 +49,7 @@ pub(super) async fn answer(
 async fn post(
     mut visit: Visit<'_>,
     operation: Operation,
-    head: Parts,
+    mut head: Parts,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     refuse_packed(&head)?;
@@ -56,10 +57,12 @@ async fn post(
         && operation == Operation::OpenAiOther
         && !path::asks_a_model(head.uri.path())
     {
-        key.may_call_anything()?;
+        // It is relayed with our credentials, and may load, unload or list what an upstream has.
+        key.opens(Scope::Orders)?;
     }
     if let Some(scan) = passing::form(&head)? {
         let (model, body) = passing::model_of_form(&mut visit, &head, body, scan).await?;
+        visit.admit(&model, None).await?;
         return match visit.choose(&model)? {
             Target::Upstream(upstream) => pass_on(visit, &upstream, head, body).await,
             Target::Local => Err(not_for_local(operation)),
@@ -68,11 +71,13 @@ async fn post(
     let shape = path::shape(head.uri.path());
     let body = visit.whole_body(body, shape).await?;
     let facts = openai::scan(&body).map_err(ApiError::from)?;
+    visit.admit(&facts.model, Some((&body, &facts))).await?;
     match visit.choose_for(&facts.model, Some(&facts))? {
         Target::Upstream(upstream) if !upstream.speaks(operation.wire()) => {
             embed::answer(visit, &body, Some((&upstream, &head.headers))).await
         }
         Target::Upstream(upstream) => {
+            let body = visit.ask_usage(&mut head, body);
             pass_on(visit, &upstream, head, RequestBody::Whole(body)).await
         }
         Target::Local if operation == Operation::Embeddings => {
@@ -100,7 +105,7 @@ async fn stored(mut visit: Visit<'_>, head: Parts, body: &mut Upload) -> Result<
 }
 
 async fn pass_on(
-    visit: Visit<'_>,
+    mut visit: Visit<'_>,
     upstream: &Arc<Upstream>,
     head: Parts,
     body: RequestBody,
@@ -111,5 +116,7 @@ async fn pass_on(
         body,
         via: Via::Http,
     };
-    relay(visit.exchange, visit.snapshot, upstream, outgoing).await
+    let reply = relay(visit.exchange, visit.snapshot, upstream, outgoing).await?;
+    visit.watch_usage(&reply);
+    Ok(reply)
 }

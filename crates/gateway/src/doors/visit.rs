@@ -1,3 +1,5 @@
+mod admitted;
+
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use protocol::oip::Shared;
+use protocol::resource::Scope;
 use protocol::{ApiError, Timing, openai};
 use routing::Caller;
 use telemetry::Stage;
@@ -18,7 +21,7 @@ use crate::exchange::Exchange;
 use crate::headers::{API_KEY, X_API_KEY};
 use crate::keys::Key;
 use crate::operation::Operation;
-use crate::pick::{self, Hints, Local, NoRoute, Pick, RequestFacts, Running};
+use crate::pick::{self, Hints, Local, NoRoute, Now, Pick, Placed, RequestFacts, Running};
 use crate::read::{Held, ReadError, Reader};
 use crate::reply::{Failure, Shape};
 use crate::snapshot::{Snapshot, Target};
@@ -50,6 +53,13 @@ impl<'a> Visit<'a> {
     ) -> Result<Self, Failure> {
         exchange.doing = Stage::Admit;
         let key = snapshot.keys.check(headers)?;
+        let scope = exchange.operation.scope();
+        if let (Some(key), Some(scope)) = (key, scope) {
+            key.opens(scope)?;
+        }
+        if snapshot.limited && scope == Some(Scope::Inference) {
+            admitted::enter(exchange, key, headers)?;
+        }
         exchange.hints = Hints::read(snapshot, headers);
         exchange.caller = caller(headers);
         exchange.mark(Stage::Admit);
@@ -161,18 +171,15 @@ impl<'a> Visit<'a> {
         if let Some(key) = self.key {
             key.may_use(model)?;
         }
-        if let Some(group) = self.snapshot.route(model) {
-            self.exchange.hints.complete(&group.plan.rules, body);
+        let running = self.running();
+        if !self.is_placed() {
+            self.complete_hints(model, body);
         }
-        let wire = self.exchange.operation.wire();
-        let mut picked = self.pick(model, wire, self.local(model));
-        // A model that takes strings and gives vectors can embed, though it knows nothing of it.
-        if self.exchange.operation == Operation::Embeddings
-            && matches!(picked, Err(NoRoute::UnknownModel { .. }))
-            && let Ok(other) = self.pick(model, Wire::Oip, self.local_of(model, true))
-        {
-            picked = Ok(other);
-        }
+        let permit = self.exchange.permit.as_ref();
+        let picked = match permit.and_then(|permit| permit.placed()) {
+            None => self.pick(model, &running),
+            Some(line) => self.pick(model, &Placed { running, line }),
+        };
         let pick = picked.map_err(|refusal| self.no_route(model, refusal))?;
         let target = self.exchange.chosen(pick);
         self.exchange.mark(Stage::Route);
@@ -180,7 +187,42 @@ impl<'a> Visit<'a> {
         Ok(target)
     }
 
-    fn pick(&self, model: &str, wire: Wire, local: Local) -> Result<Pick, NoRoute> {
+    /// Whether its upstream was found when it got its place.
+    fn is_placed(&self) -> bool {
+        let permit = self.exchange.permit.as_ref();
+        permit.is_some_and(|permit| permit.placed().is_some())
+    }
+
+    /// Reads what the model's route wants to know of the request besides.
+    fn complete_hints(&mut self, model: &str, body: Option<&openai::Facts<'_>>) {
+        if let Some(group) = self.snapshot.route(model) {
+            self.exchange.hints.complete(&group.plan.rules, body);
+        }
+    }
+
+    fn running(&self) -> Running {
+        Running::at(self.exchange.gateway.shared(), self.exchange.caller)
+    }
+
+    fn pick(&self, model: &str, now: &impl Now) -> Result<Pick, NoRoute> {
+        let wire = self.exchange.operation.wire();
+        let picked = self.pick_over(model, (wire, self.local(model)), now);
+        // A model that takes strings and gives vectors can embed, though it knows nothing of it.
+        if self.exchange.operation == Operation::Embeddings
+            && matches!(picked, Err(NoRoute::UnknownModel { .. }))
+            && let Ok(other) = self.pick_over(model, (Wire::Oip, self.local_of(model, true)), now)
+        {
+            return Ok(other);
+        }
+        picked
+    }
+
+    fn pick_over(
+        &self,
+        model: &str,
+        (wire, local): (Wire, Local),
+        now: &impl Now,
+    ) -> Result<Pick, NoRoute> {
         let facts = RequestFacts {
             model,
             wire,
@@ -188,9 +230,7 @@ impl<'a> Visit<'a> {
             hints: &self.exchange.hints,
             tried: &[],
         };
-        let shared = self.exchange.gateway.shared();
-        let running = Running::at(shared, self.exchange.caller);
-        pick::pick(self.snapshot, &facts, &running)
+        pick::pick(self.snapshot, &facts, now)
     }
 
     /// Whether this process has the model, for this kind of request.

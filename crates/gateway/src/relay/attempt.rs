@@ -9,6 +9,7 @@ use routing::Caller;
 use routing::retry::{Blame, End, blame};
 use tokio::time::timeout;
 
+use crate::admission;
 use crate::gateway::Gateway;
 use crate::grpc;
 use crate::metrics::UpstreamFault;
@@ -23,10 +24,16 @@ pub(super) struct Place {
     caller: Caller,
     entered_at: Instant,
     judged: bool,
+    /// Where only so many may be: this is one of them.
+    _one_of: Option<admission::Place>,
 }
 
 impl Place {
-    pub(super) fn enter(gateway: &Gateway, upstream: &Arc<Upstream>, caller: Caller) -> Self {
+    pub(super) fn enter(
+        gateway: &Gateway,
+        upstream: &Arc<Upstream>,
+        (caller, one_of): (Caller, Option<admission::Place>),
+    ) -> Self {
         let now = gateway.shared().clock.now();
         upstream.live.meter.enter();
         upstream.live.health.entered(now);
@@ -36,6 +43,7 @@ impl Place {
             caller,
             entered_at: now,
             judged: false,
+            _one_of: one_of,
         }
     }
 

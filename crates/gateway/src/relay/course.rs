@@ -14,11 +14,12 @@ use super::attempt::{Answered, Fault, Place, attempt};
 use super::chunks::{Chunks, GoingOn};
 use super::head;
 use super::race::{About, Race};
+use crate::admission;
 use super::retry_after;
 use super::{Outgoing, silence};
 use crate::exchange::Exchange;
 use crate::operation::Operation;
-use crate::pick::{self, Local, RequestFacts, Running};
+use crate::pick::{self, Local, Placing, RequestFacts, Running};
 use crate::reply::Failure;
 use crate::snapshot::{OnFailure, Snapshot, Target};
 use crate::upstream::{RequestBody, Upstream};
@@ -39,6 +40,8 @@ pub(super) struct Course {
     /// None once nobody else can be asked.
     outgoing: Option<Outgoing>,
     tried: Vec<Arc<Upstream>>,
+    /// In the upstream to ask next, where only so many may be.
+    next_place: Option<admission::Place>,
     /// Whether the budget refused an attempt.
     pub(super) spent: bool,
     /// After so long without an answer another is asked as well.
@@ -99,6 +102,7 @@ impl Course {
             caller,
             outgoing: Some(outgoing),
             tried: Vec::new(),
+            next_place: None,
             spent: false,
             patience: patience(&rules, wait).filter(|_| replay == Replay::Safe),
             answer_by: began + wait,
@@ -124,7 +128,10 @@ impl Course {
         };
         let via = outgoing.via;
         let request = head::request(exchange, upstream, outgoing)?;
-        let place = Place::enter(&exchange.gateway, upstream, self.caller);
+        let first = exchange.permit.as_mut();
+        let first = first.and_then(|permit| permit.take_place(&upstream.live.line));
+        let one_of = first.or_else(|| self.next_place.take());
+        let place = Place::enter(&exchange.gateway, upstream, (self.caller, one_of));
         let started_at = place.entered_at();
         let about = About {
             upstream: Arc::clone(upstream),
@@ -256,13 +263,25 @@ impl Course {
             hints: &exchange.hints,
             tried: &self.tried,
         };
-        let picked = pick::pick(&self.snapshot, &facts, &running).ok()?;
+        // Nobody stands in line for another attempt: those who wait have had none.
+        let counts = self.snapshot.places && exchange.permit.is_some();
+        let picked = if counts {
+            pick::pick(&self.snapshot, &facts, &Placing::new(running)).ok()?
+        } else {
+            pick::pick(&self.snapshot, &facts, &running).ok()?
+        };
         let Target::Upstream(upstream) = &picked.target else {
             return None;
         };
         let upstream = Arc::clone(upstream);
+        self.next_place = if counts {
+            Some(upstream.live.line.enter()?)
+        } else {
+            None
+        };
         if !self.budget.spend() {
             self.spent = true;
+            self.next_place = None;
             shared.metrics.budget_spent();
             return None;
         }

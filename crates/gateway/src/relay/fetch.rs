@@ -30,7 +30,7 @@ pub(crate) async fn fetch(
     let request = request(exchange, upstream, path)
         .map_err(|error| ApiError::new(base::ErrorKind::Internal, error.to_string()))?;
     exchange.doing = Stage::Upstream;
-    let place = Place::enter(&exchange.gateway, upstream, exchange.caller);
+    let place = Place::enter(&exchange.gateway, upstream, (exchange.caller, None));
     let wait = silence(exchange, upstream).min(exchange.time_left());
     let Ok(ended) = timeout(wait, attempt(place, (request, Via::Http))).await else {
         return Err(no_answer_in(upstream, wait).into());

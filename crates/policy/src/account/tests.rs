@@ -15,7 +15,7 @@ fn limits(requests: Option<u64>, tokens: Option<u64>, max_in_flight: Option<u32>
 #[test]
 fn each_limit_says_what_it_is_and_when_to_come_back() {
     let now = start();
-    let mut account = Account::new(&limits(Some(2), Some(1000), Some(3)), now);
+    let mut account = Account::new(&limits(Some(2), Some(1000), Some(3)));
     let first = account.enter(now).expect("the first");
     account.enter(now).expect("the second");
     let over = account.enter(now).expect_err("the third");
@@ -45,11 +45,11 @@ fn each_limit_says_what_it_is_and_when_to_come_back() {
 #[test]
 fn a_change_of_limits_keeps_what_was_used() {
     let now = start();
-    let mut account = Account::new(&limits(Some(10), None, None), now);
+    let mut account = Account::new(&limits(Some(10), None, None));
     for _ in 0..8 {
         account.enter(now).expect("ten may");
     }
-    account.change(&limits(Some(9), Some(50), Some(9)), now);
+    account.change(&limits(Some(9), Some(50), Some(9)));
     let room = account.room(now);
     assert_eq!(room.requests.expect("limited").remaining, 1);
     assert_eq!(room.tokens.expect("limited").remaining, 50);
@@ -58,7 +58,7 @@ fn a_change_of_limits_keeps_what_was_used() {
         account.enter(now).expect_err("the tenth").what,
         What::InFlight
     );
-    account.change(&LimitsSpec::default(), now);
+    account.change(&LimitsSpec::default());
     account.enter(now).expect("nothing is limited");
     assert_eq!(account.room(now), Room::default());
 }
@@ -109,7 +109,7 @@ proptest! {
     ) {
         let now = start();
         let spec = LimitsSpec { window_ms: 10_000, tokens: Some(20_000), ..LimitsSpec::default() };
-        let mut load = Load { account: Account::new(&spec, now), now, used: Vec::new(), running: Vec::new() };
+        let mut load = Load { account: Account::new(&spec), now, used: Vec::new(), running: Vec::new() };
         for (bytes, density, output_max, part, lasts) in requests {
             // From a token in 5 bytes to one in 2.5, and answers of any part of what they may have.
             let used = Used { prompt: bytes * density / 100, output: output_max * part / 100 };

@@ -25,7 +25,7 @@ pub(super) enum Place {
 }
 
 /// Whoever has the model that the message names. Calls about the server itself are answered here.
-pub(super) fn place(
+pub(super) async fn place(
     visit: &mut Visit<'_>,
     call: Unary,
     message: &Pieces,
@@ -39,6 +39,7 @@ pub(super) fn place(
     if model.is_empty() && operation == Operation::GrpcModelStatistics {
         return Ok(Place::Here);
     }
+    visit.admit(&model, None).await?;
     match visit.choose(&model) {
         Ok(Target::Local) => Ok(Place::Here),
         Ok(Target::Upstream(upstream)) => Ok(Place::Upstream(upstream)),

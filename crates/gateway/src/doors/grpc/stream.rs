@@ -15,6 +15,7 @@ use protocol::oip::grpc::{decode_infer, scan_model};
 use telemetry::Stage;
 
 use super::open::{Answers, Incoming, Message, Open, Requests, stopped};
+use crate::admission::{Permit, class_asked};
 use crate::doors::visit::Visit;
 use crate::headers::TRITON_GRPC_ERROR;
 use crate::reply::{Failure, Reply};
@@ -22,7 +23,7 @@ use crate::snapshot::{Snapshot, Target};
 use crate::upload::Upload;
 use crate::upstream::Wire;
 
-use calls::{Answer, Call, Calls};
+use calls::{Admission, Answer, Call, Calls};
 
 /// Requests of one stream that are being answered. The next one is read when one of them is done.
 const IN_FLIGHT_MAX: usize = 128;
@@ -51,6 +52,7 @@ pub(super) async fn answer(
         && let Ok(Target::Upstream(upstream)) = visit.choose(&model)
         && let Some(first) = first
     {
+        let upstream = visit.admit_stream(&model, upstream).await?;
         if upstream.grpc.is_none() {
             let name = &upstream.name;
             let message = format!(
@@ -173,22 +175,34 @@ impl Stream<'_> {
             Err(error) => return (String::new(), Call::refused("", error)),
         };
         let model = message.model_name.clone();
-        if let Err(error) = self.may_use(&model) {
-            return (model, Call::refused(&message.id, error));
-        }
-        let call = Call::new(gateway.clone(), message, held);
+        let admission = match self.admission(&model) {
+            Ok(admission) => admission,
+            Err(error) => return (model, Call::refused(&message.id, error)),
+        };
+        let call = Call::new(gateway.clone(), message, (held, admission));
         (model, call)
     }
 
-    fn may_use(&self, model: &str) -> Result<(), ApiError> {
-        if let Some(key) = self.snapshot.keys.check(&self.headers)? {
+    /// Whether the key may use the model, and what the request then holds of what is limited.
+    fn admission(&self, model: &str) -> Result<Option<Admission>, ApiError> {
+        let shared = self.open.gateway.shared();
+        let key = self.snapshot.keys.check(&self.headers)?;
+        if let Some(key) = key {
             key.may_use(model)?;
         }
-        if self.open.gateway.shared().models.has(model) {
-            Ok(())
-        } else {
-            Err(ApiError::unknown_model(model))
+        if !shared.models.has(model) {
+            return Err(ApiError::unknown_model(model));
         }
+        if !self.snapshot.limited {
+            return Ok(None);
+        }
+        let mut permit = Permit::new(shared.clock.clone(), shared.metrics.clone());
+        permit.claim.asked = class_asked(&self.headers);
+        permit.enter_key(key)?;
+        Ok(Some(Admission {
+            permit,
+            snapshot: Arc::clone(&self.snapshot),
+        }))
     }
 }
 

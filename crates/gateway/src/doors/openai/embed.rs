@@ -40,5 +40,6 @@ pub(super) async fn answer(
         visit.mark_call(&timing);
         embed::of_response(&request, &response)?
     };
+    visit.used(embeddings.tokens);
     Ok(Reply::json(openai::encode_embeddings(&embeddings, format)))
 }

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use base::Deadline;
 use bytes::Bytes;
@@ -11,10 +12,12 @@ use protocol::{ApiError, InferRequest, InferResponse, Parameter};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::admission::{Asking, Permit};
 use crate::flow::Flow;
 use crate::gateway::Gateway;
 use crate::read::Held;
 use crate::regions::{self, Destinations};
+use crate::snapshot::Snapshot;
 
 /// One message of the answer, without its envelope, and the error that it is about.
 #[derive(Debug)]
@@ -31,6 +34,13 @@ enum Progress {
         decoupled: bool,
     },
     Answered(Answer),
+}
+
+/// What a request holds of what is limited, until it is answered.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) permit: Permit,
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 /// One request of a stream.
@@ -103,17 +113,40 @@ impl Calls {
     }
 }
 
+impl Admission {
+    async fn admit(&mut self, model: &str, patience: Duration) -> Result<(), ApiError> {
+        let asking = Asking {
+            rules: self.snapshot.route_rules(model),
+            ask: None,
+            patience,
+        };
+        match self.permit.admit(&asking)? {
+            Some(line) => self.permit.stand_in(&line, &asking).await,
+            None => Ok(()),
+        }
+    }
+}
+
 impl Call {
-    pub(super) fn new(gateway: Gateway, message: ModelInferRequest, held: Arc<Held>) -> Self {
+    pub(super) fn new(
+        gateway: Gateway,
+        message: ModelInferRequest,
+        (held, mut admission): (Arc<Held>, Option<Admission>),
+    ) -> Self {
         let model = message.model_name.clone();
         let shared = gateway.shared();
         let deadline = Deadline::after(shared.clock.now(), shared.config.request_timeout);
         let flow = Flow::new(|sender| async move {
             let id = message.id.clone();
-            let answered = match prepare(&gateway, message, (&held, deadline)).await {
-                Ok(prepared) => answer(&gateway, prepared, deadline, &sender).await,
-                Err(error) => Err(error),
-            };
+            let answered = async {
+                if let Some(admission) = &mut admission {
+                    let patience = deadline.left(gateway.shared().clock.now());
+                    admission.admit(&message.model_name, patience).await?;
+                }
+                let prepared = prepare(&gateway, message, (&held, deadline)).await?;
+                answer(&gateway, prepared, deadline, &sender).await
+            }
+            .await;
             if let Err(error) = answered {
                 // A stream that is gone needs no reason.
                 let refused = Progress::Answered(refusal(&id, error));

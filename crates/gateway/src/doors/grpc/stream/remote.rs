@@ -14,6 +14,7 @@ use protocol::ApiError;
 use protocol::oip::grpc::scan_model;
 
 use super::super::open::{Incoming, Message, Open, Requests};
+use crate::admission::Counter;
 use crate::doors::visit::Visit;
 use crate::read::Held;
 use crate::relay::{Outgoing, relay};
@@ -31,6 +32,11 @@ pub(super) async fn answer(
         reading: Some(open.read(requests)),
         parts: first.received.into_parts(),
         held: first.held,
+        counter: visit
+            .exchange
+            .permit
+            .as_ref()
+            .map(|permit| permit.counter()),
         open,
     };
     let outgoing = Outgoing {
@@ -53,6 +59,8 @@ struct Messages {
     parts: VecDeque<Bytes>,
     /// The share of the message that is being passed on.
     held: Arc<Held>,
+    /// Counts the requests after the first.
+    counter: Option<Counter>,
 }
 
 impl Messages {
@@ -65,6 +73,9 @@ impl Messages {
                 protocol::shown::name(&named)
             );
             return Err(ApiError::new(ErrorKind::Invalid, message).with_param("model_name"));
+        }
+        if let Some(counter) = &self.counter {
+            counter.count()?;
         }
         self.parts = message.received.into_parts();
         self.held = message.held;

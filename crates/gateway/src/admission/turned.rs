@@ -1,0 +1,76 @@
+use std::time::Duration;
+
+use base::ErrorKind;
+use protocol::ApiError;
+use protocol::resource::Priority;
+
+/// Why somebody got no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    Full {
+        wait: Option<Duration>,
+    },
+    /// It would come too late.
+    TooLate {
+        wait: Duration,
+    },
+    Displaced,
+    /// Its patience is at an end.
+    Waited,
+}
+
+impl Turned {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Full { .. } => "full",
+            Self::TooLate { .. } => "too_late",
+            Self::Displaced => "displaced",
+            Self::Waited => "waited",
+        }
+    }
+
+    /// When it is worth another try, as far as anything is known.
+    pub(crate) fn wait(self) -> Duration {
+        const UNKNOWN: Duration = Duration::from_secs(1);
+        match self {
+            Self::Full { wait } => wait.unwrap_or(UNKNOWN),
+            Self::TooLate { wait } => wait,
+            Self::Displaced | Self::Waited => UNKNOWN,
+        }
+    }
+
+    /// What its caller is told. `by_limit` says that it was not the caller's patience that ended.
+    pub(super) fn into_error(self, class: Priority, by_limit: bool) -> ApiError {
+        let class = class.name();
+        let (code, message) = match self {
+            Self::Full { .. } => (
+                "queue_full",
+                format!("the line is full for requests of class `{class}`; try again later"),
+            ),
+            Self::TooLate { wait } => (
+                "deadline_unmeetable",
+                format!(
+                    "its turn would come in about {} ms, which is later than the caller waits",
+                    wait.as_millis()
+                ),
+            ),
+            Self::Displaced => (
+                "queue_displaced",
+                format!(
+                    "the line is full, and this request of class `{class}` gave way to a higher one"
+                ),
+            ),
+            Self::Waited if by_limit => (
+                "queue_timeout",
+                "no place became free in the time that this route lets requests wait".to_owned(),
+            ),
+            Self::Waited => {
+                let message = "the deadline passed while the request stood in line";
+                return ApiError::new(ErrorKind::Timeout, message).with_code("deadline_exceeded");
+            }
+        };
+        ApiError::new(ErrorKind::Unavailable, message)
+            .with_code(code)
+            .retry_after(self.wait())
+    }
+}
