@@ -1,6 +1,6 @@
 //! Answers and refusals, in the shape of the protocol that asked.
 
-use base::ErrorKind;
+use base::{ErrorKind, Retry};
 use http::header::{
     ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER,
 };
@@ -14,7 +14,7 @@ use crate::body::{Body, Payload};
 use crate::coding::Coding;
 use crate::exchange::Exchange;
 use crate::grpc;
-use crate::headers::{REQUEST_ID, SERVER_TIMING, SHOULD_RETRY};
+use crate::headers::{REQUEST_ID, RETRY_AFTER_MS, SERVER_TIMING, SHOULD_RETRY};
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -151,6 +151,11 @@ impl Reply {
         let headers = reply.response.headers_mut();
         if let Some(seconds) = status::retry_after_seconds(error) {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        // To the millisecond for those who read it, as OpenAI's clients do.
+        if let Retry::After(wait) = error.retry {
+            let ms = u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
         }
         if failure.spent {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));

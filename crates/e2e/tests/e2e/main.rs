@@ -6,6 +6,7 @@
     reason = "a test binary: what helpers of tests do is done in tests"
 )]
 
+mod admission;
 mod bad_input;
 mod bad_openai;
 mod broken_model;

@@ -1,0 +1,161 @@
+//! Limits, places and classes of the real binary, under callers that push.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use e2e::{Answer, FakeUpstream, Gate, Kapok, Running, wait};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+const CHAT: &str = "/v1/chat/completions";
+const CONNECTIONS: usize = 64;
+
+fn key(limits: &str) -> String {
+    let digest = Sha256::digest("sk-team");
+    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "---\napiVersion: kapok.dev/v1alpha1\nkind: Key\nmetadata: {{name: team}}\nspec:\n  sha256: {hash}\n  limits: {limits}\n"
+    )
+}
+
+fn upstream(fake: &FakeUpstream, fields: &str) -> String {
+    format!(
+        "apiVersion: kapok.dev/v1alpha1\nkind: Upstream\nmetadata: {{name: llm}}\nspec: {{url: {:?}{fields}}}\n",
+        fake.url()
+    )
+}
+
+/// So many requests over all connections together; each is judged.
+fn offer(
+    kapok: &Running,
+    requests: usize,
+    body: impl Fn(usize) -> String + Sync,
+    judge: impl Fn(&e2e::Response) + Sync,
+) {
+    let offered = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let client = kapok.http().bearer("sk-team");
+                let mut connection = client.open().expect("it listens");
+                loop {
+                    let number = offered.fetch_add(1, Ordering::SeqCst);
+                    if number >= requests {
+                        return;
+                    }
+                    let body = body(number);
+                    let mut message = client.head("POST", CHAT, body.len());
+                    message.extend_from_slice(body.as_bytes());
+                    judge(&connection.exchange(&message).expect("an answer"));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn of_a_thousand_requests_in_a_window_for_a_hundred_at_most_101_pass() {
+    let fake = FakeUpstream::start(Answer::json(r#"{"choices":[]}"#)).forgetful();
+    let config = upstream(&fake, "") + &key("{requests: 100}");
+    let kapok = Kapok::new().config(config).start();
+    let passed = AtomicUsize::new(0);
+    offer(
+        &kapok,
+        1000,
+        |_| r#"{"model":"m","messages":[]}"#.to_owned(),
+        |answer| match answer.status {
+            200 => {
+                passed.fetch_add(1, Ordering::SeqCst);
+            }
+            status => {
+                assert_eq!(status, 429, "{}", answer.text());
+                assert!(answer.header("retry-after").is_some());
+            }
+        },
+    );
+    let passed = passed.load(Ordering::SeqCst);
+    println!("1000 offered, 100 allowed, {passed} passed");
+    assert!((100..=101).contains(&passed), "{passed} passed");
+}
+
+#[test]
+fn tokens_stay_within_a_hundredth_of_their_limit() {
+    const LIMIT: u64 = 20_000;
+    // A prompt of a token in four bytes, and answers of any length that they may have.
+    let fake = FakeUpstream::answering(|request| {
+        let asked: Value = serde_json::from_str(&request.text()).expect("JSON");
+        let output = asked["wants"].as_u64().expect("a number");
+        let prompt = request.text().len() / 4;
+        Answer::json(&format!(
+            r#"{{"choices":[],"usage":{{"prompt_tokens":{prompt},"completion_tokens":{output}}}}}"#
+        ))
+    });
+    let config = upstream(&fake, "") + &key(&format!("{{tokens: {LIMIT}}}"));
+    let kapok = Kapok::new().config(config).start();
+    let used = AtomicU64::new(0);
+    offer(
+        &kapok,
+        1500,
+        |number| {
+            let (max, text) = (20 + number % 80, "x ".repeat(50 + number % 200));
+            let wants = max * (number % 10 + 1) / 10;
+            format!(
+                r#"{{"model":"m","max_tokens":{max},"wants":{wants},"messages":[{{"role":"user","content":"{text}"}}]}}"#
+            )
+        },
+        |answer| {
+            if answer.status == 200 {
+                let usage = &answer.json()["usage"];
+                let tokens =
+                    ["prompt_tokens", "completion_tokens"].map(|name| usage[name].as_u64());
+                used.fetch_add(tokens.iter().flatten().sum(), Ordering::SeqCst);
+            } else {
+                assert_eq!(answer.status, 429, "{}", answer.text());
+            }
+        },
+    );
+    let used = used.load(Ordering::SeqCst);
+    println!("{LIMIT} tokens allowed, {used} used");
+    assert!(used <= LIMIT + LIMIT / 100, "{used}");
+    assert!(
+        used >= LIMIT * 9 / 10,
+        "{used}: much was refused that would have fitted"
+    );
+}
+
+#[test]
+fn explain_says_who_stood_in_line() {
+    let gate = Gate::new();
+    let fake = FakeUpstream::start(Answer::json(r#"{"choices":[]}"#).wait(&gate));
+    let kapok = Kapok::new()
+        .config(upstream(&fake, ", maxInFlight: 1"))
+        .start();
+    let body = r#"{"model":"m","messages":[]}"#;
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| kapok.http().post(CHAT, body));
+        fake.wait_for_requests(1);
+        let second = scope.spawn(|| {
+            let client = kapok.http().header("x-request-id", "second");
+            client.header("x-request-priority", "bulk").post(CHAT, body)
+        });
+        wait::until("it stands in line", || {
+            let metrics = kapok.http().get("/metrics").text();
+            metrics
+                .contains("kapok_gateway_queue_depth{class=\"bulk\"} 1")
+                .then_some(())
+        });
+        gate.open();
+        assert_eq!(first.join().expect("no panic").status, 200);
+        assert_eq!(second.join().expect("no panic").status, 200);
+    });
+    let explained = kapok.cli(&["explain", "second"]);
+    assert!(
+        explained.stdout.contains("stood in line for"),
+        "{}",
+        explained.stdout
+    );
+    assert!(
+        explained.stdout.contains("as `bulk`"),
+        "{}",
+        explained.stdout
+    );
+}
