@@ -133,14 +133,17 @@ impl Body {
     }
 }
 
+type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
+
 /// The next part of an upstream's answer, without what only we asked for.
+///
+/// `poll` gives it as it comes, and says whether that was the end.
 fn poll_metered(
-    relayed: &mut Relayed,
-    cx: &mut Context<'_>,
     exchange: &mut Exchange,
-) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    mut poll: impl FnMut(&mut Exchange) -> (Polled, bool),
+) -> Polled {
     loop {
-        let polled = relayed.poll_frame(cx, exchange);
+        let (polled, mut ended) = poll(exchange);
         let Some(permit) = &mut exchange.permit else {
             return polled;
         };
@@ -148,14 +151,16 @@ fn poll_metered(
             return Poll::Pending;
         };
         let mut part = match part {
-            None => Bytes::new(),
+            None => {
+                ended = true;
+                Bytes::new()
+            }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => permit.metering.pass(data),
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             },
             Some(Err(cut)) => return Poll::Ready(Some(Err(cut))),
         };
-        let ended = relayed.ended();
         if ended {
             let rest = permit.metering.end();
             part = match (part.is_empty(), rest.is_empty()) {
@@ -184,14 +189,20 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
         if let Payload::Relayed(relayed) = &mut this.payload {
-            let polled = poll_metered(relayed, cx, &mut this.exchange);
+            let polled = poll_metered(&mut this.exchange, |exchange| {
+                let polled = relayed.poll_frame(cx, exchange);
+                (polled, relayed.ended())
+            });
             if relayed.ended() {
                 this.payload = Payload::Empty;
             }
             return polled;
         }
         if let Payload::Talk(talk) = &mut this.payload {
-            let polled = talk.poll_frame(cx, &mut this.exchange);
+            let polled = poll_metered(&mut this.exchange, |exchange| {
+                let polled = talk.poll_frame(cx, exchange);
+                (polled, talk.ended())
+            });
             if talk.ended() {
                 this.payload = Payload::Empty;
             }

@@ -14,9 +14,9 @@ use super::attempt::{Answered, Fault, Place, attempt};
 use super::chunks::{Chunks, GoingOn};
 use super::head;
 use super::race::{About, Race};
-use crate::admission;
 use super::retry_after;
 use super::{Outgoing, silence};
+use crate::admission;
 use crate::exchange::Exchange;
 use crate::operation::Operation;
 use crate::pick::{self, Local, Placing, RequestFacts, Running};
@@ -214,7 +214,11 @@ impl Course {
         outgoing.body = RequestBody::Whole(body);
         let via = outgoing.via;
         let request = head::request(exchange, &rescue.upstream, outgoing).ok()?;
-        let place = Place::enter(&exchange.gateway, &rescue.upstream, self.caller);
+        let line = &rescue.upstream.live.line;
+        let counts = self.snapshot.places && exchange.permit.is_some();
+        let one_of = self.next_place.take();
+        let one_of = one_of.or_else(|| line.enter().filter(|_| counts));
+        let place = Place::enter(&exchange.gateway, &rescue.upstream, (self.caller, one_of));
         let until = place.entered_at() + silence(exchange, &rescue.upstream);
         Some((rescue, until, Box::pin(attempt(place, (request, via)))))
     }
