@@ -186,6 +186,15 @@ fn say_version(registry: &Registry) {
     );
 }
 
+fn per_core(node: &NodeSpec) -> Outcome<Option<PerCore>> {
+    match node.io_threads {
+        IoThreads::Shared => Ok(None),
+        IoThreads::PerCore => PerCore::start(base::core_budget())
+            .map(Some)
+            .map_err(|error| Failure::failed(format!("threads cannot be started: {error}"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,14 +231,5 @@ mod tests {
             "the page should be:\n{}",
             expected.join("\n")
         );
-    }
-}
-
-fn per_core(node: &NodeSpec) -> Outcome<Option<PerCore>> {
-    match node.io_threads {
-        IoThreads::Shared => Ok(None),
-        IoThreads::PerCore => PerCore::start(base::core_budget())
-            .map(Some)
-            .map_err(|error| Failure::failed(format!("threads cannot be started: {error}"))),
     }
 }
