@@ -51,9 +51,11 @@ pub(crate) async fn handle(
         path::shape(head.uri.path())
     };
     let answered = if grpc && matches!(door, Door::Public | Door::Grpc) {
-        caught::caught(grpc::answer(&mut exchange, &head, &mut body)).await
+        caught::caught(Box::pin(grpc::answer(&mut exchange, &head, &mut body))).await
     } else {
-        caught::caught(answer(&mut exchange, door, head, &mut body)).await
+        // hyper keeps room for this function's future as long as the connection is open; what it took to find the answer
+        // would lie there, 6 KB, while a stream goes on for minutes.
+        caught::caught(Box::pin(answer(&mut exchange, door, head, &mut body))).await
     };
     if answered.is_err() {
         exchange.mark(exchange.doing);
