@@ -90,6 +90,8 @@ impl EtcdSource {
                 }
                 Ok(())
             }
+            // Nothing new, but whoever was told of a failure wants to know that it is over.
+            Ok(Told::Created) => Ok(()),
             // What happened in between is gone: as it is now is all that can be known.
             Ok(Told::Compacted) => {
                 self.watch = None;
@@ -132,3 +134,6 @@ fn read(key: &[u8], value: &[u8]) -> Option<Endpoint> {
     })
     .ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,8 +36,8 @@ impl Registration {
         }
     }
 
-    /// Writes the entry and keeps it alive, through failures of the registry, until `wanted` is false or gone; then takes
-    /// it away. `first` is told when the entry is written for the first time.
+    /// Writes the entry and keeps it alive, through failures of the registry, until `wanted` is false: then takes it away.
+    /// When `wanted` is gone it only stops: somebody else keeps the entry, or its lease ends it. `first` is told when the entry is written for the first time.
     pub async fn keep(mut self, mut wanted: watch::Receiver<bool>, first: impl FnOnce() + Send) {
         let mut lease = None;
         let mut first = Some(first);
@@ -69,10 +69,10 @@ impl Registration {
             };
             // Cancel-safe: a flag and a timer.
             tokio::select! {
-                left = wanted.wait_for(|wanted| !wanted) => {
-                    drop(left);
-                    break;
-                }
+                left = wanted.wait_for(|wanted| !wanted) => match left {
+                    Ok(_unwanted) => break,
+                    Err(_gone) => return,
+                },
                 () = tokio::time::sleep(wait) => {}
             }
         }

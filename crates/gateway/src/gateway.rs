@@ -16,6 +16,7 @@ use telemetry::trace::Tracer;
 
 use crate::Error;
 use crate::config::Config;
+use crate::hold::Holds;
 use crate::listener::{Connections, Door, Listener};
 use crate::metrics::{Metrics, TargetMetrics};
 use crate::read::Budget;
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) connections: Connections,
     pub(crate) body_bytes: Arc<Budget>,
     pub(crate) regions: Regions,
+    pub(crate) holds: Holds,
     snapshot: ArcSwap<Snapshot>,
     /// What operators are told of the configuration.
     pub(crate) config_status: ArcSwap<ConfigStatus>,
@@ -88,6 +90,7 @@ impl Gateway {
         Ok(Self(Arc::new(Shared {
             local: metrics.target("local"),
             nobody: metrics.target(""),
+            holds: Holds::new(metrics.held().clone()),
             metrics,
             connections,
             body_bytes: Budget::new(parts.config.body_bytes_total_max),
@@ -134,6 +137,7 @@ impl Gateway {
         let generation = next.generation;
         next.apply_limits(&self.0.clock);
         self.0.snapshot.store(Arc::new(next));
+        self.0.holds.release();
         Ok(generation)
     }
 
@@ -222,6 +226,7 @@ impl Gateway {
         let upstream = snapshot.upstreams.get(name);
         if let Some(upstream) = upstream {
             upstream.live.set_readiness(readiness);
+            self.0.holds.release();
         }
         upstream.is_some()
     }

@@ -23,6 +23,7 @@ mod gate;
 mod gateway;
 mod grpc;
 mod headers;
+mod hold;
 mod keys;
 mod listener;
 mod metrics;

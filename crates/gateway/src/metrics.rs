@@ -26,6 +26,7 @@ struct Families {
     seconds: Family<CallLabels, Histogram, fn() -> Histogram>,
     first_byte: Family<CallLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge,
+    held: Gauge,
     upstream_errors: Family<ErrorLabels, Counter>,
     budget_spent: Counter,
     connections: Family<DoorLabels, Gauge>,
@@ -93,6 +94,7 @@ impl Metrics {
             seconds: Family::new_with_constructor(latency_histogram),
             first_byte: Family::new_with_constructor(latency_histogram),
             in_flight: Gauge::default(),
+            held: Gauge::default(),
             upstream_errors: Family::default(),
             budget_spent: Counter::default(),
             connections: Family::default(),
@@ -120,6 +122,11 @@ impl Metrics {
             families.in_flight.clone(),
         );
         registry.register(
+            "kapok_gateway_held",
+            "Requests that wait for an upstream that is starting, loading or not discovered yet",
+            families.held.clone(),
+        );
+        registry.register(
             "kapok_gateway_upstream_errors_total",
             "Failures of upstreams; answers with an error status are not among them",
             families.upstream_errors.clone(),
@@ -143,6 +150,10 @@ impl Metrics {
 
     pub(crate) fn admission(&self) -> &AdmissionMetrics {
         &self.0.admission
+    }
+
+    pub(crate) fn held(&self) -> &Gauge {
+        &self.0.held
     }
 
     pub(crate) fn connections(&self, door: &'static str) -> Gauge {

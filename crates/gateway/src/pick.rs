@@ -20,6 +20,9 @@ pub(crate) use decision::{Claim, Decision};
 pub(crate) use hints::Hints;
 pub(crate) use placing::{Outcome, Placed, Placing};
 
+/// Why a discovered pool without a server cannot answer.
+const NO_SERVERS: &str = "no server of it is known yet";
+
 /// Of those that cannot answer, as many are named.
 const NAMED_MAX: usize = 10;
 
@@ -215,7 +218,7 @@ fn local(claim: Claim) -> Pick {
 
 /// Whether any upstream of the group could take the request if it were ready.
 fn speaks(group: &Group, wire: Wire) -> bool {
-    group.upstreams().any(|upstream| upstream.speaks(wire))
+    !group.plan.awaited.is_empty() || group.upstreams().any(|upstream| upstream.speaks(wire))
 }
 
 fn not_ready(group: &Group, facts: &RequestFacts<'_>) -> NoRoute {
@@ -226,11 +229,10 @@ fn not_ready(group: &Group, facts: &RequestFacts<'_>) -> NoRoute {
     let down = group
         .upstreams()
         .filter(|upstream| upstream.speaks(facts.wire) && !tried(upstream));
-    NoRoute::NotReady(
-        down.take(NAMED_MAX)
-            .map(|upstream| (upstream.name.to_string(), upstream.reason()))
-            .collect(),
-    )
+    let down = down.map(|upstream| (upstream.name.to_string(), upstream.reason()));
+    let awaited = group.plan.awaited.iter();
+    let awaited = awaited.map(|pool| (pool.to_string(), NO_SERVERS.to_owned()));
+    NoRoute::NotReady(down.chain(awaited).take(NAMED_MAX).collect())
 }
 
 #[cfg(test)]

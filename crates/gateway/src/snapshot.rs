@@ -285,14 +285,39 @@ impl Snapshot {
                 None => catch_all.push(Arc::clone(upstream)),
             }
         }
+        let (mut awaited, mut any): (HashMap<String, Vec<Arc<str>>>, _) = Default::default();
+        for (name, models) in self.templates_without_servers() {
+            match models {
+                Some(models) => {
+                    for model in models {
+                        listed.entry(model.clone()).or_default();
+                        awaited
+                            .entry(model.clone())
+                            .or_default()
+                            .push(Arc::clone(name));
+                    }
+                }
+                None => Vec::push(&mut any, Arc::clone(name)),
+            }
+        }
         self.listed = listed
             .into_iter()
             .map(|(model, members)| {
                 let key = format!("model {model}");
-                (model, self.unrouted(Why::Listed, members, &key))
+                let awaited = awaited.remove(&model).unwrap_or_default();
+                (model, self.unrouted(Why::Listed, members, awaited, &key))
             })
             .collect();
-        self.catch_all = self.unrouted(Why::CatchAll, catch_all, "");
+        self.catch_all = self.unrouted(Why::CatchAll, catch_all, any, "");
+    }
+
+    fn templates_without_servers(&self) -> impl Iterator<Item = (&Arc<str>, Option<&Vec<String>>)> {
+        let has = |name: &str| {
+            let mut upstreams = self.upstreams.values();
+            upstreams.any(|upstream| upstream.spec.pool.as_deref() == Some(name))
+        };
+        let templates = self.templates.iter().filter(move |(name, _)| !has(name));
+        templates.map(|(name, models)| (name, models.as_ref()))
     }
 
     fn watch(&mut self) {

@@ -9,6 +9,7 @@ mod failover;
 mod files;
 mod grpc;
 mod health;
+mod hold;
 mod http2;
 mod loads;
 mod models;

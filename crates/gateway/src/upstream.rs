@@ -90,7 +90,6 @@ impl Upstream {
     }
 
     /// Whether it is on its way to be ready.
-    #[expect(dead_code, reason = "requests will wait for it")]
     pub(crate) fn loading(&self) -> bool {
         self.live.loading.load(Ordering::Acquire)
     }

@@ -14,6 +14,7 @@ mod node;
 mod notify;
 mod ports;
 mod ready;
+mod register;
 mod stop;
 mod upgrade;
 
@@ -36,6 +37,7 @@ pub(crate) use gpus::usable_here as usable_gpus;
 use node::{Node, Outside};
 use ports::{Addresses, Ports};
 use ready::Progress;
+use register::Registered;
 use stop::Signals;
 use telemetry::logs::{self, LogError, Logs};
 use telemetry::metrics::Registry;
@@ -58,12 +60,7 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
         tracing::info!("{note}");
     }
     raise_open_files();
-    let executor = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(base::core_budget().get())
-        .thread_name("kapok-io")
-        .enable_all()
-        .build()
-        .map_err(|error| anyhow::Error::new(error).context("threads cannot be started"))?;
+    let executor = executor()?;
     let program = Program::this(environment)?;
     let outcome = executor.block_on(async {
         // A signal that comes during the start is obeyed after it.
@@ -88,12 +85,14 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
             }
             None => director::Running::new(),
         };
+        let node_spec = config.node.clone();
         let mut director = node.direct((args, environment), config, &progress, running)?;
         director.informed().await;
         ports.serve(&node.gateway);
         if let Some(inherited) = &inherited {
             inherited.serving()?;
         }
+        let registered = Registered::start(&node_spec, addresses.public(), &node.tasks);
         addresses.announce(printer)?;
         notify::tell(environment, notify::READY);
         let ready = async {
@@ -109,6 +108,7 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
             environment,
             program,
             kept,
+            registered,
         };
         let outcome = end.come(signals, ready).await;
         node.tracer.flush();
@@ -117,6 +117,16 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
     // What is left has had its time; dropping it ends managed processes too.
     executor.shutdown_timeout(Duration::from_millis(500));
     outcome
+}
+
+fn executor() -> Outcome<tokio::runtime::Runtime> {
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(base::core_budget().get())
+        .thread_name("kapok-io")
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow::Error::new(error).context("threads cannot be started"))?;
+    Ok(executor)
 }
 
 /// What Triton's scripts wait to see, or the end that they expect when a model does not load.

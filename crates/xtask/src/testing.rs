@@ -30,6 +30,13 @@ const LIBB64: DebianFile = DebianFile {
     sha256: "9d910643a635b0b534228f1437af9787d8386cf7b955639019ce6f65422b8f37",
 };
 
+/// A registry of nodes.
+const ETCD: DebianFile = DebianFile {
+    package: "etcd-server",
+    member: "usr/bin/etcd",
+    sha256: "a45de16600eafc57939b84013b0522c4670435471eb4073dd963d01e0eb5a217",
+};
+
 /// Closing lines of the test runner that are repeated at the very end.
 const CLOSING_LINES: usize = 12;
 
@@ -74,6 +81,11 @@ pub(crate) fn run_all(cache: Option<PathBuf>, filter: &[String]) -> Result<()> {
         Ok((fetch::ort_library(&catalogue, &store)?, openvino))
     });
     report.step("programs", || setup::debian(PROGRAMS));
+    report.step("etcd", || {
+        let folder = cache.join("etcd");
+        std::fs::create_dir_all(&folder)?;
+        ETCD.place(&folder.join("etcd"))
+    });
     let python = report.step("python", || python(&cache));
     let suite = report.step("openai-python's tests", || {
         crate::openai_suite::prepare(&cache)

@@ -18,6 +18,8 @@ pub(super) struct Watch {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
+    /// The watch is there.
+    Created,
     /// Keys and their new values; none for one that is gone.
     Changes {
         revision: u64,
@@ -44,11 +46,9 @@ impl Watch {
     pub(super) async fn next(&mut self) -> Result<Told, Error> {
         loop {
             // One JSON document a line.
-            while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line = self.unread.split_to(end + 1);
-                if let Some(told) = read(&line)? {
-                    return Ok(told);
-                }
+                return read(&line);
             }
             let ended = || Error::Etcd("the watch has ended".to_owned());
             let frame = self.body.frame().await.ok_or_else(ended)?;
@@ -66,8 +66,7 @@ impl Watch {
     }
 }
 
-/// None if the message only says that the watch is there.
-fn read(line: &[u8]) -> Result<Option<Told>, Error> {
+fn read(line: &[u8]) -> Result<Told, Error> {
     let message: Value = serde_json::from_slice(line)
         .map_err(|error| Error::Etcd(format!("a message of the watch is not JSON: {error}")))?;
     if let Some(error) = message.get("error") {
@@ -79,7 +78,7 @@ fn read(line: &[u8]) -> Result<Option<Told>, Error> {
     }
     let result = &message["result"];
     if number(&result["compact_revision"]).is_some_and(|revision| revision > 0) {
-        return Ok(Some(Told::Compacted));
+        return Ok(Told::Compacted);
     }
     if result["canceled"].as_bool() == Some(true) {
         let reason = result["cancel_reason"].as_str().unwrap_or("no reason");
@@ -92,17 +91,17 @@ fn read(line: &[u8]) -> Result<Option<Told>, Error> {
     let revision = number(&result["header"]["revision"]).unwrap_or_default();
     // A word of progress has no events: all before its revision has been told.
     if events.is_empty() && result["created"].as_bool() == Some(true) {
-        return Ok(None);
+        return Ok(Told::Created);
     }
     let changes = events.iter().map(|event| {
         let pair = &event["kv"];
         let gone = event["type"].as_str() == Some("DELETE");
         (bytes(&pair["key"]), (!gone).then(|| bytes(&pair["value"])))
     });
-    Ok(Some(Told::Changes {
+    Ok(Told::Changes {
         revision,
         changes: changes.collect(),
-    }))
+    })
 }
 
 #[cfg(test)]
@@ -113,22 +112,19 @@ mod tests {
     fn messages_as_etcd_3_4_sends_them() {
         let check = |text: &str| read(text.as_bytes()).map_err(|error| error.to_string());
         let created = r#"{"result":{"header":{"cluster_id":"1","revision":"7"},"created":true}}"#;
-        assert_eq!(check(created), Ok(None));
+        assert_eq!(check(created), Ok(Told::Created));
         // "YQ==" is a, "Yg==" is b.
         let events = r#"{"result":{"header":{"revision":"9"},"events":[{"kv":{"key":"YQ==","value":"Yg==","mod_revision":"8"}},{"type":"DELETE","kv":{"key":"Yg==","mod_revision":"9"}}]}}"#;
         let changes = vec![(b"a".to_vec(), Some(b"b".to_vec())), (b"b".to_vec(), None)];
         let revision = 9;
-        assert_eq!(check(events), Ok(Some(Told::Changes { revision, changes })));
+        assert_eq!(check(events), Ok(Told::Changes { revision, changes }));
         let progress = r#"{"result":{"header":{"revision":"12"}}}"#;
         let changes = Vec::new();
         let revision = 12;
-        assert_eq!(
-            check(progress),
-            Ok(Some(Told::Changes { revision, changes }))
-        );
+        assert_eq!(check(progress), Ok(Told::Changes { revision, changes }));
         let compacted =
             r#"{"result":{"header":{"revision":"20"},"canceled":true,"compact_revision":"15"}}"#;
-        assert_eq!(check(compacted), Ok(Some(Told::Compacted)));
+        assert_eq!(check(compacted), Ok(Told::Compacted));
         for (bad, part) in [
             (
                 r#"{"result":{"canceled":true,"cancel_reason":"no"}}"#,

@@ -13,6 +13,7 @@ mod broken_model;
 mod change;
 mod cli;
 mod clients;
+mod discovery;
 mod doors;
 mod engines;
 mod ensembles;

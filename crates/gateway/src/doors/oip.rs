@@ -58,7 +58,7 @@ async fn of_model(
     head: Parts,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
-    match visit.choose(&model.name)? {
+    match visit.choose(&model.name).await? {
         Target::Local if model.operation == Operation::Infer => {
             infer::answer(visit, model, &head.headers, body).await
         }

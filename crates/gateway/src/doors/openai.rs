@@ -63,7 +63,7 @@ async fn post(
     if let Some(scan) = passing::form(&head)? {
         let (model, body) = passing::model_of_form(&mut visit, &head, body, scan).await?;
         visit.admit(&model, None).await?;
-        return match visit.choose(&model)? {
+        return match visit.choose(&model).await? {
             Target::Upstream(upstream) => pass_on(visit, &upstream, head, body).await,
             Target::Local => Err(not_for_local(operation)),
         };
@@ -72,7 +72,7 @@ async fn post(
     let body = visit.whole_body(body, shape).await?;
     let facts = openai::scan(&body).map_err(ApiError::from)?;
     visit.admit(&facts.model, Some((&body, &facts))).await?;
-    match visit.choose_for(&facts.model, Some(&facts))? {
+    match visit.choose_for(&facts.model, Some(&facts)).await? {
         Target::Upstream(upstream) if !upstream.speaks(operation.wire()) => {
             embed::answer(visit, &body, Some((&upstream, &head.headers))).await
         }
@@ -97,7 +97,7 @@ fn not_for_local(operation: Operation) -> Failure {
 /// What an upstream keeps is asked for by its path, and routed by it as if it were a model's name.
 async fn stored(mut visit: Visit<'_>, head: Parts, body: &mut Upload) -> Result<Reply, Failure> {
     let place = head.uri.path().trim_end_matches('/').to_owned();
-    let Target::Upstream(upstream) = visit.choose(&place)? else {
+    let Target::Upstream(upstream) = visit.choose(&place).await? else {
         return Err(Failure::no_such_path(&place));
     };
     let body = passing::unseen(&mut visit, &head, body).await?;

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::bridge::Bridge;
 use crate::exchange::Exchange;
 use crate::headers::{API_KEY, X_API_KEY};
+use crate::hold;
 use crate::keys::Key;
 use crate::operation::Operation;
 use crate::pick::{self, Hints, Local, NoRoute, Now, Pick, Placed, RequestFacts, Running};
@@ -149,12 +150,12 @@ impl<'a> Visit<'a> {
     }
 
     /// Who answers a request for this model; the exchange is told.
-    pub(super) fn choose(&mut self, model: &str) -> Result<Target, Failure> {
-        self.choose_for(model, None)
+    pub(super) async fn choose(&mut self, model: &str) -> Result<Target, Failure> {
+        self.choose_for(model, None).await
     }
 
     /// [`Visit::choose`], for a request whose body says more than the model.
-    pub(super) fn choose_for(
+    pub(super) async fn choose_for(
         &mut self,
         model: &str,
         body: Option<&openai::Facts<'_>>,
@@ -171,20 +172,56 @@ impl<'a> Visit<'a> {
         if let Some(key) = self.key {
             key.may_use(model)?;
         }
-        let running = self.running();
         if !self.is_placed() {
             self.complete_hints(model, body);
         }
-        let permit = self.exchange.permit.as_ref();
-        let picked = match permit.and_then(|permit| permit.placed()) {
-            None => self.pick(model, &running),
-            Some(line) => self.pick(model, &Placed { running, line }),
+        let pick = match self.pick_now(self.snapshot, model) {
+            Ok(pick) => pick,
+            Err(refusal @ NoRoute::NotReady(_)) => self.hold(model, refusal).await?,
+            Err(refusal) => return Err(self.no_route(model, refusal).into()),
         };
-        let pick = picked.map_err(|refusal| self.no_route(model, refusal))?;
         let target = self.exchange.chosen(pick);
         self.exchange.mark(Stage::Route);
         self.exchange.doing = Stage::Parse;
         Ok(target)
+    }
+
+    fn pick_now(&self, snapshot: &Snapshot, model: &str) -> Result<Pick, NoRoute> {
+        let running = self.running();
+        let permit = self.exchange.permit.as_ref();
+        match permit.and_then(|permit| permit.placed()) {
+            None => self.pick_in(snapshot, model, &running),
+            Some(line) => self.pick_in(snapshot, model, &Placed { running, line }),
+        }
+    }
+
+    /// Waits for somebody who is on the way, in line with others and not for ever.
+    async fn hold(&mut self, model: &str, refusal: NoRoute) -> Result<Pick, Failure> {
+        let gateway = self.exchange.gateway.clone();
+        let shared = gateway.shared();
+        let wire = self.exchange.operation.wire();
+        let place = hold::limit(self.snapshot, model, wire)
+            .and_then(|limit| Some((limit, shared.holds.enter()?)));
+        let Some((limit, place)) = place else {
+            return Err(self.no_route(model, refusal).into());
+        };
+        self.exchange.mark(Stage::Route);
+        self.exchange.doing = Stage::Queue;
+        let picked = timeout(limit.min(self.exchange.time_left()), async {
+            loop {
+                // The resources may be others by now, and whoever was waited for may not be among them.
+                match self.pick_now(&gateway.snapshot(), model) {
+                    Err(NoRoute::NotReady(_)) => {}
+                    decided => return decided,
+                }
+                place.pass();
+                place.called().await;
+            }
+        });
+        let picked = picked.await.unwrap_or(Err(refusal));
+        self.exchange.mark(Stage::Queue);
+        self.exchange.doing = Stage::Route;
+        picked.map_err(|refusal| self.no_route(model, refusal).into())
     }
 
     /// Whether its upstream was found when it got its place.
@@ -205,12 +242,21 @@ impl<'a> Visit<'a> {
     }
 
     fn pick(&self, model: &str, now: &impl Now) -> Result<Pick, NoRoute> {
+        self.pick_in(self.snapshot, model, now)
+    }
+
+    fn pick_in(&self, snapshot: &Snapshot, model: &str, now: &impl Now) -> Result<Pick, NoRoute> {
         let wire = self.exchange.operation.wire();
-        let picked = self.pick_over(model, (wire, self.local(model)), now);
+        let picked = self.pick_over(snapshot, model, (wire, self.local(model)), now);
         // A model that takes strings and gives vectors can embed, though it knows nothing of it.
         if self.exchange.operation == Operation::Embeddings
             && matches!(picked, Err(NoRoute::UnknownModel { .. }))
-            && let Ok(other) = self.pick_over(model, (Wire::Oip, self.local_of(model, true)), now)
+            && let Ok(other) = self.pick_over(
+                snapshot,
+                model,
+                (Wire::Oip, self.local_of(model, true)),
+                now,
+            )
         {
             return Ok(other);
         }
@@ -219,6 +265,7 @@ impl<'a> Visit<'a> {
 
     fn pick_over(
         &self,
+        snapshot: &Snapshot,
         model: &str,
         (wire, local): (Wire, Local),
         now: &impl Now,
@@ -230,7 +277,7 @@ impl<'a> Visit<'a> {
             hints: &self.exchange.hints,
             tried: &[],
         };
-        pick::pick(self.snapshot, &facts, now)
+        pick::pick(snapshot, &facts, now)
     }
 
     /// Whether this process has the model, for this kind of request.

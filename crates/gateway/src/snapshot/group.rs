@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderName;
 use protocol::resource::{HedgeSpec, RescueSpec, RetrySpec, RouteSpec};
@@ -49,6 +50,10 @@ pub(crate) struct Plan {
     pub(crate) fallback: Vec<Branch>,
     pub(crate) rules: Rules,
     pub(crate) on_failure: OnFailure,
+    /// Discovered pools that have no server yet.
+    pub(crate) awaited: Vec<Arc<str>>,
+    /// How long requests wait while nobody can answer; none if nobody has said so.
+    pub(crate) hold: Option<Duration>,
     /// Shared by all requests of the plan, and taken over by the plan that takes its place.
     pub(crate) budget: Arc<Budget>,
 }
@@ -85,6 +90,13 @@ pub(crate) struct Branch {
 pub(crate) enum To {
     Local,
     Pool(Pool),
+}
+
+impl Branch {
+    /// Whether there is nobody to send to.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(&self.to, To::Pool(pool) if pool.members.is_empty())
+    }
 }
 
 /// What a route looks at in a request, and when it leaves the node's region.

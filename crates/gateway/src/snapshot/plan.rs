@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::nearest;
 use protocol::resource::{RouteFallback, RoutePolicy, RouteSpec, RouteTarget};
@@ -65,7 +66,11 @@ impl Snapshot {
         let branches: Vec<Branch> = spec.targets.iter().map(target).collect::<Result<_, _>>()?;
         let fallback: Vec<Branch> = spec.fallback.iter().map(last).collect::<Result<_, _>>()?;
         let rules = rules(spec, branches.iter().chain(&fallback));
+        let all = branches.iter().chain(&fallback);
+        let awaited = all.filter(|branch| branch.is_empty());
         Ok(Plan {
+            awaited: awaited.map(|branch| Arc::clone(&branch.name)).collect(),
+            hold: spec.hold_ms.map(Duration::from_millis),
             why: Why::Route(route.into()),
             branches,
             fallback,
@@ -81,7 +86,14 @@ impl Snapshot {
     }
 
     /// Upstreams that nobody routes are one pool, with the defaults of a route.
-    pub(super) fn unrouted(&self, why: Why, members: Vec<Arc<Upstream>>, key: &str) -> Group {
+    /// `awaited` are those that will be, and are not discovered yet.
+    pub(super) fn unrouted(
+        &self,
+        why: Why,
+        members: Vec<Arc<Upstream>>,
+        awaited: Vec<Arc<str>>,
+        key: &str,
+    ) -> Group {
         let spec = RouteSpec::default();
         let branches = vec![Branch {
             name: "".into(),
@@ -92,6 +104,8 @@ impl Snapshot {
         let rules = rules(&spec, branches.iter());
         let plan = Plan {
             why,
+            awaited,
+            hold: None,
             branches,
             fallback: Vec::new(),
             rules,

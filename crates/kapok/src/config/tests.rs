@@ -315,3 +315,62 @@ fn every_problem_of_a_file_is_told() {
         assert!(text.contains(part), "no {part} in {text}");
     }
 }
+
+/// What the page about the gateway shows is what works.
+#[test]
+fn examples_of_the_gateway_are_valid() {
+    let page = include_str!("../../../../docs/gateway.md");
+    let mut examples = 0;
+    for block in page.split("```yaml\n").skip(1) {
+        let text = block.split("```").next().unwrap_or_default();
+        let read = parse_documents(text, "docs/gateway.md");
+        assert!(read.is_ok_and(|resources| !resources.is_empty()), "{text}");
+        examples += 1;
+    }
+    assert!(examples >= 4);
+}
+
+#[test]
+fn a_reload_keeps_what_cannot_change_and_names_it() {
+    let (folder, args) = file(NODE);
+    let environment = variables(&[("LLM_KEY", "secret")]);
+    let running = Config::load(&args, &environment).expect("a good file").node;
+    let path = folder.path().join("kapok.yaml");
+    let changed = NODE
+        .replace("queueMax: 5", "queueMax: 6\n  drainTimeoutMs: 7")
+        .replace("7001", "7009");
+    fs::write(&path, changed).expect("ours");
+    let (next, restart) = Config::reload(&args, &environment, &running).expect("a good file");
+    assert_eq!(restart, ["listen", "queueMax"]);
+    assert_eq!(next.node.drain_timeout_ms, 7);
+    assert_eq!((next.node.queue_max, next.node.listen), (5, running.listen));
+    let node = next
+        .resources
+        .iter()
+        .find_map(|resource| match &resource.spec {
+            Spec::Node(node) => Some(node),
+            _ => None,
+        });
+    assert_eq!(node, Some(&next.node), "what is published is what runs");
+
+    fs::write(&path, "# nothing\n").expect("ours");
+    let empty = Config::reload(&args, &environment, &running).expect_err("nothing");
+    assert!(
+        empty.error.to_string().contains("no documents"),
+        "{:?}",
+        empty.error
+    );
+
+    // The admin port that is open is what must be guarded, whatever the file says of another.
+    let open = NodeSpec {
+        admin: address("0.0.0.0:8080"),
+        ..running
+    };
+    fs::write(&path, NODE).expect("ours");
+    let refused = Config::reload(&args, &environment, &open).expect_err("without a key");
+    assert!(
+        refused.error.to_string().contains("0.0.0.0:8080"),
+        "{:?}",
+        refused.error
+    );
+}

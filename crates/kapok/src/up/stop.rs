@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::node::Node;
 use super::ports::Kept;
+use super::register::Registered;
 use super::upgrade::Program;
 use super::{director, notify, upgrade};
 use crate::config::Environment;
@@ -23,6 +24,7 @@ pub(super) struct End<'a> {
     pub(super) environment: &'a Environment,
     pub(super) program: Program,
     pub(super) kept: Kept,
+    pub(super) registered: Option<Registered>,
 }
 
 /// Why the node ends.
@@ -56,6 +58,7 @@ impl End<'_> {
             director,
             environment,
             kept,
+            registered,
             ..
         } = self;
         // From now on the ports are the listeners' alone, and close with them.
@@ -72,7 +75,15 @@ impl End<'_> {
             drained = async {
                 if why == Why::Asked {
                     notify::tell(environment, notify::STOPPING);
-                    linger(node, director).await;
+                    node.gateway.leave();
+                }
+                match registered {
+                    Some(registered) if why != Why::Replaced => registered.leave().await,
+                    // The process that took over writes the entry anew; taking it away could come after that.
+                    registered => drop(registered),
+                }
+                if why == Why::Asked {
+                    linger(director).await;
                 }
                 drain(node, director, why).await
             } => drained,
@@ -139,9 +150,8 @@ fn ended(drained: bool, why: Why, director: &director::Handle) -> Outcome {
     Ok(())
 }
 
-/// Says first that the node is not ready, and serves on until whoever sends requests has had time to see it.
-async fn linger(node: &Node, director: &director::Handle) {
-    node.gateway.leave();
+/// The node has said that it is not ready: it serves on until whoever sends requests has had time to see it.
+async fn linger(director: &director::Handle) {
     let delay = director.settings().drain_delay;
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;

@@ -40,7 +40,7 @@ pub(super) async fn place(
         return Ok(Place::Here);
     }
     visit.admit(&model, None).await?;
-    match visit.choose(&model) {
+    match visit.choose(&model).await {
         Ok(Target::Local) => Ok(Place::Here),
         Ok(Target::Upstream(upstream)) => Ok(Place::Upstream(upstream)),
         // Triton's answer here; over REST it is an error.

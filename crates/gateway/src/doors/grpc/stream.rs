@@ -49,7 +49,7 @@ pub(super) async fn answer(
     visit.exchange.mark(Stage::Read);
     if let Some(message) = &first
         && let Ok(model) = scan_model(message.received.message.peek())
-        && let Ok(Target::Upstream(upstream)) = visit.choose(&model)
+        && let Ok(Target::Upstream(upstream)) = visit.choose(&model).await
         && let Some(first) = first
     {
         let upstream = visit.admit_stream(&model, upstream).await?;

@@ -122,7 +122,7 @@ impl Visit<'_> {
         permit.enter_key(self.key)?;
         self.admit(model, None).await?;
         // Where it has a place now.
-        match self.choose(model)? {
+        match self.choose(model).await? {
             Target::Upstream(upstream) => Ok(upstream),
             Target::Local => Ok(upstream),
         }
