@@ -125,14 +125,21 @@ fn tokens_stay_within_a_hundredth_of_their_limit() {
 #[test]
 fn explain_says_who_stood_in_line() {
     let gate = Gate::new();
-    let fake = FakeUpstream::start(Answer::json(r#"{"choices":[]}"#).wait(&gate));
+    let held = Answer::new().wait(&gate);
+    let held = held.append(Answer::json(r#"{"choices":[]}"#));
+    let fake = FakeUpstream::start(held);
     let kapok = Kapok::new()
         .config(upstream(&fake, ", maxInFlight: 1"))
         .start();
     let body = r#"{"model":"m","messages":[]}"#;
     std::thread::scope(|scope| {
         let first = scope.spawn(|| kapok.http().post(CHAT, body));
-        fake.wait_for_requests(1);
+        // Probes ask for other things.
+        wait::until("the first is there", || {
+            let received = fake.received();
+            let mut asked = received.iter().map(|request| request.method.as_str());
+            asked.any(|method| method == "POST").then_some(())
+        });
         let second = scope.spawn(|| {
             let client = kapok.http().header("x-request-id", "second");
             client.header("x-request-priority", "bulk").post(CHAT, body)
