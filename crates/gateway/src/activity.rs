@@ -21,6 +21,8 @@ struct State {
     idle_since: Instant,
     /// Since when bytes wait that the client's socket does not take.
     blocked_since: Option<Instant>,
+    /// How long they waited before, all together.
+    blocked: Duration,
 }
 
 impl Activity {
@@ -30,6 +32,7 @@ impl Activity {
             asked: 0,
             idle_since: now,
             blocked_since: None,
+            blocked: Duration::ZERO,
         })))
     }
 
@@ -58,7 +61,9 @@ impl Activity {
 
     pub(crate) fn unblocked(&self, now: Instant) {
         let mut state = self.0.lock();
-        state.blocked_since = None;
+        if let Some(since) = state.blocked_since.take() {
+            state.blocked += now.saturating_duration_since(since);
+        }
         state.idle_since = now;
     }
 
@@ -77,5 +82,12 @@ impl Activity {
     pub(crate) fn stalled(&self, now: Instant) -> Option<Duration> {
         let since = self.0.lock().blocked_since?;
         Some(now.saturating_duration_since(since))
+    }
+    /// How long the client's socket has taken nothing, all times together.
+    pub(crate) fn stalled_in_all(&self, now: Instant) -> Duration {
+        let state = self.0.lock();
+        let current = state.blocked_since;
+        let current = current.map(|since| now.saturating_duration_since(since));
+        state.blocked + current.unwrap_or_default()
     }
 }

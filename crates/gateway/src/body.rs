@@ -193,6 +193,7 @@ impl http_body::Body for Body {
                 let polled = relayed.poll_frame(cx, exchange);
                 (polled, relayed.ended())
             });
+            this.exchange.note_gap(&polled);
             if relayed.ended() {
                 this.payload = Payload::Empty;
             }
@@ -203,6 +204,7 @@ impl http_body::Body for Body {
                 let polled = talk.poll_frame(cx, exchange);
                 (polled, talk.ended())
             });
+            this.exchange.note_gap(&polled);
             if talk.ended() {
                 this.payload = Payload::Empty;
             }

@@ -1,4 +1,7 @@
+mod attempts;
+
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use base::{Deadline, RequestId};
@@ -6,19 +9,22 @@ use http::HeaderMap;
 use http::request::Parts;
 use routing::Caller;
 use telemetry::trace::{Ticket, Wire};
-use telemetry::{Ledger, Record, Stage};
+use telemetry::{Ledger, Record, Stage, TraceContext};
 
 use crate::activity::Activity;
 use crate::admission::{Ending, Permit};
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
-use crate::headers::{GRPC_MESSAGE, REQUEST_ID};
+use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT};
 use crate::metrics::TargetMetrics;
 use crate::operation::Operation;
 use crate::pick::{Decision, Hints, Pick};
 use crate::read::Held;
 use crate::snapshot::Target;
 use crate::upstream::Upstream;
+
+pub(crate) use attempts::Attempts;
+use attempts::Outcome;
 
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -43,8 +49,13 @@ pub(crate) struct Exchange {
     /// What the model is called where the request goes, if not as the client calls it.
     pub(crate) model_there: Option<Arc<str>>,
     decision: Option<Decision>,
-    /// Who was asked and did not answer, and how that went.
-    before: String,
+    pub(crate) attempts: Attempts,
+    /// Its place in the caller's trace, or in one that begins here.
+    pub(crate) context: TraceContext,
+    /// How long the client's socket had taken nothing when that was last booked.
+    stalled: Duration,
+    /// Whether the time that passes is an upstream's, which has yet to send the next part of its answer.
+    gap: bool,
     /// Who asks, as far as upstreams are judged by it.
     pub(crate) caller: Caller,
     /// The public message, if it failed.
@@ -92,7 +103,10 @@ impl Exchange {
             hints: Hints::default(),
             model_there: None,
             decision: None,
-            before: String::new(),
+            attempts: Attempts::default(),
+            context: context(&head.headers),
+            stalled: Duration::ZERO,
+            gap: false,
             caller: Caller::NOBODY,
             error: None,
             complete: false,
@@ -137,7 +151,8 @@ impl Exchange {
                 .map_or_else(|| shared.metrics.target(&upstream.name), Arc::clone),
         };
         self.target = Some(metrics);
-        self.decision = Some(pick.decision);
+        let before = self.decision.replace(pick.decision);
+        self.attempts.decided_before(before);
         self.model_there = pick.model;
         if let Target::Local = pick.target {
             self.sample();
@@ -153,14 +168,18 @@ impl Exchange {
         self.mark(connected_at.map_or(Stage::Connect, |_| Stage::Upstream));
     }
 
+    /// An upstream answered, perhaps not what is wanted.
+    pub(crate) fn head_came(&mut self, upstream: &Upstream, status: u16, connected_at: Instant) {
+        let now = self.gateway.shared().clock.now();
+        let name = &upstream.name;
+        self.attempts.connected(name, Some(connected_at));
+        self.attempts.answered(name, status, now);
+    }
+
     /// An upstream was asked in vain, or was not waited for.
     pub(crate) fn passed_over(&mut self, upstream: &Upstream, why: &str) {
-        let name = &upstream.name;
-        let before = &mut self.before;
-        // A handful of attempts, each with what one upstream said.
-        if before.len() < TEXT_BYTES_MAX {
-            before.push_str(&format!("`{name}` was asked before: {why}; "));
-        }
+        let now = self.gateway.shared().clock.now();
+        self.attempts.passed_over(&upstream.name, why, now);
     }
 
     /// Several were asked, and it was this one that answered.
@@ -190,8 +209,35 @@ impl Exchange {
     pub(crate) fn head_ready(&mut self, status: u16) {
         self.status = status;
         self.doing = Stage::Send;
+        self.stalled = self.connection.stalled_in_all(self.ledger.last());
         let seconds = self.ledger.total().as_secs_f64();
         self.target_metrics().first_byte(self.operation, seconds);
+    }
+
+    /// An upstream's answer was asked for its next part: if there is none yet, the time that passes is the upstream's.
+    pub(crate) fn note_gap<T>(&mut self, next: &Poll<T>) {
+        if next.is_pending() == self.gap {
+            return;
+        }
+        self.gap = next.is_pending();
+        let now = self.gateway.shared().clock.now();
+        if self.gap {
+            self.mark_sent(now);
+            self.doing = Stage::Gap;
+        } else {
+            self.ledger.mark(Stage::Gap, now);
+            self.stalled = self.connection.stalled_in_all(now);
+            self.doing = Stage::Send;
+        }
+    }
+
+    /// Books the time of sending: what the client's socket took nothing of it apart.
+    fn mark_sent(&mut self, now: Instant) {
+        let stalled = self.connection.stalled_in_all(now);
+        let part = stalled.saturating_sub(self.stalled);
+        self.stalled = stalled;
+        self.ledger
+            .mark_parts(&[(Stage::Stall, part)], Stage::Send, now);
     }
 
     /// How an upstream says that a gRPC call went: its head was HTTP's 200 all the same.
@@ -216,6 +262,28 @@ impl Exchange {
         }
     }
 
+    /// The reason in words, and what became of each attempt.
+    fn told(&mut self, now: Instant) -> Vec<telemetry::Attempt> {
+        let attempts = std::mem::take(&mut self.attempts);
+        let before = attempts.before();
+        if let Some(decision) = &self.decision {
+            self.reason = format!("{before}{decision}");
+        }
+        let ending = Outcome {
+            started: self.ledger.started(),
+            ended: now,
+            complete: self.complete,
+            error: self.error.as_deref(),
+        };
+        let mut told = attempts.told(self.decision.as_ref(), &ending);
+        for (index, attempt) in told.iter_mut().enumerate() {
+            attempt.span_id = self.context.attempt_id(index + 1);
+            attempt.failure = attempt.failure.take().map(cut);
+            attempt.reason = attempt.reason.take().map(cut);
+        }
+        told
+    }
+
     fn target_metrics(&self) -> &TargetMetrics {
         self.target
             .as_ref()
@@ -226,7 +294,10 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let now = self.gateway.shared().clock.now();
-        self.ledger.mark(self.doing, now);
+        match self.doing {
+            Stage::Send => self.mark_sent(now),
+            doing => self.ledger.mark(doing, now),
+        }
         self.connection.end(now);
         let ending = self.ending();
         let mut permit = self.permit.take();
@@ -244,24 +315,26 @@ impl Drop for Exchange {
         if !self.operation.remembered() {
             return;
         }
+        let attempts = self.told(now);
         let mut record = Record::new(&self.id, self.started, self.operation.name());
         record.model = cut(std::mem::take(&mut self.model));
         record.target = self
             .target
             .as_ref()
             .map_or_else(String::new, |target| target.name().to_string());
-        let reason = match &self.decision {
-            Some(decision) => format!("{}{decision}", self.before),
-            None => std::mem::take(&mut self.reason),
-        };
         let waited = permit.and_then(|permit| permit.waited());
+        let reason = std::mem::take(&mut self.reason);
         record.reason = cut(reason + waited.as_deref().unwrap_or_default());
         record.status = self.status;
         record.error = self.error.take().map(cut);
         record.complete = self.complete;
         record.settle(&self.ledger);
+        record.trace_id = self.context.to_string();
+        record.attempts = attempts;
+        let shared = self.gateway.shared();
         tracing::debug!(
             request_id = self.id.as_str(),
+            trace_id = record.trace_id,
             operation = record.operation,
             model = record.model,
             target = record.target,
@@ -273,6 +346,13 @@ impl Drop for Exchange {
         );
         shared.recent.push(record);
     }
+}
+
+/// More than one `traceparent` is none.
+fn context(headers: &HeaderMap) -> TraceContext {
+    let mut said = headers.get_all(TRACEPARENT).iter();
+    let first = said.next().filter(|_| said.next().is_none());
+    TraceContext::follow(first.map(http::HeaderValue::as_bytes))
 }
 
 /// At most [`TEXT_BYTES_MAX`], the memory of what is cut off included.

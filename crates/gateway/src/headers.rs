@@ -5,6 +5,9 @@ use http::header::{self, HeaderMap, HeaderName};
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The upstream's own id, when it did not repeat ours.
 pub(crate) const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+/// W3C's trace context: the trace and the caller's span, and what vendors keep beside.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The class that a request claims.
 pub(crate) const REQUEST_PRIORITY: HeaderName = HeaderName::from_static("x-request-priority");

@@ -133,6 +133,7 @@ impl Going {
     ) -> Option<Answered> {
         let status = answered.status();
         let upstream = &about.upstream;
+        exchange.head_came(upstream, status, answered.connected_at);
         if !praised(status) {
             answered.place.judge(End::Status(status));
         }
@@ -158,6 +159,8 @@ impl Going {
         course: &mut Course,
         (about, fault): (About, Fault),
     ) {
+        let name = &about.upstream.name;
+        exchange.attempts.connected(name, fault.connected_at);
         exchange.passed_over(&about.upstream, &fault.error.message);
         self.next = course.another(exchange, fault.end);
         self.errors.push(fault.error);

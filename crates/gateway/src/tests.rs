@@ -5,6 +5,7 @@ mod bridged;
 mod change;
 mod client;
 mod control;
+mod explain;
 mod failover;
 mod files;
 mod grpc;

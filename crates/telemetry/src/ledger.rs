@@ -1,7 +1,6 @@
 use std::fmt::Write as _;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use base::RequestId;
 use serde::Serialize;
 
 /// Where a request's time can go. One request visits a few of them, some more than once.
@@ -30,12 +29,16 @@ pub enum Stage {
     Upstream,
     /// Writing the answer in the protocol's form.
     Encode,
-    /// Sending the answer's body, the client's pace included.
+    /// Waiting for the next part of an upstream's answer, after its head.
+    Gap,
+    /// Waiting for the client's socket to take bytes.
+    Stall,
+    /// Sending the answer's body.
     Send,
 }
 
 impl Stage {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Read,
         Self::Parse,
         Self::Admit,
@@ -47,6 +50,8 @@ impl Stage {
         Self::Connect,
         Self::Upstream,
         Self::Encode,
+        Self::Gap,
+        Self::Stall,
         Self::Send,
     ];
 
@@ -63,6 +68,8 @@ impl Stage {
             Self::Connect => "connect",
             Self::Upstream => "upstream",
             Self::Encode => "encode",
+            Self::Gap => "gap",
+            Self::Stall => "stall",
             Self::Send => "send",
         }
     }
@@ -105,6 +112,15 @@ impl Ledger {
         self.last = self.last.max(now);
     }
 
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// When the last mark was made.
+    pub fn last(&self) -> Instant {
+        self.last
+    }
+
     /// Time from start to the last mark: what the stages sum to.
     pub fn total(&self) -> Duration {
         self.last.saturating_duration_since(self.started)
@@ -135,70 +151,8 @@ impl Ledger {
     }
 }
 
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
-}
-
-/// A finished request, as `kapok explain` shows it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Record {
-    pub request_id: String,
-    /// Milliseconds since 1970.
-    pub started_ms: u64,
-    /// The door and the call: `openai chat.completions`, `oip infer`.
-    pub operation: &'static str,
-    pub model: String,
-    /// Who answered: `local` or the upstream's name; empty when nobody was asked.
-    pub target: String,
-    /// Why that one.
-    pub reason: String,
-    /// HTTP status sent.
-    pub status: u16,
-    /// The public error message, if it failed.
-    pub error: Option<String>,
-    /// Whether the answer was sent to its end.
-    pub complete: bool,
-    pub total_ms: f64,
-    pub stages: Vec<StageTime>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct StageTime {
-    pub stage: Stage,
-    pub ms: f64,
-}
-
-impl Record {
-    pub fn new(id: &RequestId, wall_at_start: SystemTime, operation: &'static str) -> Self {
-        let since_epoch = wall_at_start
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            request_id: id.as_str().to_owned(),
-            started_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
-            operation,
-            model: String::new(),
-            target: String::new(),
-            reason: String::new(),
-            status: 0,
-            error: None,
-            complete: false,
-            total_ms: 0.0,
-            stages: Vec::new(),
-        }
-    }
-
-    /// Takes the times over from the ledger.
-    pub fn settle(&mut self, ledger: &Ledger) {
-        self.total_ms = millis(ledger.total());
-        self.stages = ledger
-            .stages()
-            .map(|(stage, spent)| StageTime {
-                stage,
-                ms: millis(spent),
-            })
-            .collect();
-    }
 }
 
 #[cfg(test)]

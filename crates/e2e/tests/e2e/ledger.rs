@@ -34,7 +34,7 @@ fn the_stages_of_a_slow_call_sum_to_its_wall_time() {
     assert_eq!(last, "total");
     let stages: f64 = timing[..timing.len() - 1].iter().map(|(_, ms)| ms).sum();
     // Each stage is printed to a microsecond, so rounding can add half of one per stage.
-    assert!((stages - total).abs() <= 0.001 * 13.0, "{timing:?}");
+    assert!((stages - total).abs() <= 0.001 * 15.0, "{timing:?}");
     let infer = timing.iter().find(|(stage, _)| stage == "infer");
     assert!(infer.is_some_and(|(_, ms)| *ms >= 300.0), "{timing:?}");
     let wall_ms = wall.as_secs_f64() * 1e3;

@@ -127,6 +127,8 @@ impl Course {
             return Ok(());
         };
         let via = outgoing.via;
+        let now = exchange.gateway.shared().clock.now();
+        exchange.attempts.begin(&upstream.name, now);
         let request = head::request(exchange, upstream, outgoing)?;
         let first = exchange.permit.as_mut();
         let first = first.and_then(|permit| permit.take_place(&upstream.live.line));

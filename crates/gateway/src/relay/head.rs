@@ -1,13 +1,13 @@
 use base::ErrorKind;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
-use http::{HeaderValue, Request, Version, response};
+use http::{HeaderMap, HeaderValue, Request, Version, response};
 use protocol::{ApiError, openai};
 
 use super::Outgoing;
 use crate::exchange::Exchange;
 use crate::headers::{
-    API_KEY, GRPC_TIMEOUT, REQUEST_ID, TIMEOUT_MS, UPSTREAM_REQUEST_ID, X_API_KEY,
-    remove_hop_by_hop,
+    API_KEY, GRPC_TIMEOUT, REQUEST_ID, TIMEOUT_MS, TRACEPARENT, TRACESTATE, UPSTREAM_REQUEST_ID,
+    X_API_KEY, remove_hop_by_hop,
 };
 use crate::upstream::{RequestBody, Upstream, Via, Wire};
 
@@ -40,6 +40,7 @@ pub(super) fn request(
     if let Ok(id) = HeaderValue::from_str(exchange.id.as_str()) {
         headers.insert(REQUEST_ID, id);
     }
+    trace(exchange, headers);
     // Only what the caller said: our default bounds the wait for a head, and as a header it would cut a healthy stream.
     if exchange.patience.total.is_some() {
         let left = u64::try_from(exchange.time_left().as_millis()).unwrap_or(u64::MAX);
@@ -57,6 +58,19 @@ pub(super) fn request(
         Some(model) => renamed(exchange, outgoing.body, model)?,
     };
     Ok(Request::from_parts(head, body))
+}
+
+/// The trace goes on with the attempt's span as the parent.
+fn trace(exchange: &Exchange, headers: &mut HeaderMap) {
+    let context = &exchange.context;
+    if !context.inherited() {
+        // It belongs to a trace that could not be read, or to none.
+        headers.remove(TRACESTATE);
+    }
+    let span = context.attempt_id(exchange.attempts.count());
+    if let Ok(parent) = HeaderValue::try_from(context.traceparent(span)) {
+        headers.insert(TRACEPARENT, parent);
+    }
 }
 
 /// The body with the model's name of where it goes, and nothing else changed.

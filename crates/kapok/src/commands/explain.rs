@@ -60,6 +60,7 @@ fn table(record: &Value, style: Style) -> String {
         ("answered by", field("target")),
         ("because", field("reason")),
         ("error", field("error")),
+        ("trace", field("trace_id")),
     ] {
         if !value.is_empty() {
             text.push_str(&format!(
@@ -83,6 +84,67 @@ fn table(record: &Value, style: Style) -> String {
     }
     table.row(["total".to_owned(), format!("{total:>9.3}")]);
     text.push_str(&table.render(style));
+    let attempts = record["attempts"].as_array().map_or(&[][..], Vec::as_slice);
+    if !attempts.is_empty() {
+        text.push('\n');
+        text.push_str(&attempted(attempts, style));
+    }
+    text
+}
+
+/// Who was asked, how long each part took, and among whom the choice was.
+fn attempted(attempts: &[Value], style: Style) -> String {
+    let columns = ["ASKED", "AT", "CONNECT", "FIRST BYTE", "TOTAL", "BECAME"];
+    let mut table = Table::new(&columns);
+    let mut choices = String::new();
+    for (number, attempt) in attempts.iter().enumerate() {
+        let ms = |name: &str| {
+            let time = attempt[name].as_f64();
+            time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.3}"))
+        };
+        let status = attempt["status"].as_u64();
+        let answered = status.map(|status| format!("answered {status}"));
+        let failure = attempt["failure"].as_str().map(str::to_owned);
+        let became = match (answered, failure) {
+            (Some(answered), Some(failure)) if answered != failure => {
+                format!("{answered}, then: {failure}")
+            }
+            (answered, failure) => answered.or(failure).unwrap_or_default(),
+        };
+        let name = attempt["upstream"].as_str().unwrap_or_default();
+        table.row([
+            name.to_owned(),
+            ms("started_ms"),
+            ms("connect_ms"),
+            ms("first_byte_ms"),
+            ms("total_ms"),
+            became,
+        ]);
+        choices.push_str(&choice(number + 1, attempt));
+    }
+    format!("{}{choices}", table.render(style))
+}
+
+/// The candidates of one decision, if there were several.
+fn choice(number: usize, attempt: &Value) -> String {
+    let mut text = String::new();
+    if let Some(reason) = attempt["reason"].as_str() {
+        text.push_str(&format!("choice {number}: {reason}\n"));
+    }
+    let candidates = attempt["candidates"].as_array();
+    let Some(candidates) = candidates.filter(|several| several.len() > 1) else {
+        return text;
+    };
+    let rule = attempt["rule"].as_str().unwrap_or_default();
+    let unit = attempt["unit"].as_str().unwrap_or_default();
+    text.push_str(&format!("choice {number} by {rule}:\n"));
+    for candidate in candidates {
+        let name = candidate["upstream"].as_str().unwrap_or_default();
+        let verdict = candidate["verdict"].as_str().unwrap_or_default();
+        let score = candidate["score"].as_f64().filter(|_| !unit.is_empty());
+        let score = score.map_or_else(String::new, |score| format!("  {score:.1} {unit}"));
+        text.push_str(&format!("  {name}  {verdict}{score}\n"));
+    }
     text
 }
 
@@ -121,6 +183,7 @@ mod tests {
         let record = json!({
             "request_id": "req-1", "operation": "oip infer", "model": "m", "target": "local",
             "reason": "in this process", "status": 200, "error": null, "complete": true, "total_ms": 10.0,
+            "trace_id": "0af7651916cd43dd8448eb211c80319c",
             "stages": [{"stage": "parse", "ms": 2.5}, {"stage": "infer", "ms": 7.4}, {"stage": "send", "ms": 0.1}],
         });
         let expected = "\
@@ -128,6 +191,7 @@ req-1  oip infer  status 200
 model        m
 answered by  local
 because      in this process
+trace        0af7651916cd43dd8448eb211c80319c
 
 STAGE  MS         SHARE   WHEN
 parse      2.500  25.0 %  ██████████
@@ -148,5 +212,35 @@ total     10.000
             20
         );
         assert_eq!(bar(1.0, 0.0).chars().count(), BAR_CHARS);
+    }
+
+    #[test]
+    fn every_attempt_is_shown_with_its_end_and_its_candidates() {
+        let attempts = [
+            json!({"upstream": "a", "started_ms": 0.5, "connect_ms": null, "first_byte_ms": null, "total_ms": 1.0,
+                "status": null, "failure": "upstream `a` is not reachable", "reason": "route `r`",
+                "rule": "two at random, the less busy", "unit": "requests", "candidates": [
+                    {"upstream": "a", "score": 1.0, "verdict": "chosen"},
+                    {"upstream": "b", "score": 2.0, "verdict": "worse"},
+                    {"upstream": "c", "score": null, "verdict": "unusable"}]}),
+            json!({"upstream": "b", "started_ms": 1.5, "connect_ms": 0.25, "first_byte_ms": 3.0, "total_ms": 9.0,
+                "status": 200, "failure": "the client left", "reason": null, "rule": "", "unit": "", "candidates": []}),
+        ];
+        let expected = [
+            "ASKED AT CONNECT FIRST BYTE TOTAL BECAME",
+            "a 0.500 - - 1.000 upstream `a` is not reachable",
+            "b 1.500 0.250 3.000 9.000 answered 200, then: the client left",
+            "choice 1: route `r`",
+            "choice 1 by two at random, the less busy:",
+            "a chosen 1.0 requests",
+            "b worse 2.0 requests",
+            "c unusable",
+        ];
+        let text = attempted(&attempts, Style::new(false));
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(lines, expected);
     }
 }
