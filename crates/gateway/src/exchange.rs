@@ -168,6 +168,12 @@ impl Exchange {
         self.mark(connected_at.map_or(Stage::Connect, |_| Stage::Upstream));
     }
 
+    /// The request goes to this upstream as well.
+    pub(crate) fn attempt_begins(&mut self, upstream: &Upstream) {
+        let now = self.gateway.shared().clock.now();
+        self.attempts.begin(&upstream.name, now);
+    }
+
     /// An upstream answered, perhaps not what is wanted.
     pub(crate) fn head_came(&mut self, upstream: &Upstream, status: u16, connected_at: Instant) {
         let now = self.gateway.shared().clock.now();

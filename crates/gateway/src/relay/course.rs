@@ -127,8 +127,7 @@ impl Course {
             return Ok(());
         };
         let via = outgoing.via;
-        let now = exchange.gateway.shared().clock.now();
-        exchange.attempts.begin(&upstream.name, now);
+        exchange.attempt_begins(upstream);
         let request = head::request(exchange, upstream, outgoing)?;
         let first = exchange.permit.as_mut();
         let first = first.and_then(|permit| permit.take_place(&upstream.live.line));
@@ -211,10 +210,11 @@ impl Course {
         self.go(exchange, rescue, body)
     }
 
-    fn go(&mut self, exchange: &Exchange, rescue: Rescue, body: Bytes) -> Option<Asked> {
+    fn go(&mut self, exchange: &mut Exchange, rescue: Rescue, body: Bytes) -> Option<Asked> {
         let mut outgoing = self.outgoing.as_ref()?.again()?;
         outgoing.body = RequestBody::Whole(body);
         let via = outgoing.via;
+        exchange.attempt_begins(&rescue.upstream);
         let request = head::request(exchange, &rescue.upstream, outgoing).ok()?;
         let line = &rescue.upstream.live.line;
         let counts = self.snapshot.places && exchange.permit.is_some();
@@ -226,7 +226,7 @@ impl Course {
     }
 
     /// An upstream that asks for a pause is given one.
-    pub(super) fn note_refusal(&self, exchange: &Exchange, answered: &Answered) {
+    pub(super) fn note_refusal(&self, exchange: &mut Exchange, answered: &Answered) {
         let (status, upstream) = (answered.status(), &answered.place.upstream);
         let for_all = status != 429 || upstream.spec.api_key.is_some() || !self.shows_key;
         if refused(status) && for_all {

@@ -259,6 +259,7 @@ impl Talk {
         match end {
             Ok(mut answered) => {
                 let status = answered.status();
+                exchange.head_came(&rescue.upstream, status, answered.connected_at);
                 let streams = is_event_stream(answered.response.headers());
                 if praised(status) && streams {
                     self.go_on(exchange, answered, rescue.going_on);
@@ -285,6 +286,8 @@ impl Talk {
                 }
             }
             Err(fault) => {
+                let name = &rescue.upstream.name;
+                exchange.attempts.connected(name, fault.connected_at);
                 exchange.passed_over(&rescue.upstream, &fault.error.message);
                 self.in_vain = Some(fault.error.message);
             }

@@ -3,7 +3,7 @@
 use serde_json::json as value;
 
 use super::failover::Fleet;
-use super::upstream::{Step, chunk, json, send, stream_head};
+use super::upstream::{Step, chunk, json, send};
 use super::{Served, booked};
 use telemetry::Stage;
 
@@ -126,10 +126,10 @@ async fn the_candidates_of_a_choice_are_told_with_their_scores() {
 #[tokio::test]
 async fn the_time_between_the_parts_of_an_answer_is_the_upstreams() {
     let steps = vec![
-        stream_head(),
-        chunk("data: 1\n\n"),
+        send("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"),
+        chunk("one"),
         Step::Wait,
-        chunk("data: [DONE]\n\n"),
+        chunk("two"),
         send("0\r\n\r\n"),
     ];
     let fleet = Fleet::start(vec![vec![steps]]).await;
@@ -137,9 +137,9 @@ async fn the_time_between_the_parts_of_an_answer_is_the_upstreams() {
     client.send("POST", CHAT, "", ASK).await;
     let head = client.head().await;
     // It is flushed only when there is no next part yet.
-    assert_eq!(client.chunk().await.expect("1"), b"data: 1\n\n");
+    assert_eq!(client.chunk().await.expect("1"), b"one");
     fleet.fakes[0].proceed();
-    while client.chunk().await.is_some() {}
+    assert_eq!(client.chunk().await.expect("2"), b"two");
     let record = fleet.served.settled(head.request_id()).await;
     let gap = booked(&record, Stage::Gap);
     assert!(gap > 0.0, "{record:?}");
