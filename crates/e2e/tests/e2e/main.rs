@@ -28,6 +28,7 @@ mod managed;
 mod native;
 mod readme;
 mod relay;
+mod rescue;
 mod routes;
 mod threads;
 mod through;
