@@ -35,16 +35,11 @@ const LESS: &[(&str, Verdict, &str)] = &[
         Verdict::Partial,
         "a first token may take 30 s, for many models do with a long prompt",
     ),
-    ("S08", Verdict::Safe, "an error in the stream"),
-    ("S08b", Verdict::Safe, "an error in the stream"),
-    ("S09", Verdict::Safe, "an error in the stream"),
-    ("S11", Verdict::Safe, "an error in the stream"),
     (
         "S12",
         Verdict::Safe,
         "a request that is too long is the caller's to shorten",
     ),
-    ("S14", Verdict::Safe, "an error in the stream"),
 ];
 
 /// One test, so that the long ones wait together: a minute in all.
