@@ -26,7 +26,7 @@ pub(crate) use address::Address;
 pub(crate) use body::{Broken, RequestBody};
 pub(crate) use connection::{Connection, Incoming, ReceiveError, SendError};
 pub(crate) use dial::Via;
-pub(crate) use get::{get, get_elsewhere};
+pub(crate) use get::{GetError, get, get_elsewhere, take};
 pub(crate) use http2::Http2Pool;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
 

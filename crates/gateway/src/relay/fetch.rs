@@ -1,13 +1,9 @@
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request};
-use http_body::Body as _;
 use protocol::ApiError;
 
 use super::attempt::{Place, attempt, bad_upstream, no_answer_in};
@@ -18,7 +14,7 @@ use tokio::time::timeout;
 use crate::exchange::Exchange;
 use crate::headers::REQUEST_ID;
 use crate::reply::Failure;
-use crate::upstream::{RequestBody, Upstream, Via};
+use crate::upstream::{GetError, RequestBody, Upstream, Via, take};
 
 /// A small document of an upstream's, for ourselves.
 pub(crate) async fn fetch(
@@ -37,50 +33,24 @@ pub(crate) async fn fetch(
     };
     let answered = ended.map_err(|fault| fault.error)?;
     exchange.mark_attempt(Some(answered.connected_at));
-    let (mut connection, response) = (answered.connection, answered.response);
     let _place = answered.place;
-    let name = &upstream.name;
-    let status = response.status();
-    if !status.is_success() {
-        return Err(bad_upstream(format!("upstream `{name}` answered {status} to {path}")).into());
-    }
-    let mut incoming = response.into_body();
-    let mut whole = BytesMut::new();
-    loop {
-        // Cancel-safe: the connection is dropped with us, and what was read of it with it.
-        let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending => {
-                connection.drive(cx);
-                Pin::new(&mut incoming).poll_frame(cx)
-            }
-        })
-        .await;
-        match frame {
-            None => break,
-            Some(Err(_)) => {
-                return Err(bad_upstream(format!("upstream `{name}` cut its answer")).into());
-            }
-            Some(Ok(frame)) => {
-                let data = frame.into_data().unwrap_or_default();
-                if whole.len() + data.len() > bytes_max {
-                    let message = format!("upstream `{name}` sent more than {bytes_max} bytes");
-                    return Err(bad_upstream(message).into());
-                }
-                whole.extend_from_slice(&data);
-            }
-        }
-    }
-    let now = exchange.gateway.shared().clock.now();
-    let mut read = Some(connection);
-    poll_fn(|cx| {
-        if let Some(connection) = read.take() {
-            connection.release(&upstream.live, now, cx);
-        }
-        Poll::Ready(())
+    let clock = &exchange.gateway.shared().clock;
+    take(
+        upstream,
+        answered.connection,
+        answered.response,
+        (clock, bytes_max),
+    )
+    .await
+    .map_err(|error| {
+        let name = &upstream.name;
+        let message = match error {
+            GetError::Status(status) => format!("upstream `{name}` answered {status} to {path}"),
+            GetError::TooLarge(bytes) => format!("upstream `{name}` sent more than {bytes} bytes"),
+            _ => format!("upstream `{name}` cut its answer"),
+        };
+        bad_upstream(message).into()
     })
-    .await;
-    Ok(whole.freeze())
 }
 
 fn request(

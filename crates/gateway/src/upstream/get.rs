@@ -54,6 +54,16 @@ pub(crate) async fn get(
         None => upstream.open(Via::Http, tasks).await?,
     };
     let response = connection.send(request).await.map_err(unanswered)?;
+    take(upstream, connection, response, (clock, bytes_max)).await
+}
+
+/// The whole of a small answer; its connection is free for the next request.
+pub(crate) async fn take(
+    upstream: &Upstream,
+    mut connection: Connection,
+    response: Response<Incoming>,
+    (clock, bytes_max): (&Clock, usize),
+) -> Result<Bytes, GetError> {
     let document = whole(&mut connection, response, bytes_max).await?;
     let mut read = Some(connection);
     poll_fn(|cx| {
