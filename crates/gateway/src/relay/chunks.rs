@@ -144,6 +144,10 @@ impl Chunks {
             return Event::Unchanged;
         }
         let Ok(chunk) = chunk(data) else {
+            // Text of the server's own is passed on; half an object is what is left of a chunk.
+            if !data.starts_with(b"{") && !self.repeating() {
+                return Event::Unchanged;
+            }
             return Event::Broken("sent an event that is not JSON");
         };
         match chunk.error {

@@ -52,7 +52,6 @@ fn nothing_broken_and_nothing_after_it_reaches_the_client() {
             "data: {\"id\": \"a\", \"choices\": [{\"delta\": {\"content\": \n\n",
             "not JSON",
         ),
-        ("data: oops\n\n", "not JSON"),
         (
             "data: {\"error\":{\"message\":\"dead\",\"code\":500}}\n\n",
             "failed",
