@@ -106,6 +106,7 @@ const ROUTES: &[Route] = &[
     relayed(get(Operation::OpenAiStored, "/v1/files/{file}", "One file, by its path", Json("Anything"))),
     relayed(post(Operation::Messages, "/v1/messages", "Continue a conversation, in Anthropic's words", ("ModelNamed", Maybe))),
     relayed(get(Operation::AnthropicStored, "/v1/messages/batches", "What an upstream keeps of messages", Json("Anything"))),
+    relayed(post(Operation::AnthropicStored, "/v1/messages/batches", "Messages to be continued some time later", ("Anything", Json("Anything")))),
     relayed(post(Operation::CountTokens, "/v1/messages/count_tokens", "How many tokens a conversation has", ("ModelNamed", Json("Anything")))),
     get(Operation::ServerMetadata, "/v2", "Name, version and extensions of the server", Json("Server")),
     open(get(Operation::Health, "/v2/health/live", "Whether the process answers", Json("Live"))),

@@ -161,8 +161,9 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
-const ANY: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
-const CHANGES: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+/// Neither API changes what it keeps with PUT or PATCH.
+const ANY: &str = "GET, HEAD, POST, DELETE";
+const CHANGES: [Method; 2] = [Method::POST, Method::DELETE];
 
 /// What OpenAI's and Anthropic's servers keep for later, by the first word of its path.
 const STORED: [&str; 11] = [
@@ -194,6 +195,7 @@ fn admin(segments: &[&str]) -> Option<(Call, &'static str)> {
 fn openai(segments: &[&str]) -> Option<(Call, &'static str)> {
     let post = |operation| (Call::OpenAi(OpenAi::Post(operation)), POST);
     let stored = |operation| (Call::OpenAi(OpenAi::Stored(operation)), ANY);
+    let all_stored = |operation| (Call::OpenAi(OpenAi::Stored(operation)), BOTH);
     Some(match segments {
         ["models"] => (Call::OpenAi(OpenAi::List), GET),
         // Model names have slashes in them, and not every client escapes those.
@@ -203,10 +205,12 @@ fn openai(segments: &[&str]) -> Option<(Call, &'static str)> {
         ["embeddings"] => post(Operation::Embeddings),
         ["messages"] => post(Operation::Messages),
         ["messages", "count_tokens"] => post(Operation::CountTokens),
+        ["messages", "batches"] => all_stored(Operation::AnthropicStored),
         ["messages", "batches", ..] => stored(Operation::AnthropicStored),
         ["responses"] => post(Operation::Responses),
         ["responses", "input_tokens" | "compact"] => post(Operation::OpenAiOther),
         ["responses", ..] => stored(Operation::OpenAiStored),
+        [first] if STORED.contains(first) => all_stored(Operation::OpenAiStored),
         [first, ..] if STORED.contains(first) => stored(Operation::OpenAiStored),
         [_, ..] => post(Operation::OpenAiOther),
         [] => return None,
