@@ -22,7 +22,7 @@ fn taken(chunks: &mut Chunks, parts: &[&str]) -> (String, Option<&'static str>) 
 #[test]
 fn what_is_fine_leaves_unchanged_however_it_is_cut() {
     let stream = format!(
-        ": a comment\n\n{}event: x\r\ndata:{{\"choices\":[]}}\r\n\r\n{}data: [DONE]\n\n",
+        ": a comment\n\ndata: not an object\n\n{}event: x\r\ndata:{{\"choices\":[]}}\r\n\r\n{}data: [DONE]\n\n",
         text("a", "one"),
         text("a", " é \"two\"")
     );
