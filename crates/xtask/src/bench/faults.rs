@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use e2e::faults::{FALLBACK_MODEL, Gateway, Judgement, MODEL, Observed, SCENARIOS, Stage, Verdict};
 
-use super::gateway::peers::{LITELLM, SMG, VLLM_ROUTER, python};
+use super::gateway::peers::{LITELLM, SMG, VLLM_ROUTER, litellm_command, python};
 use super::results::Outcome;
 use super::samples::Sample;
 use super::{Bench, empty_dir, free_port};
@@ -271,19 +271,8 @@ fn litellm(bench: &Bench<'_>, scratch: &Path, stages: &[Stage]) -> Result<System
         ),
     )?;
     let port = free_port()?;
-    let mut command = Command::new(python.with_file_name("litellm"));
-    command
-        .arg("--config")
-        .arg(&config)
-        .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--num_workers", "1"])
-        .env(
-            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY",
-            "true",
-        )
-        .env("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let mut command = litellm_command(&python, &config, port);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut running = Running::start("LiteLLM", &mut command)?;
     let http = Http::new(&format!("127.0.0.1:{port}"));
     running.wait_for("readiness", START_TIME_MAX, || {

@@ -400,10 +400,16 @@ fn litellm(bench: &Bench<'_>, scratch: &Path, upstream: &str) -> Result<Target> 
         ),
     )?;
     let port = free_port()?;
+    let mut command = litellm_command(&python, &config, port);
+    Target::start("LiteLLM", &mut command, port)
+}
+
+/// LiteLLM's proxy as one worker, with this configuration.
+pub(in crate::bench) fn litellm_command(python: &Path, config: &Path, port: u16) -> Command {
     let mut command = Command::new(python.with_file_name("litellm"));
     command
         .arg("--config")
-        .arg(&config)
+        .arg(config)
         .args(["--host", "127.0.0.1", "--port", &port.to_string()])
         .args(["--num_workers", "1"])
         .env(
@@ -411,5 +417,5 @@ fn litellm(bench: &Bench<'_>, scratch: &Path, upstream: &str) -> Result<Target> 
             "true",
         )
         .env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
-    Target::start("LiteLLM", &mut command, port)
+    command
 }
