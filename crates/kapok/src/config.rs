@@ -3,6 +3,7 @@
 //! Later wins: defaults, file, environment, flags, `--set`.
 
 mod environment;
+mod otel;
 mod reload;
 mod secret;
 mod set;
@@ -146,6 +147,11 @@ fn anchor(resource: &mut Resource, folder: &Path) {
         Spec::Node(node) => {
             for repository in &mut node.model_repositories {
                 *repository = folder.join(&*repository);
+            }
+            for secret in node.otlp.headers.values_mut() {
+                if let protocol::resource::Secret::File(file) = secret {
+                    *file = folder.join(&*file);
+                }
             }
         }
         Spec::Upstream(upstream) => {

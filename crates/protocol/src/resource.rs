@@ -15,6 +15,7 @@ mod key;
 mod limits;
 mod locate;
 mod node;
+mod otlp;
 mod parse;
 mod route;
 mod routing;
@@ -36,6 +37,7 @@ pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
 pub use node::{
     IoThreads, ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec,
 };
+pub use otlp::{OtlpProtocol, OtlpSpec, Share};
 pub use parse::{fuzz_resource_yaml, parse_documents};
 pub use route::{RouteFallback, RouteSpec, RouteTarget};
 pub use routing::{AffinitySpec, CheapestSpec, ColourSpec, RegionSpec, RoutePolicy};

@@ -55,6 +55,8 @@ fn keep(resources: &mut Vec<Resource>, running: &NodeSpec) -> Outcome<NodeSpec> 
     }
     *node = serde_json::from_value(document)
         .map_err(|error| Failure::failed(format!("the node cannot be read back: {error}")))?;
+    // Its secrets are not written out, so they were not read back.
+    node.otlp.clone_from(&running.otlp);
     Ok(node.clone())
 }
 

@@ -7,19 +7,32 @@ use crate::exit::{Failure, Outcome};
 
 pub(super) fn look_up(resources: &mut [Resource], environment: &Environment) -> Outcome {
     for resource in resources {
-        let Spec::Upstream(upstream) = &mut resource.spec else {
-            continue;
-        };
-        if let Some(secret) = &mut upstream.api_key {
-            let value = value(secret, environment).map_err(|failure| Failure {
-                error: failure
-                    .error
-                    .context(format!("apiKey of upstream `{}`", resource.metadata.name)),
-                ..failure
-            })?;
-            *secret = Secret::Value(value);
+        let name = &resource.metadata.name;
+        match &mut resource.spec {
+            Spec::Upstream(upstream) => {
+                if let Some(secret) = &mut upstream.api_key {
+                    replace(secret, environment, || {
+                        format!("apiKey of upstream `{name}`")
+                    })?;
+                }
+            }
+            Spec::Node(node) => {
+                for (header, secret) in &mut node.otlp.headers {
+                    replace(secret, environment, || format!("header `{header}` of otlp"))?;
+                }
+            }
+            Spec::Route(_) | Spec::Key(_) => {}
         }
     }
+    Ok(())
+}
+
+fn replace(secret: &mut Secret, environment: &Environment, of: impl FnOnce() -> String) -> Outcome {
+    let value = value(secret, environment).map_err(|failure| Failure {
+        error: failure.error.context(of()),
+        ..failure
+    })?;
+    *secret = Secret::Value(value);
     Ok(())
 }
 

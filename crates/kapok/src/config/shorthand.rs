@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use protocol::resource::{Alias, NodeSpec, Resource, Spec, UpstreamSpec};
 use serde_json::json;
 
-use super::{Environment, named, node_mut, upstream_mut};
+use super::{Environment, named, node_mut, otel, upstream_mut};
 use crate::cli::{Switch, UpArgs};
 use crate::exit::{Failure, Outcome};
 
@@ -30,7 +30,7 @@ pub(super) fn from_environment(
             *place = address(name, value)?;
         }
     }
-    Ok(())
+    otel::from_environment(node, environment)
 }
 
 fn address(name: &str, value: &str) -> Outcome<SocketAddr> {

@@ -39,6 +39,7 @@ spec:
   admin: 127.0.0.1:7002
   queueMax: 5
   modelRepositories: [models]
+  otlp: {headers: {x-key: {env: LLM_KEY}}}
 ---
 apiVersion: kapok.dev/v1alpha1
 kind: Upstream

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alias::Alias;
 use super::discovery::{self, RegisterSpec};
+use super::otlp::{self, OtlpSpec};
 use super::validate::{Findings, is_name};
 
 /// This process: where it listens, what it loads, its bounds.
@@ -41,6 +42,8 @@ pub struct NodeSpec {
     pub settings_control: SettingsControl,
     /// Which requests' times are written to files, until a client changes it.
     pub trace: TraceSpec,
+    /// Where spans and metrics are sent.
+    pub otlp: OtlpSpec,
     /// Whether clients may register shared memory objects of this machine and name them in requests.
     pub shared_memory: SharedMemory,
     /// Largest request body, compressed or not. Triton's default is 64 MiB.
@@ -92,6 +95,7 @@ impl Default for NodeSpec {
             strict_readiness: true,
             settings_control: SettingsControl::Auto,
             trace: TraceSpec::default(),
+            otlp: OtlpSpec::default(),
             body_bytes_max: 64 << 20,
             upload_bytes_max: 512 << 20,
             // openai-python's own default is ten minutes.
@@ -243,6 +247,7 @@ pub(super) fn check(spec: &NodeSpec, found: &mut Findings) {
     found.check(traced, "spec.trace.file", || {
         "`timestamps` needs a file to write them to".to_owned()
     });
+    otlp::check(&spec.otlp, found);
     found.positive(spec.model_poll_ms, "spec.modelPollMs");
     found.positive(spec.upgrade_timeout_ms, "spec.upgradeTimeoutMs");
     if let Some(register) = &spec.register {
