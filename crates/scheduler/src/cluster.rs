@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
 use crate::request::{MILLI, Request};
 use crate::state::{Ask, GPUS_MAX, KINDS_MAX, Kinds, State};
 
 /// One machine.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Node {
     pub name: String,
     pub cpu_milli: u32,
@@ -15,6 +18,8 @@ pub struct Node {
     pub gpus: u8,
     /// Of its GPUs; empty without one.
     pub model: String,
+    /// Of each of its GPUs; 0 when that is not known.
+    pub gpu_memory_mib: u32,
     pub region: String,
     pub labels: BTreeMap<String, String>,
     /// Of an hour, in millionths of the currency that all prices share.
@@ -23,7 +28,10 @@ pub struct Node {
 }
 
 /// Watts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Power {
     pub idle_w: u32,
     /// Of each GPU at full load, beside what the node draws when idle.
@@ -34,6 +42,7 @@ pub struct Power {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
     pub model: String,
+    pub gpu_memory_mib: u32,
     pub region: String,
     pub labels: BTreeMap<String, String>,
     pub price_micros: u64,
@@ -73,6 +82,7 @@ impl Cluster {
             }
             let kind = Kind {
                 model: node.model.clone(),
+                gpu_memory_mib: node.gpu_memory_mib,
                 region: node.region.clone(),
                 labels: node.labels.clone(),
                 price_micros: node.price_micros,
@@ -168,6 +178,34 @@ impl Cluster {
             .filter(|gpu| after.free[usize::from(*gpu)] != before.free[usize::from(*gpu)])
             .collect();
         Some((after, Placement { node, gpus }))
+    }
+
+    /// Takes the same again: exactly these GPUs.
+    pub fn occupy(&mut self, ask: &Ask, placement: &Placement) -> Result<(), Error> {
+        let node = placement.node;
+        let does_not_fit = || Error::DoesNotFit {
+            node: self.nodes[node].name.clone(),
+        };
+        let before = self.states[node];
+        let mut after = before;
+        let room = |free: u32, asked: u32| free.checked_sub(asked).ok_or_else(does_not_fit);
+        after.cpu_milli = room(before.cpu_milli, ask.cpu_milli)?;
+        after.memory_mib = room(before.memory_mib, ask.memory_mib)?;
+        for gpu in &placement.gpus {
+            let free = after.free.get_mut(usize::from(*gpu));
+            let free = free.ok_or_else(does_not_fit)?;
+            *free = free.checked_sub(ask.milli).ok_or_else(does_not_fit)?;
+        }
+        if placement.gpus.len() != usize::from(ask.gpus) {
+            return Err(does_not_fit());
+        }
+        after.tags |= ask.tag();
+        self.states[node] = after;
+        self.allocated_milli += u64::from(ask.total_milli());
+        if let Some(count) = self.count(ask, node) {
+            *count += 1;
+        }
+        Ok(())
     }
 
     /// Gives back what [`place`](Self::place) took.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`Request`] (what somebody wants), [`Cluster`] (nodes and what is free), [`State`] and [`Ask`] (the
 //! same as numbers), [`Policy`] (how good a place is; one file each), [`Scheduler`] (the best place, quickly),
-//! [`Decision`] (why that one, and why not the others), [`Recorder`] (what was decided, and decided again),
+//! [`Decision`] (why that one, and why not the others), [`queue`] (who is next, who waits, who makes room), [`Recorder`] (what was decided, and decided again),
 //! [`Workload`] and [`Fragmentation`] (what policies know and are measured by), [`simulate`] (a cluster's life in a second).
 //! Never here: a clock, a file, a thread. Time and chance are arguments, and the same calls give the same decisions.
 
@@ -15,6 +15,7 @@ mod hash;
 mod index;
 mod journal;
 pub mod policy;
+pub mod queue;
 mod request;
 mod rng;
 mod scheduler;

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 /// A whole GPU.
 pub const MILLI: u16 = 1_000;
 
 /// CPU, memory and GPUs, and where they may be. Equal requests are one *type* to the scheduler.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Request {
     pub cpu_milli: u32,
     pub memory_mib: u32,

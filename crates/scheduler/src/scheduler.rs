@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use crate::cluster::{Cluster, Placement};
 use crate::decision::{Candidate, Decision};
+use crate::error::Error;
 use crate::index::{Index, NEVER, UNSCORED};
 use crate::policy::{Choice, Policy};
 use crate::request::Request;
@@ -106,6 +107,13 @@ impl Scheduler {
         }
         decision.candidates.truncate(count);
         decision
+    }
+
+    /// Takes exactly this place, which was chosen before.
+    pub fn occupy(&mut self, ask: &Ask, placement: &Placement) -> Result<(), Error> {
+        self.cluster.occupy(ask, placement)?;
+        self.index.changed(placement.node, self.cluster.states());
+        Ok(())
     }
 
     pub fn release(&mut self, ask: &Ask, placement: &Placement) {

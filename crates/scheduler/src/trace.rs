@@ -1,6 +1,6 @@
 //! Lists of nodes and of pods as CSV, in the columns of the Alibaba traces (cluster-trace-gpu-v2023).
 //!
-//! Nodes: `sn,cpu_milli,memory_mib,gpu,model` and if wanted `region,price_hour,idle_w,gpu_w`. Pods:
+//! Nodes: `sn,cpu_milli,memory_mib,gpu,model` and if wanted `gpu_memory_mib,region,price_hour,idle_w,gpu_w`. Pods:
 //! `name,cpu_milli,memory_mib,num_gpu,gpu_milli` and if wanted `gpu_spec,region,creation_time,deletion_time`. Columns may
 //! come in any order, others are passed over.
 
@@ -39,6 +39,7 @@ pub fn nodes(text: &str) -> Result<Vec<Node>, Error> {
             memory_mib: row.whole("memory_mib", u32::MAX.into())?,
             gpus,
             model: row.optional_text("model").to_owned(),
+            gpu_memory_mib: row.optional_whole("gpu_memory_mib", u32::MAX.into())?,
             region: row.optional_text("region").to_owned(),
             labels: Default::default(),
             price_micros: micros(price),

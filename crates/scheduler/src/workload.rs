@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::request::Request;
 
 /// How often each type of request occurs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<(Request, u32)>", into = "Vec<(Request, u32)>")]
 pub struct Workload(BTreeMap<Request, u32>);
 
 impl Workload {
@@ -20,6 +23,15 @@ impl Workload {
             }
         }
         Self(counts)
+    }
+
+    /// One more; a type that is new is passed over when there are so many already.
+    pub fn add(&mut self, request: &Request, types_max: usize) {
+        if let Some(count) = self.0.get_mut(request) {
+            *count = count.saturating_add(1);
+        } else if self.0.len() < types_max {
+            self.0.insert(request.clone(), 1);
+        }
     }
 
     pub fn types(&self) -> impl Iterator<Item = (&Request, u32)> {
@@ -59,5 +71,17 @@ impl Workload {
             typical.push((request, count));
         }
         typical
+    }
+}
+
+impl From<Vec<(Request, u32)>> for Workload {
+    fn from(types: Vec<(Request, u32)>) -> Self {
+        Self(types.into_iter().collect())
+    }
+}
+
+impl From<Workload> for Vec<(Request, u32)> {
+    fn from(workload: Workload) -> Self {
+        workload.0.into_iter().collect()
     }
 }

@@ -1,0 +1,183 @@
+//! Who goes first, and who may at all: quotas, dominant shares, priorities, deadlines.
+
+use std::collections::BTreeMap;
+
+use super::action::{Resource, Wait};
+use super::config::{Amounts, Config, Order};
+use super::entry::{Entry, Phase};
+use super::job::{Job, Priority};
+use crate::cluster::Cluster;
+
+/// What tenants use, and what there is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Usage {
+    used: BTreeMap<String, Amounts>,
+    all: Amounts,
+}
+
+impl Amounts {
+    pub(super) fn of(job: &Job) -> Self {
+        let gang = u64::from(job.gang);
+        Self {
+            cpu_milli: gang * u64::from(job.request.cpu_milli),
+            memory_mib: gang * u64::from(job.request.memory_mib),
+            gpu_milli: job.gpu_milli(),
+        }
+    }
+
+    pub(super) fn in_cluster(cluster: &Cluster) -> Self {
+        let nodes = cluster.nodes().iter();
+        nodes.fold(Self::default(), |sum, node| {
+            sum.plus(Self {
+                cpu_milli: node.cpu_milli.into(),
+                memory_mib: node.memory_mib.into(),
+                gpu_milli: u64::from(node.gpus) * 1_000,
+            })
+        })
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            gpu_milli: self.gpu_milli.saturating_add(other.gpu_milli),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
+            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+            gpu_milli: self.gpu_milli.saturating_sub(other.gpu_milli),
+        }
+    }
+
+    /// What is beyond the limit.
+    fn beyond(self, limit: Self) -> Option<Resource> {
+        if self.gpu_milli > limit.gpu_milli {
+            Some(Resource::Gpu)
+        } else if self.cpu_milli > limit.cpu_milli {
+            Some(Resource::Cpu)
+        } else if self.memory_mib > limit.memory_mib {
+            Some(Resource::Memory)
+        } else {
+            None
+        }
+    }
+}
+
+/// Lower goes first.
+#[derive(Debug, Clone, PartialEq, PartialOrd)]
+pub(super) struct Key([f64; 6]);
+
+impl Usage {
+    pub(super) fn new(all: Amounts) -> Self {
+        Self {
+            used: BTreeMap::new(),
+            all,
+        }
+    }
+
+    pub(super) fn add(&mut self, job: &Job) {
+        let used = self.used.entry(job.tenant.clone()).or_default();
+        *used = used.plus(Amounts::of(job));
+    }
+
+    pub(super) fn remove(&mut self, job: &Job) {
+        if let Some(used) = self.used.get_mut(&job.tenant) {
+            *used = used.minus(Amounts::of(job));
+            if *used == Amounts::default() {
+                self.used.remove(&job.tenant);
+            }
+        }
+    }
+
+    pub(super) fn of(&self, tenant: &str) -> Amounts {
+        self.used.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// Its largest share of anything (dominant resource fairness, NSDI'11), by weight.
+    pub(super) fn share(&self, tenant: &str, config: &Config) -> f64 {
+        let used = self.of(tenant);
+        let share = |used: u64, all: u64| used as f64 / all.max(1) as f64;
+        let dominant = share(used.gpu_milli, self.all.gpu_milli)
+            .max(share(used.cpu_milli, self.all.cpu_milli))
+            .max(share(used.memory_mib, self.all.memory_mib));
+        dominant / f64::from(config.tenant(tenant).weight)
+    }
+
+    /// With this job more, it would use more than its own.
+    pub(super) fn borrows(&self, job: &Job, config: &Config) -> bool {
+        let nominal = config.tenant(&job.tenant).nominal;
+        let then = self.of(&job.tenant).plus(Amounts::of(job));
+        nominal.is_some_and(|nominal| then.beyond(nominal).is_some())
+    }
+
+    /// Why the tenant may not have this job now.
+    pub(super) fn obstacle(&self, job: &Job, config: &Config) -> Option<Wait> {
+        let tenant = config.tenant(&job.tenant);
+        let nominal = tenant.nominal?;
+        let limit = tenant.borrowing_limit?;
+        let most = nominal.plus(limit);
+        let asked = Amounts::of(job);
+        if let Some(resource) = asked.beyond(most) {
+            return Some(Wait::ExceedsMaxQuota { resource });
+        }
+        let then = self.of(&job.tenant).plus(asked);
+        let resource = then.beyond(most)?;
+        Some(Wait::WaitingForQuota { resource })
+    }
+
+    pub(super) fn key(&self, entry: &Entry, config: &Config, now_ms: u64) -> Key {
+        let job = &entry.job;
+        let arrival = entry.submitted_ms as f64;
+        let id = job.id.0 as f64;
+        let share = || self.share(&job.tenant, config);
+        let borrows = || f64::from(u8::from(self.borrows(job, config)));
+        let realtime = f64::from(u8::from(job.priority != Priority::Realtime));
+        Key(match config.order {
+            Order::Fifo => [0.0, 0.0, 0.0, 0.0, arrival, id],
+            Order::Deadline => {
+                let deadline = job.deadline_ms.map_or(f64::MAX, |deadline| deadline as f64);
+                [deadline, 0.0, 0.0, 0.0, arrival, id]
+            }
+            Order::Quota => [borrows(), share(), realtime, 0.0, arrival, id],
+            Order::Promises => {
+                if starves(entry, config, now_ms) {
+                    return Key([-1.0, bound_ms(entry, config) as f64, 0.0, 0.0, arrival, id]);
+                }
+                let slack = slack_ms(entry, now_ms);
+                // A deadline that cannot be kept any more hurries nobody.
+                let hurry = slack.filter(|slack| *slack >= 0).and(job.deadline_ms);
+                let deadline = hurry.map_or(f64::MAX, |deadline| deadline as f64);
+                [realtime, deadline, borrows(), share(), arrival, id]
+            }
+        })
+    }
+}
+
+/// How much later it could start and still be done in time, if both are known.
+pub(super) fn slack_ms(entry: &Entry, now_ms: u64) -> Option<i64> {
+    let deadline = i64::try_from(entry.job.deadline_ms?).unwrap_or(i64::MAX);
+    let done = now_ms.saturating_add(entry.remaining_ms().unwrap_or(0));
+    Some(deadline.saturating_sub(i64::try_from(done).unwrap_or(i64::MAX)))
+}
+
+/// From then on nothing overtakes it.
+pub(super) fn bound_ms(entry: &Entry, config: &Config) -> u64 {
+    let overtaken = config.qos.of(entry.job.qos).overtaken_ms;
+    entry.since_ms.saturating_add(overtaken)
+}
+
+pub(super) fn starves(entry: &Entry, config: &Config, now_ms: u64) -> bool {
+    matches!(entry.phase, Phase::Pending { .. }) && bound_ms(entry, config) <= now_ms
+}
+
+/// For sorting.
+pub(super) fn total(left: &Key, right: &Key) -> std::cmp::Ordering {
+    let pairs = left.0.iter().zip(&right.0);
+    pairs
+        .map(|(left, right)| left.total_cmp(right))
+        .find(|order| order.is_ne())
+        .unwrap_or(std::cmp::Ordering::Equal)
+}
