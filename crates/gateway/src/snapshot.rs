@@ -327,7 +327,12 @@ impl Snapshot {
         let mut watched: Vec<HeaderName> = Vec::new();
         for group in groups {
             let rules = &group.plan.rules;
-            for name in rules.colour.iter().chain(&rules.session) {
+            for name in rules
+                .colour
+                .iter()
+                .chain(&rules.region)
+                .chain(&rules.session)
+            {
                 if !watched.contains(name) {
                     watched.push(name.clone());
                 }

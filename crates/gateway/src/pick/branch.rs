@@ -88,14 +88,17 @@ impl<N: Now> Choosing<'_, N> {
         let To::Pool(pool) = &branch.to else {
             return self.local(colour);
         };
-        pool.cells(colour).into_iter().flatten().any(|cell| {
-            let count = cell.members.len();
-            // From another place each time, for those in front may all be down.
-            let start = usize::try_from(turn % count.max(1) as u64).unwrap_or(0);
-            (start..count)
-                .chain(0..start)
-                .any(|member| self.usable(&cell.members[member]))
-        })
+        pool.cells(colour, self.region())
+            .into_iter()
+            .flatten()
+            .any(|cell| {
+                let count = cell.members.len();
+                // From another place each time, for those in front may all be down.
+                let start = usize::try_from(turn % count.max(1) as u64).unwrap_or(0);
+                (start..count)
+                    .chain(0..start)
+                    .any(|member| self.usable(&cell.members[member]))
+            })
     }
 
     fn local(&self, colour: Option<&[u8]>) -> bool {
@@ -115,7 +118,7 @@ impl<N: Now> Choosing<'_, N> {
         let target = match &branch.to {
             To::Local => self.local(colour).then_some(Target::Local)?,
             To::Pool(pool) => {
-                let [home, away] = pool.cells(colour);
+                let [home, away] = pool.cells(colour, self.region());
                 let upstream = self.near(home, away, &mut decision)?;
                 Target::Upstream(Arc::clone(upstream))
             }
@@ -131,7 +134,13 @@ impl<N: Now> Choosing<'_, N> {
         })
     }
 
-    /// Somebody of the node's own region, until the best there is as deep in work as the route allows and somebody
+    /// Where the request says that it belongs.
+    fn region(&self) -> Option<&[u8]> {
+        let header = self.group.plan.rules.region.as_ref()?;
+        self.facts.hints.header(header)
+    }
+
+    /// Somebody of the request's or else the node's own region, until the best there is as deep in work as the route allows and somebody
     /// elsewhere has less.
     fn near<'c>(
         &self,

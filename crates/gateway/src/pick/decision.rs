@@ -17,7 +17,7 @@ pub(crate) struct Decision {
     pub(crate) fallback: Option<usize>,
     /// The request's colour, and whether upstreams without one answer for want of any that has it.
     pub(crate) colour: Option<(String, bool)>,
-    /// Requests at the best of the node's own region, which sent this one elsewhere.
+    /// Requests at the best of its own region, which sent this one elsewhere.
     pub(crate) spilled: Option<f32>,
     pub(crate) rule: &'static str,
     pub(crate) unit: &'static str,
@@ -84,10 +84,7 @@ impl fmt::Display for Decision {
             write!(f, "; nobody of colour `{colour}` can be used")?;
         }
         if let Some(depth) = self.spilled {
-            write!(
-                f,
-                "; the node's own region has {depth:.0} requests at its best"
-            )?;
+            write!(f, "; its own region has {depth:.0} requests at its best")?;
         }
         self.scores(f)
     }

@@ -99,12 +99,14 @@ impl Branch {
     }
 }
 
-/// What a route looks at in a request, and when it leaves the node's region.
+/// What a route looks at in a request, and when it leaves its region.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     /// Absent when no upstream of the plan has a colour.
     pub(crate) colour: Option<HeaderName>,
     pub(crate) colour_strict: bool,
+    /// Absent when no upstream of the plan has a region.
+    pub(crate) region: Option<HeaderName>,
     /// Absent when the policy does not care.
     pub(crate) session: Option<HeaderName>,
     /// Whether the policy looks at prompts.
@@ -117,6 +119,7 @@ impl Default for Rules {
         Self {
             colour: None,
             colour_strict: false,
+            region: None,
             session: None,
             prompt: false,
             spill_depth: f32::INFINITY,

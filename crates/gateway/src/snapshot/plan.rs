@@ -150,15 +150,16 @@ fn rules<'a>(spec: &RouteSpec, branches: impl Iterator<Item = &'a Branch>) -> Ru
         To::Local => None,
         To::Pool(pool) => Some(pool),
     });
-    let coloured = pools
-        .flat_map(|pool| &pool.members)
-        .any(|member| member.spec.colour.is_some());
+    let members: Vec<_> = pools.flat_map(|pool| &pool.members).collect();
+    let coloured = members.iter().any(|member| member.spec.colour.is_some());
+    let placed = members.iter().any(|member| member.spec.region.is_some());
     // Checked when the resource was validated.
     let header = |name: &str| name.parse().ok();
     let by_session = spec.policy == RoutePolicy::Affinity;
     Rules {
         colour: coloured.then(|| header(&spec.colour.header)).flatten(),
         colour_strict: spec.colour.strict,
+        region: placed.then(|| header(&spec.region.header)).flatten(),
         prompt: spec.policy == RoutePolicy::Prefix,
         session: by_session.then(|| header(&spec.affinity.header)).flatten(),
         spill_depth: spec.region.spill_depth as f32,

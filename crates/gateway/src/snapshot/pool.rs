@@ -12,11 +12,18 @@ use crate::upstream::Upstream;
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) members: Vec<Arc<Upstream>>,
-    /// The same members, by what a request must not mix.
+    /// The same members, as the node's own region sees them, then as each other region of theirs does.
+    views: Vec<View>,
+}
+
+/// The members by what a request from a region must not mix.
+#[derive(Debug)]
+struct View {
+    region: Option<String>,
     cells: Vec<Cell>,
 }
 
-/// Members of one colour, in the node's own region or outside.
+/// Members of one colour, in one region or outside of it.
 #[derive(Debug)]
 pub(crate) struct Cell {
     colour: Option<String>,
@@ -26,7 +33,7 @@ pub(crate) struct Cell {
     pub(crate) turns: Turns,
 }
 
-/// Colour, whether in the node's region, and who.
+/// Colour, whether in the region, and who.
 type Alike = (Option<String>, bool, Vec<Arc<Upstream>>);
 
 /// What a pool takes from its snapshot.
@@ -40,11 +47,47 @@ pub(super) struct Around<'a> {
 }
 
 impl Pool {
-    /// An upstream that names no region is as near as the node's own.
     pub(super) fn new(members: Vec<Arc<Upstream>>, route: &RouteSpec, around: &Around<'_>) -> Self {
-        let region = around.region;
-        let mut alike: Vec<Alike> = Vec::new();
+        let mut regions = vec![around.region];
         for member in &members {
+            let region = member.spec.region.as_deref();
+            if region.is_some() && !regions.contains(&region) {
+                regions.push(region);
+            }
+        }
+        let views = regions
+            .iter()
+            .map(|region| View::of(*region, &members, route, around));
+        Self {
+            views: views.collect(),
+            members,
+        }
+    }
+
+    /// Those of a colour: in the region, which is the node's if nobody is in the one that was asked for, and outside.
+    pub(crate) fn cells(&self, colour: Option<&[u8]>, region: Option<&[u8]>) -> [Option<&Cell>; 2] {
+        let named = |view: &&View| view.region.as_deref().map(str::as_bytes) == region;
+        let asked = region.and_then(|_| self.views.iter().find(named));
+        let view = asked.or_else(|| self.views.first());
+        [true, false].map(|home| {
+            let same = |cell: &&Cell| {
+                cell.home == home && cell.colour.as_deref().map(str::as_bytes) == colour
+            };
+            view?.cells.iter().find(same)
+        })
+    }
+}
+
+impl View {
+    /// An upstream that names no region is near to all.
+    fn of(
+        region: Option<&str>,
+        members: &[Arc<Upstream>],
+        route: &RouteSpec,
+        around: &Around<'_>,
+    ) -> Self {
+        let mut alike: Vec<Alike> = Vec::new();
+        for member in members {
             let spec = &member.spec;
             let near = spec.region.is_none() || spec.region.as_deref() == region;
             let home = region.is_none() || near;
@@ -63,18 +106,10 @@ impl Pool {
             members,
             turns: Turns::since(around.generation),
         };
-        let cells = alike.into_iter().map(cell).collect();
-        Self { members, cells }
-    }
-
-    /// Those of a colour: in the node's region, and outside.
-    pub(crate) fn cells(&self, colour: Option<&[u8]>) -> [Option<&Cell>; 2] {
-        [true, false].map(|home| {
-            let same = |cell: &&Cell| {
-                cell.home == home && cell.colour.as_deref().map(str::as_bytes) == colour
-            };
-            self.cells.iter().find(same)
-        })
+        Self {
+            region: region.map(str::to_owned),
+            cells: alike.into_iter().map(cell).collect(),
+        }
     }
 }
 

@@ -79,11 +79,13 @@ impl Default for ColourSpec {
     }
 }
 
-/// When upstreams of other regions than the node's are asked.
+/// When upstreams of other regions than the request's are asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RegionSpec {
-    /// Requests at the best upstream of the node's own region, from which on others are asked too.
+    /// Whose value names the region a request belongs to. Without it, or when no upstream is there, the node's does.
+    pub header: String,
+    /// Requests at the best upstream of that region, from which on others are asked too.
     pub spill_depth: u32,
 }
 
@@ -91,13 +93,17 @@ impl Default for RegionSpec {
     fn default() -> Self {
         // A queue of five in an engine is saturation to the Gateway API's inference extension; below sixteen requests
         // continuous batching still adds throughput.
-        Self { spill_depth: 16 }
+        Self {
+            header: "x-kapok-region".to_owned(),
+            spill_depth: 16,
+        }
     }
 }
 
 pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
     header(&spec.affinity.header, "spec.affinity.header", found);
     header(&spec.colour.header, "spec.colour.header", found);
+    header(&spec.region.header, "spec.region.header", found);
     found.check(
         spec.affinity.load_percent_max > 100,
         "spec.affinity.loadPercentMax",

@@ -276,7 +276,7 @@ fn the_own_region_is_left_only_when_it_is_full() {
     assert_eq!(names(&counted(&snapshot, &hints, &world)), ["us-1", "us-2"]);
     let reason = ask(&snapshot, &hints, &[], &world);
     assert!(
-        reason.contains("the node's own region has 8 requests at its best"),
+        reason.contains("its own region has 8 requests at its best"),
         "{reason}"
     );
     world.in_flight = BTreeMap::from([("eu-1", 8), ("eu-2", 8), ("us-1", 9), ("us-2", 9)]);
@@ -284,6 +284,61 @@ fn the_own_region_is_left_only_when_it_is_full() {
     assert_eq!(names(&full), ["eu-1", "eu-2"], "nobody elsewhere has less");
     world.down = vec!["eu-1", "eu-2"];
     assert_eq!(names(&counted(&snapshot, &hints, &world)), ["us-1", "us-2"]);
+}
+
+#[test]
+fn a_request_stays_in_the_region_that_it_names() {
+    let member = |name, region| upstream(name, json!({"pool": "p", "region": region}));
+    let pool = || {
+        let mut resources = vec![
+            member("eu-1", "eu"),
+            member("us-1", "us"),
+            member("us-2", "us"),
+            upstream("any", json!({"pool": "p"})),
+        ];
+        resources.push(route(json!({"targets": [{"upstream": "p"}]})));
+        resources
+    };
+    let node = NodeSpec {
+        region: Some("eu".to_owned()),
+        ..NodeSpec::default()
+    };
+    let mut placed = pool();
+    placed.push(resource("node", Spec::Node(node)));
+    let (placed, nowhere) = (build(placed), build(pool()));
+    let everybody = vec!["any", "eu-1", "us-1", "us-2"];
+    let cases = [
+        (&placed, None, vec!["any", "eu-1"]),
+        (&placed, Some("us"), vec!["any", "us-1", "us-2"]),
+        (&placed, Some("eu"), vec!["any", "eu-1"]),
+        (&placed, Some("mars"), vec!["any", "eu-1"]),
+        (&nowhere, Some("us"), vec!["any", "us-1", "us-2"]),
+        (&nowhere, Some("mars"), everybody.clone()),
+        (&nowhere, None, everybody),
+    ];
+    for (snapshot, region, expected) in cases {
+        let headers: Vec<_> = region
+            .map(|at| ("x-kapok-region", at))
+            .into_iter()
+            .collect();
+        let hints = said(snapshot, &headers);
+        let world = World::default();
+        assert_eq!(
+            names(&counted(snapshot, &hints, &world)),
+            expected,
+            "{region:?}"
+        );
+    }
+    let hints = said(&placed, &[("x-kapok-region", "us")]);
+    let world = World {
+        in_flight: BTreeMap::from([("any", 50), ("us-1", 16), ("us-2", 16)]),
+        ..World::default()
+    };
+    assert_eq!(
+        names(&counted(&placed, &hints, &world)),
+        ["eu-1"],
+        "it is full"
+    );
 }
 
 #[test]
