@@ -1,5 +1,6 @@
 //! Third-party clients: Python scripts that run against a started binary.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -28,19 +29,39 @@ pub fn interpreter() -> PathBuf {
     python
 }
 
-/// A script of `crates/e2e/python` and what it is told.
+/// A script of `crates/e2e/python`, or a module of the test environment, and what it is told.
 #[derive(Debug)]
 pub struct Script {
     name: &'static str,
+    args: Vec<OsString>,
     envs: Vec<(String, String)>,
+    folder: PathBuf,
 }
 
 impl Script {
     pub fn new(name: &'static str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
         Self {
             name,
+            args: vec![folder.join(name).into()],
             envs: Vec::new(),
+            folder: PathBuf::from("."),
         }
+    }
+
+    /// A module such as `pytest`, on our own Python package.
+    pub fn on_sdk(module: &'static str, args: &[&str]) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/python");
+        let source = folder.join("src");
+        let module_first = ["-m", module].into_iter();
+        let args = module_first.chain(args.iter().copied()).map(OsString::from);
+        Self {
+            name: module,
+            args: args.collect(),
+            envs: Vec::new(),
+            folder,
+        }
+        .env("PYTHONPATH", source.display())
     }
 
     #[must_use]
@@ -61,10 +82,10 @@ impl Script {
     /// # Panics
     /// When it fails or does not end.
     pub fn run(self) -> String {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
         let mut child = Command::new(interpreter())
             .arg("-u")
-            .arg(folder.join(self.name))
+            .args(self.args)
+            .current_dir(self.folder)
             .envs(self.envs)
             // Clients must not look for a proxy or call home.
             .env("NO_PROXY", "*")

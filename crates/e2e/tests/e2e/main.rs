@@ -30,6 +30,7 @@ mod readme;
 mod relay;
 mod rescue;
 mod routes;
+mod sdk;
 mod threads;
 mod through;
 mod tritonserver;
