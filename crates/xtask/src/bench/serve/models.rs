@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::eager::Eager;
 use super::wire::{Doors, Input, Question, Request, Wire, floats};
 use crate::bench::load::{self, Burst};
 use crate::bench::results::Outcome;
@@ -31,20 +32,17 @@ const PACKAGES: &[&str] = &["onnxruntime==1.31.1", "tokenizers==0.23.3", "numpy=
 
 const RAW: &str = "ONNX Runtime";
 
+const EAGER: &str = "PyTorch, FastAPI";
+
 /// Answers of one file by one library; what remains is batches, which add in another order.
 const TOLERANCE: f32 = 1e-4;
 
 #[derive(Debug, Clone, Copy)]
 enum Target {
     Raw,
+    Eager,
     Kapok(Wire),
 }
-
-const TARGETS: [Target; 3] = [
-    Target::Raw,
-    Target::Kapok(Wire::Binary),
-    Target::Kapok(Wire::Grpc),
-];
 
 pub(in crate::bench) fn run(bench: &Bench<'_>) -> Result<Outcome> {
     load::install()?;
@@ -62,26 +60,31 @@ pub(in crate::bench) fn run(bench: &Bench<'_>) -> Result<Outcome> {
         &bench.store.dir().join("bench-python"),
         &[Install::packages(PACKAGES)],
     )?;
+    let eager = Eager::start(bench, lanes)
+        .inspect_err(|error| eprintln!("without PyTorch: {error:#}"))
+        .ok();
     let mut samples = Vec::new();
     for question in &questions {
         let file = model_file(bench, question.model);
         let (raw, answer) = Loop::start(&python, &scratch, (question, &file))?;
-        let mut pair = Pair {
+        let mut rivals = Rivals {
             bench,
             scratch: &scratch,
             kapok: &kapok,
+            eager: eager.as_ref().filter(|_| Eager::has(question.model)),
             raw,
             lanes,
         };
-        pair.verify(question, &answer)?;
-        pair.measure(question, &mut samples)?;
+        rivals.verify(question, &answer)?;
+        rivals.measure(question, &mut samples)?;
     }
     Ok(Outcome {
         name: "serve-models",
         method: format!(
             "items of one row; kapok with engine onnxruntime, {lanes} lanes of one thread and the batching that it completes a \
              configuration with, REST binary by wrk -t1 and gRPC by h2load -t1 -m1 on the same cores; the limit is Python's \
-             onnxruntime 1.31.1, as many threads calling one session in a loop as there are callers and lanes, batch 1; {} s a \
+             onnxruntime 1.31.1, as many threads calling one session in a loop as there are callers and lanes, batch 1; PyTorch 2.13.0 \
+             in eager mode behind FastAPI with as many calls at a time, one thread each, and the same binary tensors; {} s a \
              burst, {} rounds, interleaved; added_us is the statistics extension's total less its compute_infer, per call of a \
              lone caller",
             bench.options.seconds, bench.options.rounds
@@ -91,7 +94,8 @@ pub(in crate::bench) fn run(bench: &Bench<'_>) -> Result<Outcome> {
             figure: "per_second",
             baseline: RAW,
         }),
-        reference: "goals: at least 0.95 of the engine's rate, at most 10 µs added in process",
+        reference: "goals: at least 0.95 of the engine's rate and 3.2 of PyTorch's behind FastAPI, at most 10 µs added in \
+                    process",
     })
 }
 
@@ -174,16 +178,17 @@ fn start_kapok(
     Kapok::start(&mut command, scratch)
 }
 
-/// The two that are compared, on one model.
-struct Pair<'a> {
+/// What is compared, on one model.
+struct Rivals<'a> {
     bench: &'a Bench<'a>,
     scratch: &'a Path,
     kapok: &'a Kapok,
+    eager: Option<&'a Eager>,
     raw: Loop,
     lanes: usize,
 }
 
-impl Pair<'_> {
+impl Rivals<'_> {
     fn doors(&self) -> Doors {
         Doors {
             rest: self.kapok.public().clone(),
@@ -211,17 +216,23 @@ impl Pair<'_> {
                 wire.name()
             );
         }
-        Ok(())
+        self.eager.map_or(Ok(()), |eager| {
+            eager.verify(question, expected, self.scratch)
+        })
     }
 
     fn measure(&mut self, question: &Question, samples: &mut Vec<Sample>) -> Result<()> {
         let binary = question.request(Wire::Binary)?;
         let grpc = question.request(Wire::Grpc)?;
+        let mut targets = vec![Target::Raw];
+        targets.extend(self.eager.map(|_| Target::Eager));
+        targets.extend([Wire::Binary, Wire::Grpc].map(Target::Kapok));
         for callers in CALLERS {
-            for (round, target) in self.bench.rounds(&TARGETS) {
+            for (round, target) in self.bench.rounds(&targets) {
                 let case = format!("{}, {callers} callers", question.model);
                 samples.push(match target {
                     Target::Raw => self.loop_burst((case, round), callers)?,
+                    Target::Eager => self.eager_burst((question, case, round), callers)?,
                     Target::Kapok(Wire::Grpc) => self.kapok_burst(
                         (question.model, case, round),
                         (&grpc, Wire::Grpc),
@@ -242,6 +253,18 @@ impl Pair<'_> {
         let burst = self.raw.burst(threads, self.bench.options.seconds)?;
         let after = Cpu::now(self.raw.running.id())?;
         Ok(of_burst((RAW, case, round), burst, (before, after)))
+    }
+
+    fn eager_burst(
+        &self,
+        (question, case, round): (&Question, String, u32),
+        callers: u32,
+    ) -> Result<Sample> {
+        let eager = self.eager.context("PyTorch is measured where it started")?;
+        let before = Cpu::now(eager.id())?;
+        let burst = eager.burst(question, callers, (self.bench, self.scratch))?;
+        let after = Cpu::now(eager.id())?;
+        Ok(of_burst((EAGER, case, round), burst, (before, after)))
     }
 
     fn kapok_burst(
