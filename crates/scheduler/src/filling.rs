@@ -38,7 +38,7 @@ struct Type {
 struct Numbers {
     cpu_milli: u32,
     memory_mib: u32,
-    milli: u16,
+    milli: i16,
     gpus: u8,
 }
 
@@ -55,11 +55,16 @@ impl Filling {
             return Self::default();
         }
         let mut types: Vec<Type> = types.iter().map(|(ask, _)| Type::new(*ask)).collect();
-        let mut rng = Rng::new(SEED);
+        // Even points of the distribution in random order: each type comes as often as it should, which independent draws
+        // leave to chance.
+        let mut points: Vec<usize> = (0..LANES * LENGTH)
+            .map(|at| (2 * at + 1) * total / (2 * LANES * LENGTH))
+            .collect();
+        Rng::new(SEED).shuffle(&mut points);
+        let mut points = points.into_iter();
         let mut draws = vec![[0; LENGTH]; LANES];
         for (sequence, draws) in draws.iter_mut().enumerate() {
-            for (place, draw) in draws.iter_mut().enumerate() {
-                let point = rng.below(total);
+            for ((place, draw), point) in draws.iter_mut().enumerate().zip(&mut points) {
                 let index = cumulated.partition_point(|upper| *upper <= point);
                 types[index].places[sequence] |= 1 << place;
                 *draw = u16::try_from(index).unwrap_or(0);
@@ -70,7 +75,16 @@ impl Filling {
 
     /// Thousandths of a GPU left, summed over the [`SEQUENCES`].
     pub(crate) fn left(&self, state: &State) -> u32 {
-        let start = Room::of(state);
+        // Nearly all nodes have at most eight.
+        if usize::from(state.gpus) <= GPUS_MAX / 2 {
+            self.left_of::<{ GPUS_MAX / 2 }>(state)
+        } else {
+            self.left_of::<GPUS_MAX>(state)
+        }
+    }
+
+    fn left_of<const GPUS: usize>(&self, state: &State) -> u32 {
+        let start = Room::<GPUS>::of(state);
         // What does not fit now never will: only the places of the others are visited.
         let mut places = [0; LANES];
         let mut wants = Vec::with_capacity(self.types.len());
@@ -93,9 +107,9 @@ impl Filling {
             .sum()
     }
 
-    fn end(
+    fn end<const GPUS: usize>(
         &self,
-        mut room: Room,
+        mut room: Room<GPUS>,
         draws: &[u16; LENGTH],
         mut places: u32,
         wants: &[Numbers],
@@ -128,7 +142,7 @@ impl Type {
             numbers: Numbers {
                 cpu_milli: ask.cpu_milli,
                 memory_mib: ask.memory_mib,
-                milli: ask.milli,
+                milli: ask.milli.cast_signed(),
                 gpus: ask.gpus,
             },
             ask,
@@ -137,72 +151,60 @@ impl Type {
     }
 }
 
-/// GPUs in descending order.
+/// GPUs in descending order, 0 beyond the last. A fixed number of them, and signed: compared all at once (SSE2 compares no
+/// unsigned numbers).
 #[derive(Debug, Clone, Copy)]
-struct Room {
+struct Room<const GPUS: usize> {
     cpu_milli: u32,
     memory_mib: u32,
-    gpus: usize,
-    free: [u16; GPUS_MAX],
+    free: [i16; GPUS],
 }
 
-impl Room {
+impl<const GPUS: usize> Room<GPUS> {
     fn of(state: &State) -> Self {
         let state = state.canonical();
-        // GPUs that are full stay so.
-        let gpus = state.free().iter().take_while(|free| **free > 0).count();
         Self {
             cpu_milli: state.cpu_milli,
             memory_mib: state.memory_mib,
-            gpus,
-            free: state.free,
+            free: std::array::from_fn(|gpu| state.free[gpu].cast_signed()),
         }
     }
 
     fn free_milli(&self) -> u32 {
-        self.free[..self.gpus]
-            .iter()
-            .map(|free| u32::from(*free))
-            .sum()
+        let free = self.free.iter();
+        free.map(|free| u32::from(free.unsigned_abs())).sum()
     }
 
-    /// The last of the GPUs to take it: the fullest with room.
+    /// How many GPUs have room, where they are enough; the last of them is the fullest.
     fn fits(&self, numbers: &Numbers) -> Option<usize> {
         if numbers.cpu_milli > self.cpu_milli || numbers.memory_mib > self.memory_mib {
             return None;
         }
-        if numbers.gpus == 0 {
-            return Some(0);
-        }
-        let room = self.free[..self.gpus]
-            .iter()
-            .rposition(|free| *free >= numbers.milli)?;
-        (room + 1 >= usize::from(numbers.gpus)).then_some(room)
+        let free = self.free.iter();
+        let roomy: i16 = free.map(|free| i16::from(*free >= numbers.milli)).sum();
+        (roomy >= i16::from(numbers.gpus)).then_some(usize::from(roomy.cast_unsigned()))
     }
 
-    fn take(&mut self, numbers: &Numbers, at: usize) {
+    fn take(&mut self, numbers: &Numbers, roomy: usize) {
         self.cpu_milli -= numbers.cpu_milli;
         self.memory_mib -= numbers.memory_mib;
         if numbers.gpus == 0 {
             return;
         }
-        if numbers.milli == MILLI {
+        if numbers.milli.cast_unsigned() == MILLI {
             // Whole ones are the first; the rest moves up.
             let count = usize::from(numbers.gpus);
-            self.free.copy_within(at + 1..self.gpus, at + 1 - count);
-            self.gpus -= count;
+            self.free.copy_within(roomy.., roomy - count);
+            self.free[GPUS - count..].fill(0);
             return;
         }
+        let mut at = roomy - 1;
         let left = self.free[at] - numbers.milli;
-        let mut at = at;
-        while at + 1 < self.gpus && self.free[at + 1] > left {
+        while at + 1 < GPUS && self.free[at + 1] > left {
             self.free[at] = self.free[at + 1];
             at += 1;
         }
         self.free[at] = left;
-        if left == 0 {
-            self.gpus = at;
-        }
     }
 }
 
