@@ -193,6 +193,7 @@ mod tests {
             (Scope::Metrics, true),
             (Scope::Orders, false),
             (Scope::Admin, false),
+            (Scope::Jobs, false),
         ] {
             assert_eq!(key.opens(scope).is_ok(), opens, "{scope:?}");
         }

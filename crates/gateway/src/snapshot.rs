@@ -93,7 +93,7 @@ impl Snapshot {
                     next.region.clone_from(&spec.region);
                     next.index_bytes = index_bytes(spec);
                 }
-                Spec::Route(_) | Spec::Key(_) => {}
+                Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => {}
             }
         }
         next.index = next.index(self, resources);
@@ -111,7 +111,7 @@ impl Snapshot {
                     .keys
                     .add(name, spec, known.get(name.as_str()).copied())
                     .map_err(|reason| invalid("Key", name, reason))?,
-                Spec::Upstream(_) | Spec::Node(_) => {}
+                Spec::Upstream(_) | Spec::Node(_) | Spec::Job(_) => {}
             }
         }
         next.index_upstreams();
@@ -128,7 +128,7 @@ impl Snapshot {
     fn index(&self, before: &Self, resources: &[Resource]) -> Option<Arc<Index>> {
         let wanted = resources.iter().any(|resource| match &resource.spec {
             Spec::Route(spec) => spec.policy == RoutePolicy::Prefix,
-            Spec::Node(_) | Spec::Upstream(_) | Spec::Key(_) => false,
+            Spec::Node(_) | Spec::Upstream(_) | Spec::Key(_) | Spec::Job(_) => false,
         });
         let kept = before.index.clone();
         let kept = kept.filter(|_| before.index_bytes == self.index_bytes);
@@ -351,7 +351,7 @@ fn index_bytes(node: &NodeSpec) -> usize {
 fn refuse_duplicates(resources: &[Resource]) -> Result<(), Error> {
     let mut seen = std::collections::HashSet::new();
     for resource in resources {
-        let kind = kind_of(&resource.spec);
+        let kind = resource.spec.kind();
         let name = resource.metadata.name.as_str();
         if name.is_empty() {
             return Err(invalid(kind, name, "metadata.name is empty"));
@@ -361,15 +361,6 @@ fn refuse_duplicates(resources: &[Resource]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn kind_of(spec: &Spec) -> &'static str {
-    match spec {
-        Spec::Node(_) => "Node",
-        Spec::Upstream(_) => "Upstream",
-        Spec::Route(_) => "Route",
-        Spec::Key(_) => "Key",
-    }
 }
 
 fn invalid(kind: &'static str, name: &str, reason: impl Into<String>) -> Error {

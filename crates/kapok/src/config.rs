@@ -70,7 +70,7 @@ impl Config {
             .iter()
             .filter_map(|resource| match &resource.spec {
                 Spec::Upstream(spec) => Some((resource.metadata.name.as_str(), spec)),
-                Spec::Node(_) | Spec::Route(_) | Spec::Key(_) => None,
+                Spec::Node(_) | Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => None,
             })
     }
 }
@@ -94,6 +94,16 @@ fn read(file: &Path) -> Outcome<Vec<Resource>> {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failure::usage(lines.join("\n       ")).hint(format!("correct `{name}` and start again"))
     })?;
+    if let Some(job) = resources
+        .iter()
+        .find(|resource| matches!(resource.spec, Spec::Job(_)))
+    {
+        return Err(Failure::usage(format!(
+            "configuration `{name}` has the Job `{}`, which is work and no part of a node",
+            job.metadata.name
+        ))
+        .hint("put it into a file of its own, and submit it: kapok submit -f job.yaml"));
+    }
     let folder = file.parent().unwrap_or_else(|| Path::new(""));
     for resource in &mut resources {
         anchor(resource, folder);
@@ -153,6 +163,9 @@ fn anchor(resource: &mut Resource, folder: &Path) {
                     *file = folder.join(&*file);
                 }
             }
+            if let Some(data) = &mut node.data_dir {
+                *data = folder.join(&*data);
+            }
         }
         Spec::Upstream(upstream) => {
             if let Some(protocol::resource::Secret::File(file)) = &mut upstream.api_key {
@@ -166,7 +179,7 @@ fn anchor(resource: &mut Resource, folder: &Path) {
                 *file = folder.join(&*file);
             }
         }
-        Spec::Route(_) | Spec::Key(_) => {}
+        Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => {}
     }
 }
 
@@ -182,7 +195,7 @@ fn node_mut(resources: &mut Vec<Resource>) -> &mut NodeSpec {
     });
     match &mut resources[index].spec {
         Spec::Node(node) => node,
-        Spec::Upstream(_) | Spec::Route(_) | Spec::Key(_) => {
+        Spec::Upstream(_) | Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => {
             unreachable!("the index was found by this very variant")
         }
     }
@@ -193,7 +206,9 @@ fn upstream_mut<'a>(resources: &'a mut [Resource], name: &str) -> Option<&'a mut
         .iter_mut()
         .find_map(|resource| match &mut resource.spec {
             Spec::Upstream(spec) if resource.metadata.name == name => Some(spec),
-            Spec::Upstream(_) | Spec::Node(_) | Spec::Route(_) | Spec::Key(_) => None,
+            Spec::Upstream(_) | Spec::Node(_) | Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => {
+                None
+            }
         })
 }
 

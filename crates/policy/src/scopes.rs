@@ -32,12 +32,12 @@ mod tests {
 
     #[test]
     fn a_key_opens_what_it_names_and_by_default_what_its_models_allow() {
-        use Scope::{Admin, Inference, Metrics, Models, Orders};
+        use Scope::{Admin, Inference, Jobs, Metrics, Models, Orders};
         for (named, some_models_only, open) in [
             (
                 None,
                 false,
-                &[Inference, Models, Metrics, Orders, Admin][..],
+                &[Inference, Models, Metrics, Orders, Admin, Jobs][..],
             ),
             (None, true, &[Inference, Models, Metrics]),
             (Some(&[Inference][..]), false, &[Inference]),

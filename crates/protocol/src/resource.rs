@@ -11,6 +11,8 @@ mod alias;
 mod discovery;
 mod endpoint;
 mod failure;
+mod job;
+mod jobs;
 mod key;
 mod limits;
 mod locate;
@@ -32,6 +34,12 @@ pub use endpoint::{Endpoint, fuzz_endpoints, parse_endpoints};
 pub use failure::{
     Continuation, HealthSpec, HedgeSpec, OutlierSpec, ReplayRule, RescueSpec, RetrySpec,
 };
+pub use job::{
+    Condition, ConditionStatus, ConditionType, Cores, Job, JobEnd, JobPlacement, JobPriority,
+    JobSpec, JobState, JobStatus, Memory, RegionPolicy, ResourcesSpec, RestartPolicy, RestartSpec,
+    Submission, Timestamp, reason,
+};
+pub use jobs::{JobControl, JobsSpec};
 pub use key::KeySpec;
 pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
 pub use node::{
@@ -70,11 +78,13 @@ pub enum Spec {
     Upstream(UpstreamSpec),
     Route(RouteSpec),
     Key(KeySpec),
+    /// Submitted to a node, never a part of its configuration.
+    Job(Box<JobSpec>),
 }
 
 impl Spec {
     /// Every kind there is, in the order of the words.
-    pub const KINDS: [&str; 4] = ["Node", "Upstream", "Route", "Key"];
+    pub const KINDS: [&str; 5] = ["Node", "Upstream", "Route", "Key", "Job"];
 
     pub fn kind(&self) -> &'static str {
         match self {
@@ -82,6 +92,7 @@ impl Spec {
             Self::Upstream(_) => "Upstream",
             Self::Route(_) => "Route",
             Self::Key(_) => "Key",
+            Self::Job(_) => "Job",
         }
     }
 }
@@ -98,6 +109,7 @@ impl Serialize for Resource {
             Spec::Upstream(spec) => manifest.serialize_field("spec", spec)?,
             Spec::Route(spec) => manifest.serialize_field("spec", spec)?,
             Spec::Key(spec) => manifest.serialize_field("spec", spec)?,
+            Spec::Job(spec) => manifest.serialize_field("spec", spec)?,
         }
         manifest.end()
     }

@@ -81,6 +81,6 @@ pub(super) fn secret_files(resources: &[Resource]) -> impl Iterator<Item = std::
                 Some(protocol::resource::Secret::File(file)) => Some(file.clone()),
                 _ => None,
             },
-            Spec::Node(_) | Spec::Route(_) | Spec::Key(_) => None,
+            Spec::Node(_) | Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => None,
         })
 }

@@ -12,8 +12,8 @@ pub struct KeySpec {
     /// Model names or prefixes ending in `*`; absent means all.
     #[serde(default)]
     pub models: Option<Vec<String>>,
-    /// What it opens; absent means everything for a key without `models`, and for one with them all but `orders` and
-    /// `admin`, which concern every model.
+    /// What it opens; absent means everything for a key without `models`, and for one with them all but `orders`,
+    /// `admin` and `jobs`, which concern every model.
     #[serde(default)]
     pub scopes: Option<Vec<Scope>>,
     #[serde(default)]
@@ -47,7 +47,7 @@ fn check_scopes(spec: &KeySpec, scopes: &[Scope], found: &mut Findings) {
         "name at least one; without `scopes` a key opens everything".to_owned()
     });
     for (index, scope) in scopes.iter().enumerate() {
-        let everything = matches!(scope, Scope::Orders | Scope::Admin);
+        let everything = matches!(scope, Scope::Orders | Scope::Admin | Scope::Jobs);
         let path = format!("spec.scopes.{index}");
         found.check(!everything || spec.models.is_none(), &path, || {
             format!(

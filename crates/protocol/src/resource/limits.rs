@@ -99,15 +99,18 @@ pub enum Scope {
     Orders,
     /// The admin API.
     Admin,
+    /// Jobs: whoever submits one runs programs on the node.
+    Jobs,
 }
 
 impl Scope {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Inference,
         Self::Models,
         Self::Metrics,
         Self::Orders,
         Self::Admin,
+        Self::Jobs,
     ];
 
     pub fn name(self) -> &'static str {
@@ -117,6 +120,7 @@ impl Scope {
             Self::Metrics => "metrics",
             Self::Orders => "orders",
             Self::Admin => "admin",
+            Self::Jobs => "jobs",
         }
     }
 }

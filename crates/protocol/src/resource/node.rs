@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alias::Alias;
 use super::discovery::{self, RegisterSpec};
+use super::jobs::{self, JobsSpec};
 use super::otlp::{self, OtlpSpec};
 use super::validate::{Findings, is_name};
 
@@ -75,6 +76,11 @@ pub struct NodeSpec {
     pub region: Option<String>,
     /// Memory for what Routes with the policy `prefix` remember of prompts, all together.
     pub prefix_index_mb: u32,
+    /// Where jobs, their history and what they print are kept; absent means in memory and in a temporary folder, gone
+    /// with the process.
+    pub data_dir: Option<PathBuf>,
+    /// Work that clients may submit.
+    pub jobs: JobsSpec,
 }
 
 impl Default for NodeSpec {
@@ -113,6 +119,8 @@ impl Default for NodeSpec {
             region: None,
             // Eight million beginnings of prompts.
             prefix_index_mb: 64,
+            data_dir: None,
+            jobs: JobsSpec::default(),
         }
     }
 }
@@ -250,6 +258,7 @@ pub(super) fn check(spec: &NodeSpec, found: &mut Findings) {
     otlp::check(&spec.otlp, found);
     found.positive(spec.model_poll_ms, "spec.modelPollMs");
     found.positive(spec.upgrade_timeout_ms, "spec.upgradeTimeoutMs");
+    jobs::check(&spec.jobs, found);
     if let Some(register) = &spec.register {
         discovery::check_register(register, found);
     }

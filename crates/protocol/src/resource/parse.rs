@@ -247,7 +247,8 @@ fn read(kind: &str, text: &str) -> Result<Resource, Error> {
         "Node" => document(text).map(|read| resource(read, Spec::Node)),
         "Upstream" => document(text).map(|read| resource(read, Spec::Upstream)),
         "Route" => document(text).map(|read| resource(read, Spec::Route)),
-        _ => document(text).map(|read| resource(read, Spec::Key)),
+        "Key" => document(text).map(|read| resource(read, Spec::Key)),
+        _ => document(text).map(|read| resource(read, |spec| Spec::Job(Box::new(spec)))),
     }
 }
 

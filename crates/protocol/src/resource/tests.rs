@@ -50,6 +50,11 @@ kind: Key
 metadata: {name: ci}
 spec: {sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}
 ---
+apiVersion: kapok.dev/v1alpha1
+kind: Job
+metadata: {name: train}
+spec: {command: [python3, train.py]}
+---
 # nothing here
 "#;
     let resources = parse_documents(text, "kapok.yaml").expect("legal");
@@ -125,7 +130,7 @@ fn unknown_words_name_the_place_and_the_nearest_known_one() {
     check(
         "Banana",
         "  {}\n",
-        "kapok.yaml:2:7: unknown kind `Banana`; known: `Node`, `Upstream`, `Route`, `Key`",
+        "kapok.yaml:2:7: unknown kind `Banana`; known: `Node`, `Upstream`, `Route`, `Key`, `Job`",
     );
     assert_eq!(
         errors("apiVersion: v1\nkind: Node\n"),
@@ -176,7 +181,7 @@ fn wrong_types_and_missing_fields_name_the_place() {
     }
     assert_eq!(
         errors("apiVersion: x\n"),
-        "kapok.yaml:1:1: the document has no `kind`; one of Node, Upstream, Route, Key"
+        "kapok.yaml:1:1: the document has no `kind`; one of Node, Upstream, Route, Key, Job"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Resource, Spec, key, node, route, upstream};
+use super::{Resource, Spec, job, key, node, route, upstream};
 
 /// A field whose value can be read but makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,7 @@ impl Resource {
             }
             Spec::Route(spec) => route::check(spec, &mut found),
             Spec::Key(spec) => key::check(spec, &mut found),
+            Spec::Job(spec) => job::check(spec, &mut found),
         }
         found.0
     }

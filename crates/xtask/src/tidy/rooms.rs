@@ -35,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &["base", "protocol", "telemetry", "routing", "policy"],
     ),
     ("discovery", &["base", "protocol"]),
+    ("jobs", &["base", "protocol", "telemetry", "scheduler"]),
     ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (
@@ -52,6 +53,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "device",
             "scheduler",
             "discovery",
+            "jobs",
         ],
     ),
     // tools: nobody uses them but each other. `e2e` sees what a user sees, so of ours it knows only the clock.
