@@ -21,7 +21,7 @@ pub(super) fn look_up(resources: &mut [Resource], environment: &Environment) -> 
                     replace(secret, environment, || format!("header `{header}` of otlp"))?;
                 }
             }
-            Spec::Route(_) | Spec::Key(_) => {}
+            Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => {}
         }
     }
     Ok(())
