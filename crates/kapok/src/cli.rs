@@ -94,14 +94,14 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  kapok doctor\n  kapok doctor --output json")]
     Doctor,
     /// Becomes a managed process; kapok calls this itself
-    #[command(hide = true, name = crate::guard::NAME)]
+    #[command(hide = true, name = process::GUARD)]
     RunManaged {
         parent: i32,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
     /// Starts, stops and outlives a managed process; kapok calls this itself
-    #[command(hide = true, name = crate::managed::KEEPER)]
+    #[command(hide = true, name = process::KEEPER)]
     KeepManaged {
         patience_ms: u64,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

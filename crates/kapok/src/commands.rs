@@ -33,11 +33,11 @@ pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment
         Command::Explain(args) => explain::run(&args, printer, environment),
         Command::Simulate(args) => simulate::run(&args, printer),
         Command::Doctor => doctor::run(printer, environment),
-        Command::RunManaged { parent, command } => crate::guard::run(parent, &command),
+        Command::RunManaged { parent, command } => Ok(process::become_managed(parent, &command)?),
         Command::KeepManaged {
             patience_ms,
             command,
-        } => crate::managed::keep(patience_ms, &command),
+        } => Ok(process::keep(patience_ms, &command)?),
         Command::RunEngine { engine } => crate::engine_process::run(&engine, environment),
         Command::Completions { shell } => completions::run(shell, printer),
     }

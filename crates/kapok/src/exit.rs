@@ -6,7 +6,7 @@
 //! | 1 | it was tried and failed: the server said no, a model is broken, a check of `doctor` failed |
 //! | 2 | the command line or the configuration is wrong; nothing was tried |
 //! | 69 | no server answers at the address (`EX_UNAVAILABLE` of sysexits.h) |
-//! | 127 | a managed process cannot be started (the hidden command of `guard` only) |
+//! | 127 | a managed process cannot be started (the hidden commands of the room `process` only) |
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     Failed = 1,
     Usage = 2,
     Unreachable = 69,
-    CannotStart = 127,
+    CannotStart = process::CANNOT_START as isize,
 }
 
 /// What went wrong and what to do next.
@@ -71,6 +71,16 @@ impl From<anyhow::Error> for Failure {
             exit: Exit::Failed,
             error,
             hint: None,
+        }
+    }
+}
+
+impl From<process::Error> for Failure {
+    fn from(error: process::Error) -> Self {
+        match error {
+            process::Error::NoProgram => Self::usage(error.to_string()),
+            process::Error::CannotStart { .. } => Self::cannot_start(error.to_string()),
+            process::Error::Failed(_) | process::Error::Io(_) => Self::failed(error.to_string()),
         }
     }
 }

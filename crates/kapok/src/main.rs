@@ -11,7 +11,6 @@ mod commands;
 mod config;
 mod engine_process;
 mod exit;
-mod guard;
 mod managed;
 
 mod output;

@@ -1,6 +1,6 @@
 //! Processes that kapok starts: an `Upstream` with a `process` is started, asked for its health, restarted when it ends,
-//! and stopped with everything that it started. Between kapok and the process stands a keeper (see [`keeper`]), so that the
-//! process can be handed to the kapok that takes this one's place.
+//! and stopped with everything that it started. Between kapok and the process stands a keeper (see the room `process`), so
+//! that the process can be handed to the kapok that takes this one's place.
 //!
 //! ```text
 //! start ─► starting ──200──► ready ──3 failures──► unwell ──200──► ready
@@ -10,9 +10,6 @@
 
 mod fleet;
 mod health;
-mod keeper;
-mod output;
-mod process;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +22,10 @@ use protocol::resource::{ProcessSpec, UpstreamSpec};
 
 use discovery::http::{Endpoint, HttpError};
 use health::{Change, Health};
-use process::Keeper;
+use process::{Keeper, Launch, Sink};
 use tokio::sync::watch;
 
 pub(crate) use fleet::{Adopted, Fleet, Wanted};
-pub(crate) use keeper::{NAME as KEEPER, run as keep};
 pub(crate) use process::{Handles, Process};
 
 /// What a managed upstream tells: its name and how it is.
@@ -193,7 +189,16 @@ impl Managed {
                 self.endpoint.address()
             ));
         }
-        match Process::start(&self.name, &self.spec, self.keeper).await {
+        let launch = Launch {
+            command: &self.spec.command,
+            env: &self.spec.env,
+            hidden: &[crate::config::HANDOVER],
+            working_dir: self.spec.working_dir.as_deref(),
+            patience: self.stop_timeout(),
+            keeper: self.keeper,
+            sink: sink(&self.name),
+        };
+        match Process::start(launch).await {
             Ok(process) => {
                 tracing::info!(
                     upstream = self.name,
@@ -226,7 +231,8 @@ impl Managed {
             let mut wish = self.wish.clone();
             // A dropped probe is made again; what the process says and how it ends survives being dropped.
             let answer = tokio::select! {
-                reason = process.exited() => {
+                exit = process.exited() => {
+                    let reason = exit.to_string();
                     let healthy = health.ready_for(self.clock.now());
                     return Ended::Gone { reason, healthy };
                 }
@@ -292,6 +298,14 @@ impl Managed {
             .await
             .unwrap_or_else(|_elapsed| Err(format!("GET {path} does not answer")))
     }
+}
+
+/// What a managed process prints is in the log, under its upstream's name.
+pub(crate) fn sink(name: &str) -> Sink {
+    let name = name.to_owned();
+    Sink::Lines(Arc::new(move |line| {
+        tracing::info!(target: "upstream", name, "{line}");
+    }))
 }
 
 /// Resolves when the process is not to run any more in these hands. Cancel-safe.

@@ -345,7 +345,7 @@ pub(super) fn adopt(
         stdout,
         stderr,
     };
-    let process = Process::adopt(&handed.name, handed.pid, handles)?;
+    let process = Process::adopt(crate::managed::sink(&handed.name), handed.pid, handles)?;
     let spec = json!({ "url": handed.url, "process": handed.process });
     let ready = handed.ready;
     let spec = serde_json::from_value(spec)?;

@@ -35,7 +35,11 @@ const EDGES: &[(&str, &[&str])] = &[
         &["base", "protocol", "telemetry", "routing", "policy"],
     ),
     ("discovery", &["base", "protocol"]),
-    ("jobs", &["base", "protocol", "telemetry", "scheduler"]),
+    ("process", &[]),
+    (
+        "jobs",
+        &["base", "protocol", "telemetry", "scheduler", "process"],
+    ),
     ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (
@@ -54,6 +58,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "scheduler",
             "discovery",
             "jobs",
+            "process",
         ],
     ),
     // tools: nobody uses them but each other. `e2e` sees what a user sees, so of ours it knows only the clock.

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, getppid};
 
-use crate::exit::{Exit, Failure, Outcome};
+use crate::Error;
 
 /// A command of this very binary, even when its file has been replaced.
 pub(crate) fn this_binary() -> Command {
@@ -35,25 +35,24 @@ pub(crate) fn command(program: &str) -> Command {
 }
 
 /// The name of the hidden command.
-pub(crate) const NAME: &str = "run-managed";
+pub const NAME: &str = "run-managed";
 
 /// How it exits when the program cannot be started: the shells' number for it.
-pub(crate) const CANNOT_START: i32 = Exit::CannotStart as i32;
+pub const CANNOT_START: i32 = 127;
 
 /// Returns only when the program cannot be started.
-pub(crate) fn run(parent: i32, command: &[String]) -> Outcome {
-    let (program, args) = command
-        .split_first()
-        .ok_or_else(|| Failure::usage("no program is named"))?;
+pub fn run(parent: i32, command: &[String]) -> Result<(), Error> {
+    let (program, args) = command.split_first().ok_or(Error::NoProgram)?;
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
-        .map_err(|error| Failure::failed(format!("the kernel refuses a death signal: {error}")))?;
+        .map_err(|error| Error::Failed(format!("the kernel refuses a death signal: {error}")))?;
     // Its keeper may have ended before the line above took effect.
     if getppid() != Pid::from_raw(parent) {
-        return Err(Failure::failed("its keeper has ended"));
+        return Err(Error::Failed("its keeper has ended".to_owned()));
     }
     let error = Command::new(program).args(args).exec();
-    Err(Failure::cannot_start(format!(
-        "`{program}` cannot be started: {error}"
-    )))
+    Err(Error::CannotStart {
+        program: program.clone(),
+        error,
+    })
 }

@@ -1,6 +1,8 @@
-//! What a process prints, line by line into the log.
+//! What a process prints, and to whom.
 
+use std::fmt;
 use std::future::pending;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::unix::pipe::Receiver;
@@ -9,10 +11,31 @@ use tokio::net::unix::pipe::Receiver;
 const LINE_BYTES_MAX: usize = 2048;
 const READ_BYTES: usize = 4096;
 
+/// Who takes what a process prints. Called on an executor's thread: whatever it does must be quick.
+#[derive(Clone)]
+pub enum Sink {
+    /// Line by line, without empty ones; long ones are cut.
+    Lines(Arc<TakeLine>),
+    /// As it comes.
+    Raw(Arc<TakeBytes>),
+}
+
+type TakeLine = dyn Fn(&str) + Send + Sync;
+type TakeBytes = dyn Fn(&[u8]) + Send + Sync;
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lines(_) => "Lines",
+            Self::Raw(_) => "Raw",
+        })
+    }
+}
+
 /// Both streams of one process.
 #[derive(Debug)]
 pub(super) struct Output {
-    name: String,
+    sink: Sink,
     stdout: Option<Stream<Receiver>>,
     stderr: Option<Stream<Receiver>>,
     /// The last line of each that was not empty.
@@ -33,9 +56,9 @@ struct Stream<R> {
 }
 
 impl Output {
-    pub(super) fn new(name: &str, stdout: Receiver, stderr: Receiver) -> Self {
+    pub(super) fn new(sink: Sink, stdout: Receiver, stderr: Receiver) -> Self {
         Self {
-            name: name.to_owned(),
+            sink,
             stdout: Some(Stream::new(stdout)),
             stderr: Some(Stream::new(stderr)),
             last: Last::default(),
@@ -51,15 +74,17 @@ impl Output {
         }
     }
 
-    /// Logs what comes until both streams end. Cancel-safe: nothing that was read is lost.
-    pub(super) async fn log(&mut self) {
+    /// Passes on what comes until both streams end. Cancel-safe: nothing that was read is lost.
+    pub(super) async fn pass_on(&mut self) {
         while self.stdout.is_some() || self.stderr.is_some() {
             let (lines, last) = tokio::select! {
-                lines = read(&mut self.stdout) => (lines, &mut self.last.stdout),
-                lines = read(&mut self.stderr) => (lines, &mut self.last.stderr),
+                lines = read(&mut self.stdout, &self.sink) => (lines, &mut self.last.stdout),
+                lines = read(&mut self.stderr, &self.sink) => (lines, &mut self.last.stderr),
             };
             for line in lines {
-                tracing::info!(target: "upstream", name = self.name, "{line}");
+                if let Sink::Lines(take) = &self.sink {
+                    take(&line);
+                }
                 *last = line;
             }
         }
@@ -67,13 +92,16 @@ impl Output {
 }
 
 /// The lines that the next piece completes; a stream that ends becomes none.
-async fn read<R: AsyncRead + Unpin>(slot: &mut Option<Stream<R>>) -> Vec<String> {
+async fn read<R: AsyncRead + Unpin>(slot: &mut Option<Stream<R>>, sink: &Sink) -> Vec<String> {
     let Some(stream) = slot else {
         return pending().await;
     };
     match stream.reader.read(stream.buffer.as_mut_slice()).await {
         Ok(count @ 1..) => {
             let piece = stream.buffer.get(..count).unwrap_or_default();
+            if let Sink::Raw(take) = sink {
+                take(piece);
+            }
             stream.lines.push(piece)
         }
         Ok(0) | Err(_) => {

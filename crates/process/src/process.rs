@@ -1,20 +1,22 @@
-//! One managed process in a group of its own, with everything that it starts, as seen from kapok.
+//! One process in a group of its own, with everything that it starts, as seen from kapok.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as Line;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use protocol::resource::ProcessSpec;
 use rustix::process::{Pid, WaitOptions, waitpgid};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::{sleep, timeout};
 
-use super::keeper::{self, Word};
-use super::output::Output;
+use crate::keeper::{self, Word};
+use crate::output::{Output, Sink};
 
 /// For the keeper to start the process; it does nothing else.
 const START: Duration = Duration::from_secs(30);
@@ -27,16 +29,63 @@ const REAP_PAUSE: Duration = Duration::from_millis(5);
 
 /// What runs the keeper.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Keeper {
+pub enum Keeper {
+    /// kapok's own binary, as a hidden command.
     #[default]
     Process,
     /// Tests are not kapok's binary.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     Thread,
 }
 
+/// What is to be started, and how.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Launch<'a> {
+    /// The program and its arguments.
+    pub command: &'a [String],
+    pub env: &'a BTreeMap<String, String>,
+    /// Variables of kapok's own environment that are nobody else's business.
+    pub hidden: &'a [&'a str],
+    pub working_dir: Option<&'a Path>,
+    /// Between SIGTERM and SIGKILL when kapok is gone.
+    pub patience: Duration,
+    pub keeper: Keeper,
+    pub sink: Sink,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// None when its keeper is gone, and it with that.
+    status: Option<ExitStatus>,
+    last_line: String,
+}
+
+impl Exit {
+    pub fn success(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
+    pub fn code(&self) -> Option<i32> {
+        self.status?.code()
+    }
+
+    pub fn signal(&self) -> Option<i32> {
+        self.status?.signal()
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => f.write_str(&ended(status, &self.last_line)),
+            None => f.write_str("its keeper has ended, and it with that"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Process {
     pid: i32,
     line: UnixStream,
     /// What of a word has come over the line.
@@ -47,22 +96,18 @@ pub(crate) struct Process {
 
 /// What another kapok needs to go on with a process.
 #[derive(Debug)]
-pub(crate) struct Handles<F> {
-    pub(crate) line: F,
-    pub(crate) stdout: F,
-    pub(crate) stderr: F,
+pub struct Handles<F> {
+    pub line: F,
+    pub stdout: F,
+    pub stderr: F,
 }
 
 impl Process {
-    pub(super) async fn start(
-        name: &str,
-        spec: &ProcessSpec,
-        keeper: Keeper,
-    ) -> Result<Self, String> {
-        let Some((program, args)) = spec.command.split_first() else {
+    pub async fn start(launch: Launch<'_>) -> Result<Self, String> {
+        let Some((program, args)) = launch.command.split_first() else {
             return Err("its command is empty".to_owned());
         };
-        if let Some(folder) = &spec.working_dir
+        if let Some(folder) = launch.working_dir
             && !folder.is_dir()
         {
             let folder = folder.display();
@@ -72,22 +117,24 @@ impl Process {
         let (ours, theirs) = Line::pair().map_err(cannot)?;
         let (stdout, stdout_end) = io::pipe().map_err(cannot)?;
         let (stderr, stderr_end) = io::pipe().map_err(cannot)?;
-        let mut command = match keeper {
-            Keeper::Process => keeper_command(program, spec.stop_timeout_ms),
-            #[cfg(test)]
+        let mut command = match launch.keeper {
+            Keeper::Process => keeper_command(program, launch.patience),
+            #[cfg(any(test, feature = "testing"))]
             Keeper::Thread => Command::new(program),
         };
-        command.args(args).envs(&spec.env);
-        command.env_remove(crate::config::HANDOVER);
-        if let Some(folder) = &spec.working_dir {
+        for name in launch.hidden {
+            command.env_remove(name);
+        }
+        command.args(args).envs(launch.env);
+        if let Some(folder) = launch.working_dir {
             command.current_dir(folder);
         }
         command.stdout(stdout_end).stderr(stderr_end);
-        match keeper {
+        match launch.keeper {
             Keeper::Process => run(command, theirs).map_err(cannot)?,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testing"))]
             Keeper::Thread => {
-                let patience = Duration::from_millis(spec.stop_timeout_ms);
+                let patience = launch.patience;
                 std::thread::spawn(move || keeper::keep(theirs, command, patience));
             }
         }
@@ -96,7 +143,7 @@ impl Process {
             stdout: stdout.into(),
             stderr: stderr.into(),
         };
-        let mut process = Self::adopt(name, 0, handles).map_err(cannot)?;
+        let mut process = Self::adopt(launch.sink, 0, handles).map_err(cannot)?;
         let first = timeout(START, process.hear());
         match first
             .await
@@ -112,11 +159,11 @@ impl Process {
     }
 
     /// Goes on with a process that another kapok, or this one, has started.
-    pub(crate) fn adopt(name: &str, pid: i32, handles: Handles<OwnedFd>) -> io::Result<Self> {
+    pub fn adopt(sink: Sink, pid: i32, handles: Handles<OwnedFd>) -> io::Result<Self> {
         let line = Line::from(handles.line);
         line.set_nonblocking(true)?;
         let output = Output::new(
-            name,
+            sink,
             Receiver::from_owned_fd(handles.stdout.try_clone()?)?,
             Receiver::from_owned_fd(handles.stderr.try_clone()?)?,
         );
@@ -129,11 +176,11 @@ impl Process {
         })
     }
 
-    pub(crate) fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    pub(crate) fn handles(&self) -> Handles<BorrowedFd<'_>> {
+    pub fn handles(&self) -> Handles<BorrowedFd<'_>> {
         Handles {
             line: self.line.as_fd(),
             stdout: self.streams.0.as_fd(),
@@ -141,22 +188,22 @@ impl Process {
         }
     }
 
-    /// Logs what it prints until it ends, with everything that it left behind, and says how it ended. Cancel-safe up to
-    /// its end.
-    pub(super) async fn exited(&mut self) -> String {
+    /// Passes on what it prints until it ends, with everything that it left behind, and says how it ended. Cancel-safe up
+    /// to its end.
+    pub async fn exited(&mut self) -> Exit {
         let status = self.ending().await;
         // Whatever left the group can hold the streams open for ever.
-        let _in_time = timeout(LAST_WORDS, self.output.log()).await;
+        let _in_time = timeout(LAST_WORDS, self.output.pass_on()).await;
         let _all = timeout(LAST_WORDS, self.reap()).await;
-        match status {
-            Some(status) => ended(ExitStatus::from_raw(status), self.output.last()),
-            None => "its keeper has ended, and it with that".to_owned(),
+        Exit {
+            status: status.map(ExitStatus::from_raw),
+            last_line: self.output.last().to_owned(),
         }
     }
 
     /// The raw wait status; none if the keeper is gone.
     async fn ending(&mut self) -> Option<i32> {
-        let mut logged = false;
+        let mut silent = false;
         loop {
             let Self {
                 line,
@@ -167,8 +214,8 @@ impl Process {
             let word = tokio::select! {
                 word = hear(line, heard) => word,
                 // It may close its streams and go on.
-                () = output.log(), if !logged => {
-                    logged = true;
+                () = output.pass_on(), if !silent => {
+                    silent = true;
                     continue;
                 }
             };
@@ -185,12 +232,13 @@ impl Process {
     }
 
     /// Asks the group to end, and after `patience` makes it.
-    pub(super) async fn stop(&mut self, patience: Duration) {
+    pub async fn stop(&mut self, patience: Duration) -> Exit {
         self.order(keeper::TERMINATE);
-        if timeout(patience, self.exited()).await.is_err() {
-            self.order(keeper::KILL);
-            self.exited().await;
+        if let Ok(exit) = timeout(patience, self.exited()).await {
+            return exit;
         }
+        self.order(keeper::KILL);
+        self.exited().await
     }
 
     /// As the first process of a container kapok inherits what its children leave behind, and only it can bury them.
@@ -238,11 +286,11 @@ async fn hear(line: &UnixStream, heard: &mut Vec<u8>) -> Option<Word> {
 }
 
 /// This very binary, even when its file has been replaced, as the program's keeper.
-fn keeper_command(program: &str, patience_ms: u64) -> Command {
+fn keeper_command(program: &str, patience: Duration) -> Command {
     let mut command = crate::guard::this_binary();
     command
         .arg(keeper::NAME)
-        .arg(patience_ms.to_string())
+        .arg(patience.as_millis().to_string())
         .arg("--")
         .arg(program);
     command

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::exit::{Failure, Outcome};
+use crate::Error;
 
 /// The name of the hidden command.
-pub(crate) const NAME: &str = "keep-managed";
+pub const NAME: &str = "keep-managed";
 
 /// What kapok says: end it, and end it at once.
 pub(super) const TERMINATE: u8 = b'T';
@@ -54,11 +54,9 @@ impl Word {
 }
 
 /// The hidden command. Its standard input is the line; what it prints is what the process prints.
-pub(crate) fn run(patience_ms: u64, command: &[String]) -> Outcome {
+pub fn run(patience_ms: u64, command: &[String]) -> Result<(), Error> {
     let line = io::stdin().as_fd().try_clone_to_owned()?;
-    let (program, args) = command
-        .split_first()
-        .ok_or_else(|| Failure::usage("no program is named"))?;
+    let (program, args) = command.split_first().ok_or(Error::NoProgram)?;
     let mut command = crate::guard::command(program);
     command.args(args);
     keep(
