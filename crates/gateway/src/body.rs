@@ -194,6 +194,7 @@ impl http_body::Body for Body {
                 (polled, relayed.ended())
             });
             this.exchange.note_gap(&polled);
+            this.exchange.passes(&polled);
             if relayed.ended() {
                 this.payload = Payload::Empty;
             }
@@ -205,6 +206,7 @@ impl http_body::Body for Body {
                 (polled, talk.ended())
             });
             this.exchange.note_gap(&polled);
+            this.exchange.passes(&polled);
             if talk.ended() {
                 this.payload = Payload::Empty;
             }

@@ -5,8 +5,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use base::{Deadline, RequestId};
-use http::HeaderMap;
+use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
 use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use http_body::Frame;
 use routing::Caller;
 use telemetry::trace::{Ticket, Wire};
 use telemetry::{Ledger, Record, Stage, TraceContext};
@@ -16,10 +19,12 @@ use crate::admission::{Ending, Permit};
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
 use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT};
+use crate::keepers::Keeping;
 use crate::metrics::TargetMetrics;
 use crate::operation::Operation;
 use crate::pick::{Decision, Hints, Pick};
 use crate::read::Held;
+use crate::relay::Cut;
 use crate::snapshot::Target;
 use crate::upstream::Upstream;
 
@@ -74,6 +79,8 @@ pub(crate) struct Exchange {
     pub(crate) body_held: Option<Arc<Held>>,
     /// What it holds of what is limited; none where nothing is.
     pub(crate) permit: Option<Box<Permit>>,
+    /// What of it is kept by whom; none for most.
+    pub(crate) keeping: Option<Box<Keeping>>,
     /// The client's connection, which is not idle while this lives.
     connection: Activity,
     target: Option<Arc<TargetMetrics>>,
@@ -116,6 +123,7 @@ impl Exchange {
             from_page: head.headers.contains_key(http::header::ORIGIN),
             body_held: None,
             permit: None,
+            keeping: None,
             target: None,
             started: shared.clock.wall(),
             status: CLIENT_GONE,
@@ -153,11 +161,48 @@ impl Exchange {
         self.target = Some(metrics);
         let before = self.decision.replace(pick.decision);
         self.attempts.decided_before(before);
-        self.model_there = pick.model;
+        // A path is no model's name, and stays.
+        self.model_there = pick.model.filter(|_| !self.goes_by_path());
         if let Target::Local = pick.target {
             self.sample();
         }
         pick.target
+    }
+
+    /// Whether it names no model.
+    pub(crate) fn goes_by_path(&self) -> bool {
+        self.keeping.as_ref().is_some_and(|keeping| keeping.by_path)
+    }
+
+    /// Who alone has what it is about.
+    pub(crate) fn keeper(&self) -> Option<&Arc<Upstream>> {
+        self.keeping.as_ref()?.keeper.as_ref()
+    }
+
+    /// An answer begins: the id of what it made can be read, if it made anything.
+    pub(crate) fn keeps(&mut self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(keeping) = &mut self.keeping
+            && (!status.is_success() || headers.contains_key(CONTENT_ENCODING))
+        {
+            keeping.scan = None;
+        }
+    }
+
+    /// A part of an upstream's answer passes.
+    pub(crate) fn passes(&mut self, part: &Poll<Option<Result<Frame<Bytes>, Cut>>>) {
+        let Some(keeping) = &mut self.keeping else {
+            return;
+        };
+        let (Some(scan), Poll::Ready(Some(Ok(frame)))) = (&mut keeping.scan, part) else {
+            return;
+        };
+        let found = frame.data_ref().and_then(|data| scan.look(data));
+        if let (Some(id), Some(target)) = (&found, &self.target) {
+            self.gateway.shared().keepers.keep(id, target.name());
+        }
+        if found.is_some() || scan.ended() {
+            keeping.scan = None;
+        }
     }
 
     /// Books the time of an attempt that ended: until there was a connection, and from then on.

@@ -17,6 +17,7 @@ use telemetry::trace::Tracer;
 use crate::Error;
 use crate::config::Config;
 use crate::hold::Holds;
+use crate::keepers::Keepers;
 use crate::listener::{Connections, Door, Listener};
 use crate::metrics::{Metrics, TargetMetrics};
 use crate::read::Budget;
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) body_bytes: Arc<Budget>,
     pub(crate) regions: Regions,
     pub(crate) holds: Holds,
+    pub(crate) keepers: Keepers,
     snapshot: ArcSwap<Snapshot>,
     /// What operators are told of the configuration.
     pub(crate) config_status: ArcSwap<ConfigStatus>,
@@ -95,6 +97,7 @@ impl Gateway {
             connections,
             body_bytes: Budget::new(parts.config.body_bytes_total_max),
             regions: Regions::default(),
+            keepers: Keepers::default(),
             config: parts.config,
             started_seconds: parts
                 .clock

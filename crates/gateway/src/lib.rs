@@ -24,6 +24,7 @@ mod gateway;
 mod grpc;
 mod headers;
 mod hold;
+mod keepers;
 mod keys;
 mod listener;
 mod metrics;

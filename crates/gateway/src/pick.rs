@@ -35,6 +35,8 @@ pub(crate) struct RequestFacts<'a> {
     pub(crate) hints: &'a Hints,
     /// Upstreams that it must not see again.
     pub(crate) tried: &'a [Arc<Upstream>],
+    /// What it is about is kept there and nowhere else.
+    pub(crate) keeper: Option<&'a Arc<Upstream>>,
 }
 
 /// What this process has of the model.
@@ -129,6 +131,9 @@ pub(crate) fn pick(
     facts: &RequestFacts<'_>,
     now: &impl Now,
 ) -> Result<Pick, NoRoute> {
+    if let Some(keeper) = facts.keeper {
+        return kept(snapshot, keeper, facts, now);
+    }
     if let Some(group) = snapshot.route(facts.model) {
         return routed(group, facts, now);
     }
@@ -160,6 +165,30 @@ pub(crate) fn pick(
     }
     Err(NoRoute::UnknownModel {
         nearest: nearest(facts.model, snapshot.known_models()).map(str::to_owned),
+    })
+}
+
+/// Nobody else is asked: they would say that there is no such thing, and be believed.
+fn kept(
+    snapshot: &Snapshot,
+    keeper: &Arc<Upstream>,
+    facts: &RequestFacts<'_>,
+    now: &impl Now,
+) -> Result<Pick, NoRoute> {
+    let mut tried = facts.tried.iter();
+    if tried.any(|tried| Arc::ptr_eq(tried, keeper)) || !now.ready(keeper) {
+        let why = (keeper.name.to_string(), keeper.reason());
+        return Err(NoRoute::NotReady(vec![why]));
+    }
+    let group = snapshot.group(facts.model);
+    Ok(Pick {
+        target: Target::Upstream(Arc::clone(keeper)),
+        model: group.model_at(keeper),
+        decision: Decision {
+            claim: Claim::Kept,
+            chosen: Arc::clone(&keeper.name),
+            ..Decision::default()
+        },
     })
 }
 

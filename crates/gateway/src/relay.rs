@@ -243,6 +243,7 @@ async fn reply(
     } = answered;
     let (head, incoming) = response.into_parts();
     let mut head = head::response(head, exchange.id.as_str());
+    exchange.keeps(head.status, &head.headers);
     if course.spent && !praised(status) {
         head.headers
             .insert(SHOULD_RETRY, HeaderValue::from_static("false"));

@@ -150,6 +150,15 @@ impl Snapshot {
         })
     }
 
+    /// A route that was made for calls below this path, not for models of any name.
+    pub(crate) fn route_of_path(&self, path: &str) -> Option<&Group> {
+        self.exact.get(path).or_else(|| {
+            let mut wildcards = self.wildcards.iter();
+            let found = wildcards.find(|(start, _)| !start.is_empty() && path.starts_with(start));
+            found.map(|(_, group)| group)
+        })
+    }
+
     fn budgets(&self) -> HashMap<String, Arc<Budget>> {
         let routes = self.exact.values();
         let routes = routes.chain(self.wildcards.iter().map(|(_, group)| group));
@@ -209,6 +218,12 @@ impl Snapshot {
             .keys()
             .chain(self.listed.keys())
             .map(String::as_str)
+    }
+
+    /// Whether several upstreams speak this, so that it matters which of them made something.
+    pub(crate) fn several(&self, wire: Wire) -> bool {
+        let speaking = self.upstreams.values().filter(|one| one.speaks(wire));
+        speaking.take(2).count() == 2
     }
 
     /// Whether any upstream speaks this.

@@ -12,6 +12,7 @@ mod grpc;
 mod health;
 mod hold;
 mod http2;
+mod kept;
 mod loads;
 mod models;
 mod oip;

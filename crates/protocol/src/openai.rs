@@ -7,6 +7,7 @@
 mod chunk;
 mod embeddings;
 mod form;
+mod kept;
 mod models;
 mod rename;
 mod resume;
@@ -17,7 +18,8 @@ pub mod usage;
 
 pub use chunk::{Chunk, Identity, StreamError, chunk, fuzz_openai_chunk};
 pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embeddings};
-pub use form::{FormScan, Seen, fuzz_openai_form, no_model};
+pub use form::{FormScan, Seen, fuzz_openai_form};
+pub use kept::{IdScan, fuzz_openai_kept, references};
 pub use models::{ModelEntry, model, models};
 pub use rename::rename;
 pub use resume::{NoResume, Resume, comparable, fuzz_openai_resume, resumed};

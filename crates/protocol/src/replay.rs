@@ -40,6 +40,11 @@ fn openai_bodies() {
 }
 
 #[test]
+fn ids_of_what_is_kept() {
+    replay("openai_kept", crate::openai::fuzz_openai_kept);
+}
+
+#[test]
 fn multipart_forms() {
     replay("openai_form", crate::openai::fuzz_openai_form);
 }

@@ -216,10 +216,11 @@ fn openai_pythons_own_tests_end_the_same_with_kapok_in_between() {
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
         .port();
-    let kapok = Kapok::new()
-        .upstream("mock", &format!("http://127.0.0.1:{port}"))
-        .allow_log("upstream")
-        .start();
+    // The administration of an account is relayed only for who says so.
+    let config = format!(
+        "apiVersion: kapok.dev/v1alpha1\nkind: Upstream\nmetadata: {{name: mock}}\nspec: {{url: \"http://127.0.0.1:{port}\"}}\n---\napiVersion: kapok.dev/v1alpha1\nkind: Route\nmetadata: {{name: account}}\nspec:\n  models: [\"/v1/organization*\", \"/v1/projects*\"]\n  targets: [{{upstream: mock}}]\n"
+    );
+    let kapok = Kapok::new().config(config).allow_log("upstream").start();
     let script = Script::new("openai_suite.py")
         .env("OPENAI_SUITE", suite.display())
         .env("MOCK_PORT", port);

@@ -1,5 +1,7 @@
 //! What a path asks for. Pure: method and path in, a call or a refusal out.
 
+mod openai;
+
 use http::Method;
 
 use crate::listener::Door;
@@ -28,10 +30,13 @@ pub(super) enum Call {
 pub(super) enum OpenAi {
     List,
     Get(String),
-    /// The body names the model.
+    Delete(String),
+    /// The body names the model, as a rule.
     Post(Operation),
     /// Nothing names a model.
     Stored(Operation),
+    /// None of the calls that we know.
+    Other,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +107,7 @@ impl Call {
             | Self::Config => Operation::Admin,
             Self::OpenAi(OpenAi::List | OpenAi::Get(_)) => Operation::OpenAiModels,
             Self::OpenAi(OpenAi::Post(operation) | OpenAi::Stored(operation)) => *operation,
+            Self::OpenAi(OpenAi::Delete(_) | OpenAi::Other) => Operation::OpenAiOther,
             Self::Oip(Oip::Server) => Operation::ServerMetadata,
             Self::Oip(Oip::Index) => Operation::RepositoryIndex,
             Self::Oip(Oip::Load(_)) => Operation::RepositoryLoad,
@@ -137,7 +143,9 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
         ["metrics"] => (Call::Metrics, GET),
         ["openapi.json"] if door == Door::Public => (Call::OpenApi, GET),
         ["admin", "v1", rest @ ..] if door == Door::Admin => admin(rest).ok_or_else(unknown)?,
-        ["v1", rest @ ..] if door == Door::Public => openai(rest).ok_or_else(unknown)?,
+        ["v1", rest @ ..] if door == Door::Public => {
+            openai::call(method, rest).ok_or_else(unknown)?
+        }
         ["v2", rest @ ..] if door == Door::Public => oip(rest).ok_or_else(unknown)?,
         _ => return Err(unknown()),
     };
@@ -145,6 +153,7 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
     let allowed = match allow {
         GET => reads,
         BOTH => reads || method == Method::POST,
+        DELETE => reads || method == Method::DELETE,
         ANY => reads || CHANGES.contains(method),
         _ => method == Method::POST,
     };
@@ -161,24 +170,10 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
+const DELETE: &str = "GET, HEAD, DELETE";
 /// Neither API changes what it keeps with PUT or PATCH.
 const ANY: &str = "GET, HEAD, POST, DELETE";
 const CHANGES: [Method; 2] = [Method::POST, Method::DELETE];
-
-/// What OpenAI's and Anthropic's servers keep for later, by the first word of its path.
-const STORED: [&str; 11] = [
-    "assistants",
-    "batches",
-    "containers",
-    "conversations",
-    "evals",
-    "files",
-    "fine_tuning",
-    "threads",
-    "uploads",
-    "vector_stores",
-    "videos",
-];
 
 fn admin(segments: &[&str]) -> Option<(Call, &'static str)> {
     Some(match segments {
@@ -189,31 +184,6 @@ fn admin(segments: &[&str]) -> Option<(Call, &'static str)> {
         ["upstreams"] => (Call::Upstreams, GET),
         ["config"] => (Call::Config, GET),
         _ => return None,
-    })
-}
-
-fn openai(segments: &[&str]) -> Option<(Call, &'static str)> {
-    let post = |operation| (Call::OpenAi(OpenAi::Post(operation)), POST);
-    let stored = |operation| (Call::OpenAi(OpenAi::Stored(operation)), ANY);
-    let all_stored = |operation| (Call::OpenAi(OpenAi::Stored(operation)), BOTH);
-    Some(match segments {
-        ["models"] => (Call::OpenAi(OpenAi::List), GET),
-        // Model names have slashes in them, and not every client escapes those.
-        ["models", name @ ..] => (Call::OpenAi(OpenAi::Get(decode(&name.join("/"))?)), GET),
-        ["chat", "completions"] => post(Operation::ChatCompletions),
-        ["completions"] => post(Operation::Completions),
-        ["embeddings"] => post(Operation::Embeddings),
-        ["messages"] => post(Operation::Messages),
-        ["messages", "count_tokens"] => post(Operation::CountTokens),
-        ["messages", "batches"] => all_stored(Operation::AnthropicStored),
-        ["messages", "batches", ..] => stored(Operation::AnthropicStored),
-        ["responses"] => post(Operation::Responses),
-        ["responses", "input_tokens" | "compact"] => post(Operation::OpenAiOther),
-        ["responses", ..] => stored(Operation::OpenAiStored),
-        [first] if STORED.contains(first) => all_stored(Operation::OpenAiStored),
-        [first, ..] if STORED.contains(first) => stored(Operation::OpenAiStored),
-        [_, ..] => post(Operation::OpenAiOther),
-        [] => return None,
     })
 }
 
@@ -311,29 +281,6 @@ fn plain(segment: &str) -> bool {
             .any(|part| matches!(part, "." | ".."))
     })
 }
-
-/// Calls below `/v1` that do no more than ask a model; others may change what an upstream serves.
-pub(super) fn asks_a_model(path: &str) -> bool {
-    let call = path.trim_end_matches('/').strip_prefix("/v1/");
-    call.is_some_and(|call| INFERENCE.contains(&call))
-}
-
-const INFERENCE: [&str; 14] = [
-    "audio/speech",
-    "audio/transcriptions",
-    "audio/translations",
-    "classify",
-    "images/edits",
-    "images/generations",
-    "images/variations",
-    "moderations",
-    "pooling",
-    "rerank",
-    "reranking",
-    "responses/compact",
-    "responses/input_tokens",
-    "score",
-];
 
 /// Undoes `%XX`; none if that is not text, or empty.
 fn decode(segment: &str) -> Option<String> {
@@ -480,6 +427,41 @@ mod tests {
                 "/v1/messages/batches/b",
                 Call::OpenAi(OpenAi::Stored(Operation::AnthropicStored)),
             ),
+            (
+                Method::GET,
+                "/v1/chat/completions",
+                Call::OpenAi(OpenAi::Stored(Operation::OpenAiStored)),
+            ),
+            (
+                Method::POST,
+                "/v1/chat/completions/chatcmpl-1",
+                Call::OpenAi(OpenAi::Stored(Operation::OpenAiStored)),
+            ),
+            (
+                Method::GET,
+                "/v1/audio/voice_consents",
+                Call::OpenAi(OpenAi::Stored(Operation::OpenAiStored)),
+            ),
+            (
+                Method::POST,
+                "/v1/moderations",
+                Call::OpenAi(OpenAi::Post(Operation::OpenAiOther)),
+            ),
+            (
+                Method::DELETE,
+                "/v1/models/ft:a%2Fb",
+                Call::OpenAi(OpenAi::Delete("ft:a/b".into())),
+            ),
+            (
+                Method::GET,
+                "/v1/organization/users",
+                Call::OpenAi(OpenAi::Other),
+            ),
+            (
+                Method::POST,
+                "/v1/load_lora_adapter",
+                Call::OpenAi(OpenAi::Other),
+            ),
         ] {
             assert_eq!(
                 call(Door::Public, &method, path).expect(path),
@@ -487,6 +469,10 @@ mod tests {
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_is_kept_under_other_methods() {
         for method in [Method::OPTIONS, Method::CONNECT, Method::TRACE] {
             let refused = call(Door::Public, &method, "/v1/files").expect_err("no such method");
             assert_eq!(refused.error.code, Some("method_not_supported"));
@@ -559,7 +545,8 @@ mod tests {
                 405,
             ),
             (Door::Public, Method::GET, "/v2/models/m/infer", 405),
-            (Door::Public, Method::GET, "/v1/chat/completions", 405),
+            (Door::Public, Method::GET, "/v1/completions", 405),
+            (Door::Public, Method::DELETE, "/v1/chat/completions", 405),
             (Door::Public, Method::POST, "/v1/models", 405),
             (Door::Admin, Method::GET, "/v2", 404),
             (Door::Admin, Method::POST, "/admin/v1/models", 405),

@@ -1,4 +1,5 @@
 mod admitted;
+pub(super) mod kept;
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -276,6 +277,7 @@ impl<'a> Visit<'a> {
             local,
             hints: &self.exchange.hints,
             tried: &[],
+            keeper: self.exchange.keeper(),
         };
         pick::pick(snapshot, &facts, now)
     }
@@ -323,12 +325,9 @@ impl<'a> Visit<'a> {
                 ApiError::invalid(message).with_param("model")
             }
             NoRoute::UnknownModel { .. } if self.exchange.operation.is_stored() => {
-                let place: String = model.split('/').take(3).collect::<Vec<_>>().join("/");
-                let message = format!(
-                    "nobody here keeps `{model}`; a Route with `models: [\"{place}*\"]` says who does"
-                );
-                ApiError::new(ErrorKind::NotFound, message).with_code("unknown_url")
+                kept::nobody(model)
             }
+            NoRoute::UnknownModel { .. } if self.exchange.goes_by_path() => kept::no_model(model),
             NoRoute::UnknownModel { nearest } => self.unknown_model(model, nearest),
         }
     }

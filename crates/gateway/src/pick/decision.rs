@@ -36,6 +36,8 @@ pub(crate) enum Claim {
     /// It is listed, and the model here is not ready.
     ListedInstead,
     CatchAll,
+    /// It made what the request is about.
+    Kept,
 }
 
 /// Somebody who was looked at.
@@ -75,6 +77,7 @@ impl fmt::Display for Decision {
             Claim::CatchAll => {
                 write!(f, "nobody lists the model, and upstream `{name}` takes any")?
             }
+            Claim::Kept => write!(f, "upstream `{name}` made what is asked for")?,
             Claim::Route(route) => self.routed(route, f)?,
         }
         if let Some((colour, false)) = &self.colour {

@@ -82,6 +82,7 @@ fn check(cases: &[Case]) {
             local: *local,
             hints: &Hints::default(),
             tried: &[],
+            keeper: None,
         };
         let found = describe(pick(&snapshot, &facts, &Given { turn: 0, down }));
         assert_eq!(
@@ -151,6 +152,7 @@ fn shares(model: &str, local: Local, down: &[&str], turns: u64) -> Vec<(String, 
             local,
             hints: &Hints::default(),
             tried: &[],
+            keeper: None,
         };
         let pick = pick(&snapshot, &facts, &Given { turn, down }).expect("somebody");
         *counts.entry(pick.decision.chosen.to_string()).or_default() += 1;

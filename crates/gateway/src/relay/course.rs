@@ -268,6 +268,7 @@ impl Course {
             local: Local::Absent,
             hints: &exchange.hints,
             tried: &self.tried,
+            keeper: exchange.keeper(),
         };
         // Nobody stands in line for another attempt: those who wait have had none.
         let counts = self.snapshot.places && exchange.permit.is_some();

@@ -160,6 +160,19 @@ impl Group {
         })
     }
 
+    /// What the model is called at one of them, if not as the client calls it.
+    pub(crate) fn model_at(&self, upstream: &Arc<Upstream>) -> Option<Arc<str>> {
+        let mut branches = self.plan.branches.iter().chain(&self.plan.fallback);
+        let branch = branches.find(|branch| match &branch.to {
+            To::Local => false,
+            To::Pool(pool) => pool
+                .members
+                .iter()
+                .any(|member| Arc::ptr_eq(member, upstream)),
+        });
+        branch?.model.clone()
+    }
+
     pub(crate) fn has_local(&self) -> bool {
         let branches = self.plan.branches.iter().chain(&self.plan.fallback);
         branches

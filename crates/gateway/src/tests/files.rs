@@ -157,18 +157,11 @@ async fn the_model_of_a_form_decides_wherever_it_stands() {
             "bytes were changed"
         );
     }
-    for (body, part) in [
-        (form(&[("file", "x")]), "names no model"),
-        (
-            form(&[("file", &"x".repeat(70_000)), ("model", "m")]),
-            "larger than",
-        ),
-    ] {
-        let path = "/v1/audio/transcriptions";
-        let refused = served.ask("POST", path, FORM, body.as_bytes()).await;
-        assert!((400..500).contains(&refused.status));
-        assert!(refused.text().contains(part), "{}", refused.text());
-    }
+    let late = form(&[("file", &"x".repeat(70_000)), ("model", "m")]);
+    let path = "/v1/audio/transcriptions";
+    let refused = served.ask("POST", path, FORM, late.as_bytes()).await;
+    assert_eq!(refused.status, 413);
+    assert!(refused.text().contains("larger than"), "{}", refused.text());
     // A large file behind the model is not held either.
     let form = form(&[("model", "whisper-1"), ("file", &"x".repeat(3 << 20))]);
     let answer = served

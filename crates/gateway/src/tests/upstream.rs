@@ -75,6 +75,11 @@ impl FakeUpstream {
             .collect()
     }
 
+    /// [`FakeUpstream::requests`] that are no text.
+    pub(super) fn raw_requests(&self) -> Vec<Vec<u8>> {
+        self.0.requests.lock().clone()
+    }
+
     pub(super) fn connections(&self) -> usize {
         self.0.connections.load(Ordering::SeqCst)
     }

@@ -1,6 +1,6 @@
 //! The model that a multipart form names (audio, images), found while the form arrives.
 
-use crate::{ApiError, shown};
+use crate::ApiError;
 
 /// RFC 2046 allows 70 characters.
 const BOUNDARY_BYTES_MAX: usize = 70;
@@ -162,12 +162,6 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
         }
         at += 1;
     }
-}
-
-/// What a form without a model is told.
-pub fn no_model(path: &str) -> ApiError {
-    let message = format!("the form for `{}` names no model", shown::name(path));
-    ApiError::invalid(message).with_param(FIELD)
 }
 
 /// For the fuzzer: a form is found to say the same however its bytes arrive.

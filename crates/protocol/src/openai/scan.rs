@@ -12,6 +12,8 @@ pub struct Facts<'a> {
     pub model: Cow<'a, str>,
     /// Whether `stream` is true; anything else than a boolean is left to the upstream to refuse.
     pub stream: bool,
+    /// Whether `store` is true: a chat that can be asked for again.
+    pub store: bool,
     pub user: Option<Cow<'a, str>>,
     /// What requests have in common that should meet one KV cache.
     pub prompt_cache_key: Option<Cow<'a, str>>,
@@ -66,9 +68,10 @@ pub fn scan(body: &[u8]) -> Result<Facts<'_>, ScanError> {
         reader.end()?;
         return Err(ScanError::NotObject(kind.name()));
     }
-    let [model, stream, user, prompt_cache_key, rest @ ..] = reader.fields([
+    let [model, stream, store, user, prompt_cache_key, rest @ ..] = reader.fields([
         "model",
         "stream",
+        "store",
         "user",
         "prompt_cache_key",
         "tools",
@@ -87,6 +90,7 @@ pub fn scan(body: &[u8]) -> Result<Facts<'_>, ScanError> {
     Ok(Facts {
         model: model.text()?.unescape(Lone::Replace)?,
         stream: stream == Some("true"),
+        store: store == Some("true"),
         user: user.and_then(text),
         prompt_cache_key: prompt_cache_key.and_then(text),
         prompt: Prompt {

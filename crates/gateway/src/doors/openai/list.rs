@@ -37,22 +37,27 @@ pub(super) async fn entries(visit: &mut Visit<'_>) -> BTreeMap<String, ModelEntr
             names.insert(model.clone(), upstream.name.to_string());
         }
     }
-    let shared = visit.exchange.gateway.shared();
-    for entry in shared.models.index() {
-        names.insert(entry.name, "kapok".to_owned());
+    let ours = visit.exchange.gateway.shared().models.index();
+    let ours = ours.into_iter().map(|entry| entry.name);
+    // What a route calls its models, where it names them; a path is none.
+    let routed = visit.snapshot.exact.keys();
+    let routed = routed.filter(|name| !name.starts_with("/v1/")).cloned();
+    for name in routed.chain(ours) {
+        names.insert(name, "kapok".to_owned());
     }
     names.retain(|id, _| visit.key.is_none_or(|key| key.sees(id)));
     names
         .into_iter()
-        .map(|(id, owned_by)| {
-            let entry = ModelEntry {
-                id: id.clone(),
-                created: shared.started_seconds,
-                owned_by,
-            };
-            (id, entry)
-        })
+        .map(|(id, owned_by)| (id.clone(), entry(visit, id, owned_by)))
         .collect()
+}
+
+pub(super) fn entry(visit: &Visit<'_>, id: String, owned_by: String) -> ModelEntry {
+    ModelEntry {
+        id,
+        created: visit.exchange.gateway.shared().started_seconds,
+        owned_by,
+    }
 }
 
 /// What the upstreams say that were configured without a list.

@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use protocol::ApiError;
-use protocol::openai::{FormScan, Seen, no_model};
+use protocol::openai::{FormScan, Seen};
 
 use crate::doors::path;
 use crate::doors::visit::Visit;
@@ -100,7 +100,7 @@ impl Body for Passing {
 }
 
 /// The body behind what was read of it.
-fn passed_on(
+pub(super) fn passed_on(
     visit: &mut Visit<'_>,
     body: &mut Upload,
     first: Bytes,
@@ -122,18 +122,18 @@ fn passed_on(
     }))
 }
 
-/// The body of a request that names no model: held if it is short.
-pub(super) async fn unseen(
+/// The body of a request that names no model, if it is short.
+pub(super) async fn short(
     visit: &mut Visit<'_>,
     head: &Parts,
     body: &mut Upload,
-) -> Result<RequestBody, Failure> {
+) -> Result<Option<Bytes>, Failure> {
     let announced = body.size_hint().exact();
-    if announced.is_some_and(|bytes| bytes <= HELD_BYTES_MAX) {
-        let shape = path::shape(head.uri.path());
-        return Ok(RequestBody::Whole(visit.whole_body(body, shape).await?));
+    if announced.is_none_or(|bytes| bytes > HELD_BYTES_MAX) {
+        return Ok(None);
     }
-    passed_on(visit, body, Bytes::new())
+    let shape = path::shape(head.uri.path());
+    visit.whole_body(body, shape).await.map(Some)
 }
 
 /// Whether the body is a form, and how to look for the model in it.
@@ -162,13 +162,13 @@ async fn part(
     Ok(Some(data))
 }
 
-/// The model that a form names, and the form. Up to the model it is held in memory, like any other body.
+/// The model that a form names, if it names one, and the form. Up to the model it is held in memory, like any other body.
 pub(super) async fn model_of_form(
     visit: &mut Visit<'_>,
     head: &Parts,
     body: &mut Upload,
     mut scan: FormScan,
-) -> Result<(String, RequestBody), Failure> {
+) -> Result<(Option<String>, RequestBody), Failure> {
     let shape = path::shape(head.uri.path());
     let shared = visit.exchange.gateway.shared();
     let bytes_max = shared.config.body_bytes_max;
@@ -178,8 +178,8 @@ pub(super) async fn model_of_form(
     let mut form = BytesMut::new();
     let model = loop {
         match scan.look(&form)? {
-            Seen::Model(model) => break model,
-            Seen::Nothing => return Err(no_model(head.uri.path()).into()),
+            Seen::Model(model) => break Some(model),
+            Seen::Nothing => break None,
             Seen::More => {}
         }
         let room = bytes_max - form.len();
@@ -188,7 +188,7 @@ pub(super) async fn model_of_form(
             .await?
         {
             Some(part) => form.extend_from_slice(&part),
-            None => return Err(no_model(head.uri.path()).into()),
+            None => break None,
         }
     };
     visit.exchange.mark(telemetry::Stage::Read);

@@ -45,7 +45,7 @@ impl Visit<'_> {
     pub(in crate::doors) async fn admit(
         &mut self,
         model: &str,
-        body: Option<(&Bytes, &Facts<'_>)>,
+        body: Option<(&Bytes, Option<&Facts<'_>>)>,
     ) -> Result<(), Failure> {
         if self.exchange.permit.is_none() {
             return Ok(());
@@ -75,7 +75,7 @@ impl Visit<'_> {
             waited?;
         }
         if self.snapshot.places {
-            self.complete_hints(model, body.map(|(_, facts)| facts));
+            self.complete_hints(model, body.and_then(|(_, facts)| facts));
             self.find_place(model, &asking).await?;
             self.exchange.mark(Stage::Queue);
         }

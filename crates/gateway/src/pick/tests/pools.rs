@@ -69,6 +69,7 @@ fn ask(snapshot: &Snapshot, hints: &Hints, tried: &[Arc<Upstream>], world: &Worl
         local: Local::Absent,
         hints,
         tried,
+        keeper: None,
     };
     describe(pick(snapshot, &facts, world))
 }
@@ -116,6 +117,7 @@ fn a_canary_pool_gets_its_weight_whatever_its_size() {
         local: Local::Absent,
         hints: &Hints::default(),
         tried: &[],
+        keeper: None,
     };
     let pick = pick(&snapshot, &facts, &world).expect("the canary");
     assert_eq!(pick.model.as_deref(), Some("m-new"));
@@ -172,6 +174,7 @@ fn each_attempt_meets_somebody_else_then_the_fallback_chain() {
             local: Local::Absent,
             hints: &hints,
             tried: &tried,
+            keeper: None,
         };
         match pick(&snapshot, &facts, &world) {
             Ok(Pick {
