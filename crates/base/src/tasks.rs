@@ -43,6 +43,8 @@ pub enum TaskKind {
     Discovery,
     /// Keeps this node's entry in a registry.
     Registration,
+    /// Watches one kind of object of a cluster, or tells what was seen.
+    ClusterWatch,
     /// Runs what one lane's sequences have waiting; ends when nothing waits.
     Sequences,
 }
@@ -57,7 +59,8 @@ impl TaskKind {
             | Self::UpstreamConnection
             | Self::HealthCheck
             | Self::Configuration
-            | Self::Discovery => OnCancel::Abort,
+            | Self::Discovery
+            | Self::ClusterWatch => OnCancel::Abort,
         }
     }
 
@@ -70,6 +73,7 @@ impl TaskKind {
             | Self::ManagedProcess
             | Self::Configuration
             | Self::Discovery
+            | Self::ClusterWatch
             | Self::Registration
             | Self::Sequences => OnError::Log,
         }

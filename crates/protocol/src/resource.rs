@@ -14,6 +14,7 @@ mod failure;
 mod job;
 mod jobs;
 mod key;
+mod kubernetes;
 mod limits;
 mod locate;
 mod node;
@@ -41,6 +42,7 @@ pub use job::{
 };
 pub use jobs::{JobControl, JobsSpec};
 pub use key::KeySpec;
+pub use kubernetes::{GpuSharing, KubernetesSpec};
 pub use limits::{LimitsSpec, Priority, QueueSpec, Scope};
 pub use node::{
     IoThreads, ModelControl, NodeSpec, RateLimit, SettingsControl, SharedMemory, TraceSpec,

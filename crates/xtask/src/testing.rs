@@ -40,6 +40,13 @@ const ETCD: DebianFile = DebianFile {
 /// Closing lines of the test runner that are repeated at the very end.
 const CLOSING_LINES: usize = 12;
 
+/// A client of clusters, as old as bookworm.
+const KUBECTL: DebianFile = DebianFile {
+    package: "kubernetes-client",
+    member: "usr/bin/kubectl",
+    sha256: "f6dccba14307041c08d5b95ee5e5fb81a9f6f7ec45340c721edfc1a0ef581041",
+};
+
 /// How long each step took and what went wrong.
 #[derive(Default)]
 struct Report {
@@ -81,11 +88,13 @@ pub(crate) fn run_all(cache: Option<PathBuf>, filter: &[String]) -> Result<()> {
         Ok((fetch::ort_library(&catalogue, &store)?, openvino))
     });
     report.step("programs", || setup::debian(PROGRAMS));
-    report.step("etcd", || {
-        let folder = cache.join("etcd");
-        std::fs::create_dir_all(&folder)?;
-        ETCD.place(&folder.join("etcd"))
-    });
+    for (name, file) in [("etcd", &ETCD), ("kubectl", &KUBECTL)] {
+        report.step(name, || {
+            let folder = cache.join(name);
+            std::fs::create_dir_all(&folder)?;
+            file.place(&folder.join(name))
+        });
+    }
     let python = report.step("python", || python(&cache));
     let suite = report.step("openai-python's tests", || {
         crate::openai_suite::prepare(&cache)

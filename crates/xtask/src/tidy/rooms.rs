@@ -40,6 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "jobs",
         &["base", "protocol", "telemetry", "scheduler", "process"],
     ),
+    ("kubernetes", &["base", "protocol", "scheduler", "jobs"]),
     ("device", &["base", "protocol", "telemetry", "runtime"]),
     // binary
     (
@@ -59,6 +60,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "discovery",
             "jobs",
             "process",
+            "kubernetes",
         ],
     ),
     // tools: nobody uses them but each other. `e2e` sees what a user sees, so of ours it knows only the clock.

@@ -1,0 +1,20 @@
+//! Jobs and model replicas on a Kubernetes cluster.
+//!
+//! Reading order: [`manifest`] (what a job is on a cluster: pure), `world` (what the cluster's objects say of the runs:
+//! pure), `follow` (list and watch), [`Kubernetes`] (the executor that joins them), `logs`, `nodes`.
+//! Never here: whether, when and where a job runs, and whether again (`scheduler`, `jobs`).
+
+#[cfg(test)]
+mod api_server;
+mod connect;
+mod error;
+mod executor;
+mod follow;
+mod logs;
+pub mod manifest;
+mod nodes;
+mod world;
+
+pub use connect::connect;
+pub use error::Error;
+pub use executor::Kubernetes;
