@@ -93,6 +93,33 @@ pub(crate) fn string_end(bytes: &[u8], at: usize) -> usize {
     end_of(bytes, at + 1).map_or(bytes.len(), |(end, _)| end + 1)
 }
 
+/// Just behind the list or object that opens at `at`, in text that is known to be JSON.
+pub(super) fn bracket_end(bytes: &[u8], mut at: usize) -> usize {
+    let (open, close) = match bytes.get(at) {
+        Some(b'{') => (b'{', b'}'),
+        _ => (b'[', b']'),
+    };
+    let mut depth = 0_usize;
+    // What is open in the other kind of bracket is closed before this one is.
+    while let Some(found) = memchr::memchr3(open, close, b'"', bytes.get(at..).unwrap_or_default())
+    {
+        at += found;
+        match bytes.get(at) {
+            Some(b'"') => {
+                at = string_end(bytes, at);
+                continue;
+            }
+            Some(byte) if *byte == open => depth += 1,
+            _ => depth = depth.saturating_sub(1),
+        }
+        at += 1;
+        if depth == 0 {
+            return at;
+        }
+    }
+    bytes.len()
+}
+
 /// The closing quote's place, and whether an escape came before it. `from` is just behind the opening quote.
 pub(super) fn end_of(bytes: &[u8], from: usize) -> Result<(usize, bool), (usize, &'static str)> {
     let mut at = from;

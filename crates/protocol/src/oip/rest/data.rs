@@ -43,7 +43,7 @@ pub(super) fn parse(
             },
     );
     match dtype {
-        DataType::Bool => walk.run(|token| bool(token, &mut buffer))?,
+        DataType::Bool => walk.tokens(|token| bool(token, &mut buffer))?,
         DataType::Uint8 => walk.numbers::<u8>(dtype, &mut buffer)?,
         DataType::Uint16 => walk.numbers::<u16>(dtype, &mut buffer)?,
         DataType::Uint32 => walk.numbers::<u32>(dtype, &mut buffer)?,
@@ -55,7 +55,7 @@ pub(super) fn parse(
         DataType::Fp32 => walk.numbers::<f32>(dtype, &mut buffer)?,
         DataType::Fp64 => walk.numbers::<f64>(dtype, &mut buffer)?,
         DataType::Fp16 | DataType::Bf16 | DataType::Bytes => {
-            walk.run(|token| string(token, &mut buffer))?;
+            walk.tokens(|token| string(token, &mut buffer))?;
         }
     }
     Ok(buffer.freeze())
@@ -78,12 +78,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Calls back with each scalar's text, in order.
+    /// Calls back with each scalar's place, in order, and is told its end.
     ///
     /// Brackets may follow the shape, be left out, or add levels (Triton reads elements and ignores brackets); but a
     /// nested list that holds another number of elements than some row of the shape does is a slip that would shift
     /// every element behind it, and is refused.
-    fn run(&self, mut scalar: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
+    fn run(&self, mut scalar: impl FnMut(usize) -> Result<usize, String>) -> Result<(), String> {
         let bytes = self.text.as_bytes();
         let rows = row_sizes(self.shape);
         // Elements seen when each open bracket opened; as deep as the reader allows.
@@ -104,15 +104,12 @@ impl Walk<'_> {
                     at += 1;
                 }
                 _ => {
-                    let end = token_end(bytes, at);
                     if found == self.count {
                         return Err(mismatch(self.shape, "has more"));
                     }
-                    let token = self.text.get(at..end).unwrap_or_default();
-                    scalar(token)
+                    at = scalar(at)
                         .map_err(|reason| format!("element {found} of `data`: {reason}"))?;
                     found += 1;
-                    at = end;
                 }
             }
         }
@@ -123,6 +120,19 @@ impl Walk<'_> {
         }
     }
 
+    fn tokens(&self, mut scalar: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
+        self.run(|at| {
+            let token = self.token(at);
+            scalar(token).map(|()| at + token.len())
+        })
+    }
+
+    /// The scalar that begins there.
+    fn token(&self, at: usize) -> &str {
+        let end = token_end(self.text.as_bytes(), at);
+        self.text.get(at..end).unwrap_or_default()
+    }
+
     fn ragged(&self, inside: usize, found: usize) -> String {
         let end = format!("has a nested list of {inside} that ends before element {found}");
         mismatch(self.shape, &end)
@@ -130,14 +140,22 @@ impl Walk<'_> {
 
     fn numbers<T: Number>(&self, dtype: DataType, buffer: &mut PooledBuffer) -> Result<(), String> {
         let mut stage = Vec::with_capacity(STAGE_BYTES);
-        self.run(|token| {
-            let number = T::read(token).ok_or_else(|| misfit(token, dtype))?;
+        let bytes = self.text.as_bytes();
+        self.run(|at| {
+            let (number, end) = match T::scan(bytes.get(at..).unwrap_or_default()) {
+                Some((number, length)) => (number, at + length),
+                None => {
+                    let token = self.token(at);
+                    let number = T::read(token).ok_or_else(|| misfit(token, dtype))?;
+                    (number, at + token.len())
+                }
+            };
             stage.extend_from_slice(number.bytes().as_ref());
             if stage.len() >= STAGE_BYTES {
                 buffer.extend_from_slice(&stage);
                 stage.clear();
             }
-            Ok(())
+            Ok(end)
         })?;
         buffer.extend_from_slice(&stage);
         Ok(())

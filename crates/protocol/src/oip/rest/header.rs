@@ -110,7 +110,7 @@ fn elements<'a>(list: Option<&'a str>, name: &'static str) -> Result<Vec<&'a str
         )));
     };
     let mut found = Vec::new();
-    let read = Reader::over(list, DEPTH_MAX).array(|reader| {
+    let read = Reader::checked(list, DEPTH_MAX).array(|reader| {
         let element = reader.skip()?;
         if found.len() <= TENSORS_MAX {
             found.push(element);
@@ -150,7 +150,7 @@ pub(super) fn read_input(text: &str, index: usize) -> Result<(Input<'_>, Place),
         name: None,
     };
     let names = ["name", "datatype", "shape", "parameters", "data"];
-    let [name, dtype, shape, parameters, data] = Reader::over(text, DEPTH_MAX)
+    let [name, dtype, shape, parameters, data] = Reader::checked(text, DEPTH_MAX)
         .fields(names)
         .map_err(|fault| place.error("", &fault.to_string()))?;
     let name = read_name(name, &mut place)?;
