@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use base::Deadline;
 use protocol::embed::{EmbedRequest, Embeddings};
-use protocol::model::{IndexEntry, LoadRequest, ModelDescription, ModelMetadata};
+use protocol::model::{IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelTraits};
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
 use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
 
@@ -34,6 +34,9 @@ pub trait ModelServer: Send + Sync + fmt::Debug + 'static {
     fn wake<'a>(&'a self, model: &'a str, version: Option<&'a str>) -> Answer<'a, ()>;
 
     fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError>;
+
+    /// For every request; the configuration is for whoever asks for it.
+    fn traits(&self, model: &str, version: Option<&str>) -> Result<ModelTraits, ApiError>;
 
     /// The merged configuration, as Triton's `ModelConfig`.
     fn config(&self, model: &str, version: Option<&str>) -> Result<ModelConfig, ApiError>;

@@ -35,6 +35,6 @@ pub use infer::{
 pub use inside::stays_inside;
 pub use model::{
     EngineCandidate, IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelState,
-    Precision, TensorSpec,
+    ModelTraits, Precision, TensorSpec,
 };
 pub use tensor::{BufferPool, DataType, PooledBuffer, Tensor};

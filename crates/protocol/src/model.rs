@@ -46,6 +46,15 @@ pub struct ModelMetadata {
     pub outputs: Vec<TensorSpec>,
 }
 
+/// How a model takes requests and answers them: what a door needs of its configuration for each request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelTraits {
+    /// The first dimension counts the items of a batch.
+    pub batches: bool,
+    /// One request may have any number of answers.
+    pub decoupled: bool,
+}
+
 /// The repository index's states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]

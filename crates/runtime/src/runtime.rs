@@ -12,7 +12,7 @@ use protocol::oip::proto::{ModelConfig, ModelStatistics};
 use protocol::resource::ModelControl;
 use protocol::{
     ApiError, BufferPool, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
-    LoadRequest, ModelDescription, ModelMetadata, Timing,
+    LoadRequest, ModelDescription, ModelMetadata, ModelTraits, Timing,
 };
 use telemetry::metrics::Registry;
 use tokio::sync::watch;
@@ -263,6 +263,15 @@ impl Runtime {
             platform: platform.unwrap_or(&config.backend).clone(),
             inputs: found.inputs.clone(),
             outputs: outputs.iter().map(|port| port.spec.clone()).collect(),
+        })
+    }
+
+    /// How the model takes requests and answers them.
+    pub fn traits(&self, model: &str, version: Option<&str>) -> Result<ModelTraits, ApiError> {
+        let model = self.model(model, version)?;
+        Ok(ModelTraits {
+            batches: model.interface.batch_max.is_some(),
+            decoupled: model.decoupled(),
         })
     }
 

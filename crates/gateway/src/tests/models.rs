@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use base::{Deadline, ErrorKind};
 use parking_lot::Mutex;
-use protocol::oip::proto::{ModelConfig, ModelStatistics, ModelTransactionPolicy};
+use protocol::oip::proto::{ModelConfig, ModelStatistics};
 use protocol::{
     ApiError, EmbedInputs, EmbedRequest, Embeddings, IndexEntry, InferRequest, InferResponse,
-    LoadRequest, ModelDescription, ModelMetadata, ModelState, StreamedResponse, TensorSpec, Timing,
+    LoadRequest, ModelDescription, ModelMetadata, ModelState, ModelTraits, StreamedResponse,
+    TensorSpec, Timing,
 };
 use tokio::sync::Notify;
 
@@ -171,16 +172,28 @@ impl ModelServer for FakeModels {
         })
     }
 
-    fn config(&self, model: &str, _: Option<&str>) -> Result<ModelConfig, ApiError> {
+    fn traits(&self, model: &str, _: Option<&str>) -> Result<ModelTraits, ApiError> {
         known(model)?;
         if model == "dozing" && !self.awake.load(Ordering::SeqCst) {
             return Err(ApiError::new(ErrorKind::Unavailable, "asleep"));
         }
+        Ok(ModelTraits {
+            batches: false,
+            decoupled: matches!(model, "repeat" | "dozing"),
+        })
+    }
+
+    /// Not of those that streams and generate ask: a configuration may be large, and is for whoever wants it whole.
+    fn config(&self, model: &str, _: Option<&str>) -> Result<ModelConfig, ApiError> {
+        known(model)?;
+        if matches!(model, "repeat" | "dozing") {
+            return Err(ApiError::new(
+                ErrorKind::Internal,
+                "too large for each request",
+            ));
+        }
         Ok(ModelConfig {
             name: model.to_owned(),
-            model_transaction_policy: Some(ModelTransactionPolicy {
-                decoupled: matches!(model, "repeat" | "dozing"),
-            }),
             ..ModelConfig::default()
         })
     }

@@ -1,7 +1,7 @@
 use base::Deadline;
 use gateway::server::{Answer, ModelServer, ModelStream};
 use protocol::embed::{EmbedRequest, Embeddings};
-use protocol::model::{IndexEntry, LoadRequest, ModelDescription, ModelMetadata};
+use protocol::model::{IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelTraits};
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
 use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
 use runtime::{Responses, Runtime};
@@ -34,6 +34,10 @@ impl ModelServer for LocalModels {
 
     fn metadata(&self, model: &str, version: Option<&str>) -> Result<ModelMetadata, ApiError> {
         self.models.metadata(model, version)
+    }
+
+    fn traits(&self, model: &str, version: Option<&str>) -> Result<ModelTraits, ApiError> {
+        self.models.traits(model, version)
     }
 
     fn config(&self, model: &str, version: Option<&str>) -> Result<ModelConfig, ApiError> {

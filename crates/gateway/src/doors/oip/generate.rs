@@ -35,7 +35,7 @@ pub(super) async fn answer(
     let wake = shared.models.wake(&model.name, version);
     visit.wait(wake).await?;
     let metadata = shared.models.metadata(&model.name, version)?;
-    let batches = shared.models.config(&model.name, version)?.max_batch_size > 0;
+    let batches = shared.models.traits(&model.name, version)?.batches;
     let body = visit.whole_body(body, Shape::Oip).await?;
     let mut request = rest::read_generate(&body, &metadata, batches, &shared.pool)?;
     request.version.clone_from(&model.version);

@@ -69,7 +69,7 @@ async fn raw(
     let wake = shared.models.wake(&model.name, version);
     visit.wait(wake).await?;
     let metadata = shared.models.metadata(&model.name, version)?;
-    let batches = shared.models.config(&model.name, version)?.max_batch_size > 0;
+    let batches = shared.models.traits(&model.name, version)?.batches;
     let mut body = visit.reader(body, Shape::Oip)?;
     let data = visit.read(Shape::Oip, body.whole(&shared.pool)).await?;
     visit.exchange.mark(Stage::Read);

@@ -258,13 +258,10 @@ async fn answer(
         placement,
         destinations,
     } = prepared;
-    let config = shared
+    let traits = shared
         .models
-        .config(&request.model, request.version.as_deref());
-    let decoupled = config.is_ok_and(|config| {
-        let policy = config.model_transaction_policy;
-        policy.is_some_and(|policy| policy.decoupled)
-    });
+        .traits(&request.model, request.version.as_deref());
+    let decoupled = traits.is_ok_and(|traits| traits.decoupled);
     if sender.send(Progress::Begins { decoupled }).await.is_err() {
         return Ok(());
     }
