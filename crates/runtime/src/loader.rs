@@ -58,7 +58,7 @@ pub(crate) fn build(
         group.count = i32::try_from(layout.lanes).unwrap_or(i32::MAX);
     }
     let (name, version) = (source.model, number.to_string());
-    let metrics = inner.metrics.model(&name, &version);
+    let metrics = inner.metrics.model(&name, &version, &config);
     metrics
         .lanes
         .set(i64::try_from(layout.lanes).unwrap_or(i64::MAX));

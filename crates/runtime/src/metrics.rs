@@ -1,15 +1,18 @@
 //! What the runtime counts: Triton's names, so that its dashboards work unchanged, and ours.
 
 mod lifecycle;
+mod series;
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use telemetry::metrics::{Counter, Family, Gauge, Histogram, Registry, latency_histogram};
+use parking_lot::Mutex;
+use protocol::oip::proto::ModelConfig;
+use telemetry::metrics::{Counter, Family, Gauge, Histogram, LATENCY_BUCKETS, Registry};
 
 pub(crate) use lifecycle::{LifecycleMetrics, SwapOutcome};
-
-/// Keys are from closed sets, values are names from the repository.
-type Labels = Vec<(&'static str, String)>;
+use series::{Histograms, Labels, Published, with_reason};
 
 /// Why a request failed, in Triton's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +49,22 @@ pub(crate) struct Metrics {
     executions: Family<Labels, Counter>,
     durations: [Family<Labels, Counter>; 5],
     pending: Family<Labels, Gauge>,
-    infer_seconds: Family<Labels, Histogram>,
-    queue_seconds: Family<Labels, Histogram>,
-    batch_rows: Family<Labels, Histogram>,
+    first_response: Histograms,
+    infer_seconds: Histograms,
+    queue_seconds: Histograms,
+    batch_rows: Histograms,
     cache: [Family<Labels, Counter>; CACHE.len()],
     lanes: Family<Labels, Gauge>,
+    /// By model and version.
+    published: Arc<Mutex<HashMap<(String, String), Published>>>,
     pub(crate) lifecycle: LifecycleMetrics,
 }
 
 /// Powers of two up to more than anybody batches on one machine.
 const BATCH_ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Triton's, in milliseconds.
+const FIRST_RESPONSE_MS: [f64; 4] = [100.0, 500.0, 2000.0, 5000.0];
 
 /// Hits and misses: how many, and how long.
 const CACHE: [(&str, &str); 4] = [
@@ -109,29 +118,41 @@ impl Metrics {
             executions: Family::default(),
             durations: Default::default(),
             pending: Family::default(),
-            infer_seconds: Family::new_with_constructor(latency_histogram),
-            queue_seconds: Family::new_with_constructor(latency_histogram),
-            batch_rows: Family::new_with_constructor(|| Histogram::new(BATCH_ROWS)),
+            first_response: Histograms::register(
+                registry,
+                (
+                    "nv_inference_first_response_histogram_ms",
+                    "Time from a decoupled model's request to its first answer, milliseconds",
+                ),
+                &FIRST_RESPONSE_MS,
+            ),
+            infer_seconds: Histograms::register(
+                registry,
+                (
+                    "kapok_runtime_infer_seconds",
+                    "Time of one call in the engine",
+                ),
+                &LATENCY_BUCKETS,
+            ),
+            queue_seconds: Histograms::register(
+                registry,
+                (
+                    "kapok_runtime_queue_seconds",
+                    "Time of one call waiting for a lane and a thread",
+                ),
+                &LATENCY_BUCKETS,
+            ),
+            batch_rows: Histograms::register(
+                registry,
+                ("kapok_runtime_batch_rows", "Rows of one call in the engine"),
+                &BATCH_ROWS,
+            ),
             cache: Default::default(),
             lanes: Family::default(),
+            published: Arc::default(),
             lifecycle: LifecycleMetrics::register(registry),
         };
         metrics.register_triton(registry);
-        registry.register(
-            "kapok_runtime_infer_seconds",
-            "Time of one call in the engine",
-            metrics.infer_seconds.clone(),
-        );
-        registry.register(
-            "kapok_runtime_queue_seconds",
-            "Time of one call waiting for a lane and a thread",
-            metrics.queue_seconds.clone(),
-        );
-        registry.register(
-            "kapok_runtime_batch_rows",
-            "Rows of one call in the engine",
-            metrics.batch_rows.clone(),
-        );
         // One gauge under both names: what waits is what Triton calls pending.
         registry.register(
             "kapok_runtime_queue_depth",
@@ -194,11 +215,16 @@ impl Metrics {
 
     /// Drops a version's series: it is not in memory any more.
     pub(crate) fn forget(&self, model: &str, version: &str) {
-        let labels: Labels = vec![("model", model.to_owned()), ("version", version.to_owned())];
+        let key = (model.to_owned(), version.to_owned());
+        let published = self.published.lock().remove(&key);
+        for labels in published.unwrap_or_default().labels {
+            self.remove(&labels);
+        }
+    }
+
+    fn remove(&self, labels: &Labels) {
         for failure in Failure::ALL {
-            let mut labels = labels.clone();
-            labels.push(("reason", failure.name().to_owned()));
-            self.failure.remove(&labels);
+            self.failure.remove(&with_reason(labels, failure));
         }
         let counters = [&self.success, &self.inferences, &self.executions];
         for family in counters
@@ -206,21 +232,46 @@ impl Metrics {
             .chain(&self.durations)
             .chain(&self.cache)
         {
-            family.remove(&labels);
+            family.remove(labels);
         }
-        self.pending.remove(&labels);
-        self.lanes.remove(&labels);
-        self.infer_seconds.remove(&labels);
-        self.queue_seconds.remove(&labels);
-        self.batch_rows.remove(&labels);
+        self.pending.remove(labels);
+        self.lanes.remove(labels);
+        for histograms in self.histograms() {
+            histograms.remove(labels);
+        }
+    }
+
+    fn histograms(&self) -> [&Histograms; 4] {
+        [
+            &self.first_response,
+            &self.infer_seconds,
+            &self.queue_seconds,
+            &self.batch_rows,
+        ]
     }
 
     /// Resolves a model's handles, once.
-    pub(crate) fn model(&self, model: &str, version: &str) -> ModelMetrics {
-        let labels: Labels = vec![("model", model.to_owned()), ("version", version.to_owned())];
+    pub(crate) fn model(&self, model: &str, version: &str, config: &ModelConfig) -> ModelMetrics {
+        let (labels, asked) = (
+            series::labels(model, version, config),
+            series::asked(config),
+        );
+        let mut published = self.published.lock();
+        let own = published
+            .entry((model.to_owned(), version.to_owned()))
+            .or_default();
+        let known = !own.labels.insert(labels.clone());
+        if known && own.asked != asked {
+            // Other buckets: what was counted in the old ones cannot be told in them.
+            for histograms in self.histograms() {
+                histograms.remove(&labels);
+            }
+        }
+        own.asked.clone_from(&asked);
+        let decoupled = config.model_transaction_policy.as_ref();
+        let decoupled = decoupled.is_some_and(|policy| policy.decoupled);
         let failed = |failure: Failure| {
-            let mut labels = labels.clone();
-            labels.push(("reason", failure.name().to_owned()));
+            let labels = with_reason(&labels, failure);
             self.failure.get_or_create_owned(&labels)
         };
         let cache = |index: usize| self.cache[index].get_or_create_owned(&labels);
@@ -235,9 +286,10 @@ impl Metrics {
                 self.durations[index].get_or_create_owned(&labels)
             }),
             pending: self.pending.get_or_create_owned(&labels),
-            infer_seconds: self.infer_seconds.get_or_create_owned(&labels),
-            queue_seconds: self.queue_seconds.get_or_create_owned(&labels),
-            batch_rows: self.batch_rows.get_or_create_owned(&labels),
+            first_response: decoupled.then(|| self.first_response.of(&labels, &asked)),
+            infer_seconds: self.infer_seconds.of(&labels, &asked),
+            queue_seconds: self.queue_seconds.of(&labels, &asked),
+            batch_rows: self.batch_rows.of(&labels, &asked),
             lanes: self.lanes.get_or_create_owned(&labels),
         }
     }
@@ -252,6 +304,8 @@ pub(crate) struct ModelMetrics {
     pub(crate) executions: Counter,
     durations: [Counter; DURATIONS.len()],
     pub(crate) pending: Gauge,
+    /// Of a decoupled model.
+    pub(crate) first_response: Option<Histogram>,
     infer_seconds: Histogram,
     queue_seconds: Histogram,
     pub(crate) batch_rows: Histogram,

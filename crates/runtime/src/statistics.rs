@@ -159,6 +159,13 @@ impl Statistics {
         self.counters.lock().cache_miss.add(time);
     }
 
+    /// Books how long a decoupled call took to its first answer.
+    pub(crate) fn first_response(&self, time: Duration) {
+        if let Some(histogram) = &self.metrics.first_response {
+            histogram.observe(time.as_secs_f64() * 1e3);
+        }
+    }
+
     /// Books one answer of a decoupled call.
     pub(crate) fn responded(&self, index: usize, ending: Ending) {
         if index >= RESPONSES_MAX {

@@ -49,6 +49,7 @@ struct Streaming {
     inline: bool,
     attempt: Option<Attempt>,
     timing: Timing,
+    arrived: Instant,
     /// Answers so far.
     index: usize,
     /// When the wait for the answer that comes next began.
@@ -198,6 +199,7 @@ async fn begin(
             infer: delayed.saturating_duration_since(acquired),
             output: Duration::ZERO,
         },
+        arrived,
         index: 0,
         asked: aligned,
         step: Step::Idle(live),
@@ -367,6 +369,10 @@ impl Streaming {
         let infer = ready.saturating_duration_since(self.asked);
         let output = now.saturating_duration_since(ready);
         self.timing.output += output;
+        if self.index == 0 {
+            let first = now.saturating_duration_since(self.arrived);
+            self.model.statistics.first_response(first);
+        }
         self.book(Ending::Answered { infer, output });
         self.index += 1;
         Ok(Some(response))

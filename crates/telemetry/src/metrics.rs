@@ -9,7 +9,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Metric;
 
 pub use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
-pub use prometheus_client::metrics::family::Family;
+pub use prometheus_client::metrics::family::{Family, MetricConstructor};
 pub use prometheus_client::metrics::gauge::Gauge;
 pub use prometheus_client::metrics::histogram::Histogram;
 
@@ -90,7 +90,7 @@ impl EncodeMetric for Counter {
 
 /// Seconds from 50 µs to 100 s in 1-2-5 steps: a quantile read off a bucket is within a factor of 2.5, at 20 buckets a
 /// series.
-const LATENCY_BUCKETS: [f64; 20] = [
+pub const LATENCY_BUCKETS: [f64; 20] = [
     5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
     20.0, 50.0, 100.0,
 ];

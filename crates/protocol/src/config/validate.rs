@@ -53,6 +53,7 @@ pub fn validate(config: &ModelConfig, setting: Setting<'_>) -> Vec<Problem> {
         sequence::validate,
         ensembles,
         response_cache,
+        metric_tags,
         model_metrics,
         name,
         version_policy,
@@ -146,6 +147,19 @@ fn response_cache(context: &Context<'_>, problems: &mut Vec<Problem>) {
                 "Response Cache does not currently support model {name} with {with}. Please disable the response cache."
             );
             problems.push(Problem::new("response_cache.enable", message).fix("set enable: false"));
+        }
+    }
+}
+
+/// The label is the tag's name behind `_`. Triton takes any name, and fails at the first count.
+fn metric_tags(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    for name in context.config.metric_tags.keys() {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if name.is_empty() || name.starts_with('_') || !name.bytes().all(word) {
+            let message = format!(
+                "`{name}` cannot be a label of metrics: a name of letters, digits and `_` expected that does not begin with `_`"
+            );
+            problems.push(Problem::new("metric_tags", message));
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn build(inner: &Inner, definition: &Definition, number: u64) -> Resu
     let elapsed = inner.tools.clock.now().saturating_duration_since(started);
     Ok(Model {
         cache: None,
-        statistics: Statistics::new(inner.metrics.model(&name, &version)),
+        statistics: Statistics::new(inner.metrics.model(&name, &version, &config)),
         inputs: config::specs(&config).0,
         labels: Labels::read(&definition.folder, &config)?,
         interface,

@@ -96,7 +96,11 @@ fn with_lanes(settings: Settings, lane: impl Fn() -> Box<dyn Lane>) -> (Arc<Queu
         vec![-1],
     )]));
     let slots = (0..lanes).map(|_| Slot::new(lane())).collect();
-    let metrics = Metrics::register(&Registry::new(), 1).model("m", "1");
+    let metrics = Metrics::register(&Registry::new(), 1).model(
+        "m",
+        "1",
+        &protocol::oip::proto::ModelConfig::default(),
+    );
     let depth = metrics.pending.clone();
     let clock = Clock::real();
     let tools = Tools {
