@@ -14,6 +14,7 @@ use text::{Batch, Sequence, normalize, shorten};
 use crate::call::{self, Call, Place};
 use crate::error::Error;
 use crate::join::join_all;
+use crate::lifecycle::Track;
 use crate::model::{ByEngine, Model};
 
 /// Texts tokenised in one go, and their bytes: some milliseconds on one core.
@@ -74,7 +75,7 @@ async fn admitted(
             };
             let batch = pipeline.batch(rows.iter().map(|row| &sequences[*row]));
             let (vectors, timing) = run(
-                engine,
+                (engine, &model.track),
                 pipeline,
                 place,
                 (batch, rows.len(), request.dimensions),
@@ -166,7 +167,7 @@ fn job_end(inputs: &EmbedInputs, first: usize) -> usize {
 
 /// One sub-batch: a call like any other, whose outputs are pooled where they were computed.
 async fn run(
-    engine: &ByEngine,
+    (engine, track): (&ByEngine, &Track),
     pipeline: &TextPipeline,
     place: Place<'_>,
     (batch, texts, dimensions): (Batch, usize, Option<usize>),
@@ -175,6 +176,7 @@ async fn run(
         items: texts,
         ..pipeline.inputs(&batch)?
     };
+    track.keep_inputs(&engine.name, &call.inputs);
     let finish = pipeline.finish(batch);
     let finish = move |outputs: Vec<protocol::Tensor>| {
         let mut vectors = finish.pool(outputs)?;

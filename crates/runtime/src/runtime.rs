@@ -374,6 +374,7 @@ impl Runtime {
             let (response, _) = self.run(&found, request, deadline).await?;
             return Ok(Responses::once(response));
         }
+        found.model.track.keep(&request);
         Ok(stream::stream(&found.model, self.place(deadline), request).await?)
     }
 

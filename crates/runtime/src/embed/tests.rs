@@ -15,6 +15,8 @@ struct Transformer {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     shapes: Arc<Mutex<Vec<Vec<usize>>>>,
+    /// Added to the first number of each state; what a model file holds after `plus`.
+    shift: f32,
 }
 
 impl Transformer {
@@ -27,6 +29,7 @@ impl Transformer {
                 TensorSpec::new("last_hidden_state", DataType::Fp32, vec![-1, -1, 3]),
             ],
             shapes: Arc::default(),
+            shift: 0.0,
         }
     }
 }
@@ -44,8 +47,15 @@ impl Engine for Transformer {
         source.backend == "onnxruntime"
     }
 
-    fn load(&self, _: &Source, _: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
-        Ok(Arc::new(self.clone()))
+    fn load(&self, source: &Source, _: LoadOptions) -> Result<Arc<dyn Loaded>, EngineError> {
+        let file = std::fs::read_to_string(&source.path).expect("readable");
+        let shift = file
+            .strip_prefix("plus ")
+            .map_or(0.0, |number| number.parse().expect("a number"));
+        Ok(Arc::new(Self {
+            shift,
+            ..self.clone()
+        }))
     }
 }
 
@@ -81,10 +91,14 @@ impl Lane for Transformer {
                 let first = rows.flat_map(|row| [row[0], 0.0, 4.0]).collect::<Vec<_>>();
                 (vec![ids.shape[0], 3], first)
             } else {
-                let hidden = values.iter().flat_map(|id| [*id, 1.0, 0.0]).collect();
+                let hidden = values
+                    .iter()
+                    .flat_map(|id| [*id + self.shift, 1.0, 0.0])
+                    .collect();
                 (vec![ids.shape[0], ids.shape[1], 3], hidden)
             };
-            Tensor::from_elements("out", DataType::Fp32, shape, values).expect("as large")
+            let name = &self.outputs[*index].name;
+            Tensor::from_elements(name, DataType::Fp32, shape, values).expect("as large")
         };
         Ok(wanted.iter().map(output).collect())
     }
@@ -374,4 +388,30 @@ async fn a_model_without_a_text_section_takes_no_text() {
     let error = error.expect_err("no text");
     assert_eq!(error.kind, ErrorKind::Invalid);
     assert!(error.message.contains("[text]"), "{error}");
+}
+
+#[tokio::test]
+async fn a_version_that_gives_other_vectors_for_the_last_texts_is_refused() {
+    let toml = "[text]\nnormalize = false\n[swap]\ncompare = 4";
+    let (runtime, root) = serve(&both(), toml).await;
+    let six = async || {
+        let found = embed(&runtime, texts(&["six"]), None).await;
+        found.expect("embeds").vectors[0][0]
+    };
+    assert!((six().await - 3.0).abs() < 1e-6);
+    let load = async |content: &str| {
+        let folder = root.path().join("m/2");
+        std::fs::create_dir_all(&folder).expect("creates");
+        std::fs::write(folder.join("model.onnx"), content).expect("writes");
+        let request = protocol::LoadRequest {
+            model: "m".to_owned(),
+            ..protocol::LoadRequest::default()
+        };
+        runtime.load(request).await
+    };
+    let error = load("plus 5").await.expect_err("other vectors");
+    assert!(error.message.contains("disagrees"), "{}", error.message);
+    assert!((six().await - 3.0).abs() < 1e-6);
+    load("plus 0.0001").await.expect("agrees");
+    assert!((six().await - 3.0).abs() < 1e-2);
 }

@@ -6,12 +6,15 @@ use protocol::{InferRequest, Tensor};
 
 use crate::agree;
 use crate::call::Call;
-use crate::engine::{Lane, Loaded};
+use crate::engine::{EngineError, Lane, Loaded, Run, Stop};
 use crate::model::Model;
 use crate::runtime::Inner;
 
 /// Calls of each version, so that a median means something.
 const CALLS_MIN: usize = 15;
+
+/// Answers to one recorded request that are compared.
+const ANSWERS_MAX: usize = 64;
 
 /// Differences below this are the machine's.
 const NOISE: Duration = Duration::from_millis(1);
@@ -44,7 +47,7 @@ pub(in crate::lifecycle) fn compare(
                 format!("it fails on a request that the version before answers: {error}")
             })?;
             if round == 0 {
-                same(&expected, &found, sidecar).map_err(|error| {
+                all_same(&expected, &found, sidecar).map_err(|error| {
                     format!(
                         "it disagrees with the version before on recorded request {index}: {error}"
                     )
@@ -85,14 +88,15 @@ impl<'a> Side<'a> {
         })
     }
 
-    /// The outputs in the configuration's order.
-    fn run(&mut self, inner: &Inner, request: &InferRequest) -> Result<Vec<Tensor>, String> {
+    /// The answers, each with its outputs in the configuration's order; one unless the model is decoupled.
+    fn run(&mut self, inner: &Inner, request: &InferRequest) -> Result<Vec<Vec<Tensor>>, String> {
         let fitted = self.model.interface.fit(request.clone());
         let fitted = fitted.map_err(|error| error.to_string())?;
         let Call { inputs, wanted, .. } = fitted.call;
         let mut lane = self.lane.take().ok_or("its lane is gone")?;
         let (clock, buffers) = (inner.tools.clock.clone(), inner.buffers.clone());
         let aligned = self.loaded.needs_alignment();
+        let decoupled = self.model.decoupled();
         let call = move || {
             let align = |input: Tensor| {
                 if aligned {
@@ -103,14 +107,18 @@ impl<'a> Side<'a> {
             };
             let inputs: Vec<Tensor> = inputs.into_iter().map(align).collect();
             let began = clock.now();
-            let outputs = lane.once(&inputs, &wanted);
-            (lane, outputs, clock.now().saturating_duration_since(began))
+            let answers = if decoupled {
+                answers(lane.as_mut(), &inputs, &wanted)
+            } else {
+                lane.once(&inputs, &wanted).map(|outputs| vec![outputs])
+            };
+            (lane, answers, clock.now().saturating_duration_since(began))
         };
         let done = inner.tools.compute.run_blocking(self.threads, call);
-        let (lane, outputs, time) = done.map_err(|_| "the engine panicked".to_owned())?;
+        let (lane, answers, time) = done.map_err(|_| "the engine panicked".to_owned())?;
         self.lane = Some(lane);
         self.times.push(time + self.loaded.delay());
-        outputs.map_err(|error| error.to_string())
+        answers.map_err(|error| error.to_string())
     }
 
     fn median(&mut self) -> Duration {
@@ -120,6 +128,42 @@ impl<'a> Side<'a> {
             .copied()
             .unwrap_or_default()
     }
+}
+
+/// The first answers of a decoupled call, without the waits between them.
+fn answers(
+    lane: &mut dyn Lane,
+    inputs: &[Tensor],
+    wanted: &[usize],
+) -> Result<Vec<Vec<Tensor>>, EngineError> {
+    let mut answers = Vec::new();
+    let mut responses = lane.respond(&Run {
+        inputs,
+        wanted,
+        stop: &Stop::default(),
+    })?;
+    while answers.len() < ANSWERS_MAX
+        && let Some(response) = responses.next()?
+    {
+        answers.push(response.outputs);
+    }
+    Ok(answers)
+}
+
+fn all_same(
+    expected: &[Vec<Tensor>],
+    found: &[Vec<Tensor>],
+    sidecar: &Sidecar,
+) -> Result<(), String> {
+    if expected.len() != found.len() {
+        return Err(format!(
+            "it answers {} times, {} before",
+            found.len(),
+            expected.len()
+        ));
+    }
+    let mut pairs = expected.iter().zip(found);
+    pairs.try_for_each(|(expected, found)| same(expected, found, sidecar))
 }
 
 fn same(expected: &[Tensor], found: &[Tensor], sidecar: &Sidecar) -> Result<(), String> {

@@ -66,11 +66,16 @@ impl Track {
 
     /// Keeps a copy of a request for models that compare their versions; buffers of clients and pools are let go.
     pub(crate) fn keep(&self, request: &InferRequest) {
+        self.keep_inputs(&request.model, &request.inputs);
+    }
+
+    /// As [`Self::keep`], for a call of a model that takes text: its tokens.
+    pub(crate) fn keep_inputs(&self, model: &str, inputs: &[Tensor]) {
         if self.policy.compare == 0 {
             return;
         }
         let size = |tensor: &Tensor| tensor.data.len();
-        let bytes: usize = request.inputs.iter().map(size).sum();
+        let bytes: usize = inputs.iter().map(size).sum();
         if bytes > self.policy.compare_bytes_max {
             return;
         }
@@ -79,8 +84,8 @@ impl Track {
             ..tensor.clone()
         };
         let kept = InferRequest {
-            model: request.model.clone(),
-            inputs: request.inputs.iter().map(copy).collect(),
+            model: model.to_owned(),
+            inputs: inputs.iter().map(copy).collect(),
             ..InferRequest::default()
         };
         let mut recent = self.recent.lock();
