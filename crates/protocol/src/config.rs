@@ -24,7 +24,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 
-pub use complete::complete;
+pub use complete::{DEFAULT_MAX_BATCH_SIZE, complete};
 pub use json::{from_json, to_json};
 pub use normalize::{Contents, instances_asked, normalize};
 pub use parse::parse;
@@ -112,7 +112,7 @@ pub fn fuzz_pbtxt(data: &[u8]) {
         let _problems = validate(&file.config, setting);
         let (inputs, outputs) = specs(&file.config);
         let _contradictions = against_model(&file.config, &inputs, &outputs);
-        if complete(&mut file.config, &inputs, &outputs).is_ok() {
+        if complete(&mut file.config, &inputs, &outputs, DEFAULT_MAX_BATCH_SIZE).is_ok() {
             assert!(
                 to_json(&file.config).starts_with('{'),
                 "a configuration is an object"

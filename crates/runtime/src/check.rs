@@ -9,7 +9,7 @@ use protocol::oip::proto::ModelConfig;
 use protocol::{FileError, TensorSpec};
 
 use crate::choose::no_backend;
-use crate::definition::{Definition, Fault};
+use crate::definition::{Definition, Fault, Terms};
 use crate::engine::{Engine, Source};
 use crate::error::Error;
 use crate::repository::{Found, scan, select};
@@ -124,7 +124,7 @@ fn look(found: &Found, readers: Readers<'_>) -> Looked {
             member: None,
         };
     }
-    let (definition, mut faults) = Definition::inspect(found, None, readers.gpus);
+    let (definition, mut faults) = Definition::inspect(found, None, &Terms::usual(readers.gpus));
     let Some(definition) = definition else {
         return Looked {
             faults,

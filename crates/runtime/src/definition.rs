@@ -59,8 +59,29 @@ pub(crate) struct Definition {
     pub(crate) sidecar: Sidecar,
     /// What somebody has set of ours, as parameters.
     shown: BTreeMap<String, String>,
+    terms: Terms,
+}
+
+/// What the node says of every model's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
     /// The GPUs that a model may ask for.
-    gpus: Vec<i32>,
+    pub(crate) gpus: Vec<i32>,
+    /// Whether a configuration is completed from its model, or must be whole.
+    pub(crate) completes: bool,
+    /// Of a model that batches and does not say how much.
+    pub(crate) batch_max: u32,
+}
+
+impl Terms {
+    /// Those of a node that says no more.
+    pub(crate) fn usual(gpus: &[i32]) -> Self {
+        Self {
+            gpus: gpus.to_vec(),
+            completes: true,
+            batch_max: config::DEFAULT_MAX_BATCH_SIZE,
+        }
+    }
 }
 
 /// How calls share the cores.
@@ -74,9 +95,13 @@ pub(crate) struct Layout {
 
 impl Definition {
     /// Reads both files; either may be absent. `instead` is a configuration in JSON that a client gives in place of the
-    /// file; `gpus` are those that a model may ask for. The error is for people and names file, line and column.
-    pub(crate) fn read(found: &Found, instead: Option<&str>, gpus: &[i32]) -> Result<Self, String> {
-        let (definition, faults) = Self::inspect(found, instead, gpus);
+    /// file. The error is for people and names file, line and column.
+    pub(crate) fn read(
+        found: &Found,
+        instead: Option<&str>,
+        terms: &Terms,
+    ) -> Result<Self, String> {
+        let (definition, faults) = Self::inspect(found, instead, terms);
         match definition {
             Some(definition) if faults.is_empty() => Ok(definition),
             _ => Err(join(faults.iter())),
@@ -87,10 +112,11 @@ impl Definition {
     pub(crate) fn inspect(
         found: &Found,
         instead: Option<&str>,
-        gpus: &[i32],
+        terms: &Terms,
     ) -> (Option<Self>, Vec<Fault>) {
         let mut faults = Vec::new();
         let file = match config_file(found, instead) {
+            Ok(None) if !terms.completes => return (None, vec![no_config_file()]),
             Ok(file) => file,
             Err(fault) => return (None, vec![fault]),
         };
@@ -102,7 +128,7 @@ impl Definition {
         let undetermined = config::normalize(&mut normalized, &found.name, contents.as_ref());
         let setting = Setting {
             folder: &found.name,
-            gpus,
+            gpus: &terms.gpus,
         };
         let flat = found
             .versions
@@ -129,7 +155,7 @@ impl Definition {
             normalized,
             sidecar: merged.sidecar,
             shown: merged.shown,
-            gpus: gpus.to_vec(),
+            terms: terms.clone(),
         };
         let located = problems.iter().map(|problem| definition.fault(problem));
         let faults = located.chain(faults).collect();
@@ -330,14 +356,20 @@ impl Definition {
         outputs: &[TensorSpec],
     ) -> Result<ModelConfig, Vec<Fault>> {
         let mut config = self.normalized.clone();
-        config::complete(&mut config, inputs, outputs)
-            .map_err(|problem| vec![self.fault(&problem)])?;
+        if self.terms.completes {
+            config::complete(&mut config, inputs, outputs, self.terms.batch_max)
+                .map_err(|problem| vec![self.fault(&problem)])?;
+        }
         let setting = Setting {
             folder: &self.model,
-            gpus: &self.gpus,
+            gpus: &self.terms.gpus,
         };
         let mut problems = config::validate(&config, setting);
         problems.extend(config::against_model(&config, inputs, outputs));
+        if config.output.is_empty() && !self.terms.completes {
+            let message = "no output is configured, and configurations are not completed here";
+            problems.push(Problem::new("output", message).fix("name the model's outputs"));
+        }
         if !problems.is_empty() {
             return Err(problems.iter().map(|problem| self.fault(problem)).collect());
         }
@@ -363,6 +395,18 @@ fn config_file(found: &Found, instead: Option<&str>) -> Result<Option<ConfigFile
     text.map(|text| config::parse(CONFIG_FILE, &text))
         .transpose()
         .map_err(plain)
+}
+
+fn no_config_file() -> Fault {
+    Fault {
+        at: FileError {
+            file: CONFIG_FILE.to_owned(),
+            line: 0,
+            column: 0,
+            message: "there is no such file, and configurations are not completed here".to_owned(),
+        },
+        fix: Some("write one, or let the node complete what is missing".to_owned()),
+    }
 }
 
 /// None when the file does not exist or is wrong.

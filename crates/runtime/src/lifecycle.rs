@@ -31,6 +31,7 @@ use protocol::{ApiError, LoadRequest};
 use tokio::sync::oneshot;
 
 use crate::catalogue::{Entry, Ready, Version, Versions, Woken};
+use crate::definition::Terms;
 use crate::error::Error;
 use crate::repository::{self, Found};
 use crate::runtime::Inner;
@@ -52,7 +53,7 @@ pub(crate) struct Settings {
     pub(crate) settle: Duration,
     pub(crate) poll: Duration,
     pub(crate) public_key: Option<String>,
-    pub(crate) gpus: Vec<i32>,
+    pub(crate) terms: Terms,
     /// Where the files of overridden models are kept while they are loaded.
     pub(crate) scratch: PathBuf,
 }

@@ -22,6 +22,7 @@ use crate::call::Place;
 use crate::catalogue::{Catalogue, Entry, Version};
 use crate::choose::{Cache, Tools};
 use crate::compute::ComputePool;
+use crate::definition::Terms;
 use crate::embed;
 use crate::engine::{Engine, EngineError};
 use crate::error::Error;
@@ -70,6 +71,10 @@ pub struct Config {
     pub public_key: Option<String>,
     /// The devices that `instance_group` may name: those whose compute capability is at least 6.0.
     pub gpus: Vec<i32>,
+    /// Whether configurations are completed from their models; if not, each must be whole.
+    pub complete_configs: bool,
+    /// `max_batch_size` of a model that batches and does not say how much.
+    pub default_max_batch_size: u32,
 }
 
 impl Default for Config {
@@ -89,6 +94,8 @@ impl Default for Config {
             poll: Duration::from_secs(15),
             public_key: None,
             gpus: Vec::new(),
+            complete_configs: true,
+            default_max_batch_size: protocol::config::DEFAULT_MAX_BATCH_SIZE,
         }
     }
 }
@@ -199,7 +206,11 @@ impl Runtime {
                 settle: config.settle,
                 poll: config.poll,
                 public_key: config.public_key,
-                gpus: config.gpus,
+                terms: Terms {
+                    gpus: config.gpus,
+                    completes: config.complete_configs,
+                    batch_max: config.default_max_batch_size,
+                },
             },
             tools: Tools {
                 clock,

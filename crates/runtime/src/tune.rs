@@ -12,7 +12,7 @@ use protocol::Tensor;
 use protocol::sidecar::{Agree, Warmup};
 
 use crate::agree::compare;
-use crate::definition::Definition;
+use crate::definition::{Definition, Terms};
 use crate::engine::{Engine, Lane, LoadOptions, Loaded, Source};
 use crate::repository::{Found, scan};
 use crate::warmup::guesses;
@@ -69,7 +69,7 @@ impl Tune<'_> {
     /// The error is for people: the model is not there, or nothing runs it.
     pub fn run(&self) -> Result<Tuned, String> {
         let found = self.found()?;
-        let definition = Definition::read(&found, None, self.gpus)?;
+        let definition = Definition::read(&found, None, &Terms::usual(self.gpus))?;
         let folder = found.versions.values().next_back();
         let source = definition.source(folder.unwrap_or(&found.folder))?;
         let rows_max = definition.rows_max();

@@ -72,12 +72,12 @@ pub(super) static FLAGS: &[Flag] = &[
     flag(
         "disable-auto-complete-config",
         Takes::Nothing,
-        Nothing("what a configuration leaves out is always completed"),
+        Act(|plan, value| plan.set("completeConfigs", json!(value != "true"))),
     ),
     flag(
         "strict-model-config",
         Takes::Bool,
-        Nothing("what a configuration leaves out is always completed"),
+        Act(|plan, value| plan.set("completeConfigs", json!(value != "true"))),
     ),
     flag(
         "strict-readiness",
@@ -358,11 +358,7 @@ pub(super) static FLAGS: &[Flag] = &[
     ),
     flag("trace-config", Takes::Value, Act(Plan::trace_config)),
     flag("backend-directory", Takes::Value, Nothing(BACKENDS)),
-    flag(
-        "backend-config",
-        Takes::Value,
-        Nothing("an engine's settings are the model's, in config.pbtxt or kapok.toml"),
-    ),
+    flag("backend-config", Takes::Value, Act(Plan::backend_config)),
     flag(
         "repoagent-directory",
         Takes::Value,

@@ -57,6 +57,8 @@ impl Door {
 pub(super) struct Plan {
     repositories: Vec<PathBuf>,
     pub(super) load: Vec<String>,
+    /// For ONNX models, which are those that are completed; wins over what is said for all backends.
+    onnx_batch_max: Option<u32>,
     explicit: bool,
     pub(super) exit_on_error: bool,
     pub(super) http: Door,
@@ -77,6 +79,7 @@ impl Default for Plan {
         Self {
             repositories: Vec::new(),
             load: Vec::new(),
+            onnx_batch_max: None,
             explicit: false,
             exit_on_error: true,
             http: Door::new(8000),
@@ -188,6 +191,26 @@ impl Plan {
         self.set("responseCacheMb", json!(bytes.div_ceil(1 << 20)))
     }
 
+    /// `<backend>,<setting>=<value>`, or `<setting>=<value>` for all. How large batches are unless a model says it is
+    /// obeyed; what is left is the model's own affair.
+    pub(super) fn backend_config(&mut self, value: &str) -> Result<(), String> {
+        let (setting, value) = pair(value)?;
+        match setting.split_once(',') {
+            None if setting == "default-max-batch-size" => {
+                self.set("defaultMaxBatchSize", json!(number::<u32>(value)?))
+            }
+            Some(("onnxruntime", "default-max-batch-size")) => {
+                self.onnx_batch_max = Some(number(value)?);
+                Ok(())
+            }
+            _ => {
+                let reason = "an engine's settings are the model's, in config.pbtxt or kapok.toml";
+                self.note("--backend-config", reason);
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn rate_limit(&mut self, value: &str) -> Result<(), String> {
         match value {
             "off" => self.set("rateLimit", json!("off")),
@@ -221,6 +244,9 @@ impl Plan {
         }
         if !self.load.is_empty() {
             self.startup_models()?;
+        }
+        if let Some(rows) = self.onnx_batch_max {
+            self.set("defaultMaxBatchSize", json!(rows))?;
         }
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let http = self.http.at(any);

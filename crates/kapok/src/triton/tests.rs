@@ -138,11 +138,14 @@ fn every_setting_is_a_field_of_the_node() {
     let args = translated(
         "--model-store=/m --model-control-mode=poll --repository-poll-secs=3 --strict-readiness \
          --allow-client-shm=false --response-cache-byte-size=1048576 --rate-limit=execution_count \
-         --rate-limit-resource=R1:10 --rate-limit-resource=R2:5:0",
+         --rate-limit-resource=R1:10 --rate-limit-resource=R2:5:0 --disable-auto-complete-config \
+         --backend-config=onnxruntime,default-max-batch-size=8 --backend-config=default-max-batch-size=2",
     );
     let environment = Environment::default();
     let config = crate::config::Config::load(&args, &environment);
     let config = config.unwrap_or_else(|failure| panic!("{}", failure.error));
+    assert!(!config.node.complete_configs);
+    assert_eq!(config.node.default_max_batch_size, 8);
     assert_eq!(config.node.model_poll_ms, 3000);
     assert_eq!(config.node.model_control, ModelControl::Poll);
     assert_eq!(config.node.shared_memory, SharedMemory::Off);

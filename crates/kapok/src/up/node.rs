@@ -167,6 +167,8 @@ fn runtime_config(config: &Config, environment: &Environment, gpus: &Gpus) -> ru
             .node
             .memory_budget_mb
             .map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
+        complete_configs: config.node.complete_configs,
+        default_max_batch_size: config.node.default_max_batch_size,
         poll: Duration::from_millis(config.node.model_poll_ms),
         public_key: config.node.model_public_key.clone(),
         gpus: gpus.usable(),

@@ -9,20 +9,22 @@ use crate::oip::proto::{
 };
 
 /// What Triton's `default-max-batch-size` is when its command line does not say.
-const MAX_BATCH_SIZE: i32 = 4;
+pub const DEFAULT_MAX_BATCH_SIZE: u32 = 4;
 
-/// Completes a normalised configuration from the model's own inputs and outputs, batch dimension included.
+/// Completes a normalised configuration from the model's own inputs and outputs, batch dimension included. `batch_max` is
+/// for models that batch and do not say how much; Triton takes 0 for 1 here.
 pub fn complete(
     config: &mut ModelConfig,
     inputs: &[TensorSpec],
     outputs: &[TensorSpec],
+    batch_max: u32,
 ) -> Result<(), Problem> {
     let open = config.input.is_empty() && config.batch_input.is_empty() || config.output.is_empty();
     if !open {
         return Ok(());
     }
     match config.backend.as_str() {
-        ONNX_BACKEND => batching(config, inputs, outputs)?,
+        ONNX_BACKEND => batching(config, inputs, outputs, batch_max)?,
         // What an open dimension of a library means, only its author knows.
         NODE_BACKEND => {}
         _ => return Ok(()),
@@ -37,6 +39,7 @@ fn batching(
     config: &mut ModelConfig,
     inputs: &[TensorSpec],
     outputs: &[TensorSpec],
+    batch_max: u32,
 ) -> Result<(), Problem> {
     let batches = inputs
         .iter()
@@ -57,7 +60,7 @@ fn batching(
         };
     }
     if config.max_batch_size == 0 {
-        config.max_batch_size = MAX_BATCH_SIZE;
+        config.max_batch_size = i32::try_from(batch_max.max(1)).unwrap_or(i32::MAX);
     }
     if config.max_batch_size > 1 && config.scheduling_choice.is_none() {
         config.scheduling_choice = Some(SchedulingChoice::DynamicBatching(

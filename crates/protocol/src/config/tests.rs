@@ -184,7 +184,7 @@ fn spec(name: &str, dtype: DataType, shape: &[i64]) -> TensorSpec {
 fn completed(text: &str, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> ModelConfig {
     let mut config = config(text);
     normalize(&mut config, "m", Some(&holding("model.onnx"))).expect(text);
-    complete(&mut config, inputs, outputs).expect(text);
+    complete(&mut config, inputs, outputs, DEFAULT_MAX_BATCH_SIZE).expect(text);
     config
 }
 
@@ -218,7 +218,12 @@ fn a_model_batches_only_when_every_first_dimension_is_free() {
         assert_eq!(unbatched.scheduling_choice, None);
         let mut refused = config("max_batch_size: 8");
         normalize(&mut refused, "m", Some(&holding("model.onnx"))).expect("an ONNX model");
-        let problem = complete(&mut refused, std::slice::from_ref(&other), &[]);
+        let problem = complete(
+            &mut refused,
+            std::slice::from_ref(&other),
+            &[],
+            DEFAULT_MAX_BATCH_SIZE,
+        );
         assert_eq!(
             problem.map_err(|problem| problem.message),
             Err("autofill failed for model 'm': model does not support batching while non-zero max_batch_size is specified".to_owned())

@@ -4,6 +4,11 @@ fn check(text: &str) -> Result<&str, Fault> {
     let mut reader = Reader::over(text, 100);
     let value = reader.skip()?;
     reader.end()?;
+    assert_eq!(
+        Reader::checked(value, 100).skip(),
+        Ok(value),
+        "once it is checked"
+    );
     Ok(value)
 }
 
@@ -21,6 +26,7 @@ fn what_serde_accepts_is_accepted_and_nothing_else() {
         "[]",
         "{}",
         "[[],{}]",
+        r#"["]\"[",{"[":"}\\","b":[[1.25,-2],[3,4]]},[]]"#,
         r#"{"a":[1,{"b":"c"}],"d":null}"#,
         r#""\u00e9\n\/\"""#,
         "\"\u{7f}é🦀\"",

@@ -28,6 +28,10 @@ pub struct NodeSpec {
     pub model_control: ModelControl,
     /// With `explicit`: loaded at start. `*` alone means all.
     pub load_models: Vec<String>,
+    /// Whether a model's configuration is completed from the model; if not, each must be there and whole.
+    pub complete_configs: bool,
+    /// `max_batch_size` of a model that batches and whose configuration does not say how much; 0 and 1 are one at a time.
+    pub default_max_batch_size: u32,
     /// How often repositories are looked at where the system does not tell of changes (network file systems).
     pub model_poll_ms: u64,
     /// Memory that models may take together, in MiB. With a budget they are loaded on first use, and the one that was
@@ -93,6 +97,8 @@ impl Default for NodeSpec {
             model_repositories: Vec::new(),
             model_control: ModelControl::Auto,
             load_models: Vec::new(),
+            complete_configs: true,
+            default_max_batch_size: crate::config::DEFAULT_MAX_BATCH_SIZE,
             model_poll_ms: 15_000,
             memory_budget_mb: None,
             model_public_key: None,

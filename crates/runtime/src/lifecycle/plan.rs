@@ -161,7 +161,7 @@ impl Plan {
         }
         let config = over.as_ref().and_then(|over| over.config.as_deref());
         let wanted =
-            Definition::read(&found, config, &inner.settings.gpus).and_then(|definition| {
+            Definition::read(&found, config, &inner.settings.terms).and_then(|definition| {
                 let policy = definition.config().version_policy;
                 let versions = select(&found.versions, policy.as_ref())?;
                 Ok((definition, versions))

@@ -9,6 +9,7 @@ use super::*;
 use crate::testing::{Fake, begin, builtin, config, far, floats, ints, repository, start, until};
 use crate::{Config, Runtime};
 
+mod configured;
 mod density;
 
 fn states(runtime: &Runtime) -> Vec<(String, String, ModelState, String)> {
@@ -284,6 +285,33 @@ async fn a_version_that_disagrees_or_is_slower_on_the_last_requests_is_refused()
         "{}",
         error.message
     );
+}
+
+#[tokio::test]
+async fn the_requests_of_streams_are_compared_as_well() {
+    let toml = "[swap]\ncompare = 4";
+    let decoupled = "model_transaction_policy { decoupled: true }";
+    let root = repository(&[
+        ("m/1/model.onnx", "plus 1"),
+        ("m/kapok.toml", toml),
+        ("m/config.pbtxt", decoupled),
+    ]);
+    let fake = Fake::new("onnxruntime");
+    let (runtime, _) = start(explicit(root.path()), [fake.engine()]).await;
+    let first = async || {
+        let stream = runtime.stream(floats("m", [1.0, 0.0]), far()).await;
+        let answer = stream.expect("begins").next().await.expect("answers");
+        answer.expect("one").response.outputs[0]
+            .elements::<f32>()
+            .expect("floats")[0]
+    };
+    assert!((first().await - 3.0).abs() < 1e-6);
+    write(root.path(), "m/2/model.onnx", "plus 3");
+    let error = runtime.load(load("m")).await.expect_err("another answer");
+    assert!(error.message.contains("disagrees"), "{}", error.message);
+    write(root.path(), "m/2/model.onnx", "plus 1.0001");
+    runtime.load(load("m")).await.expect("agrees");
+    assert!((first().await - 3.0).abs() < 1e-2);
 }
 
 #[tokio::test]
