@@ -257,6 +257,10 @@ struct OrtModel {
 }
 
 impl Loaded for OrtModel {
+    fn steady(&self) -> bool {
+        self.recipe.operators.is_empty() && self.recipe.providers.is_empty()
+    }
+
     fn inputs(&self) -> &[TensorSpec] {
         &self.inputs
     }

@@ -165,6 +165,10 @@ impl fmt::Debug for RtenModel {
 }
 
 impl Loaded for RtenModel {
+    fn steady(&self) -> bool {
+        true
+    }
+
     fn inputs(&self) -> &[TensorSpec] {
         &self.0.inputs
     }

@@ -70,7 +70,11 @@ pub(crate) async fn run<T: Send + 'static>(
         return Err(timeout(engine, "in the queue"));
     }
     let (result, done) = match engine.queue.direct(&call, deadline) {
-        Some(held) => here(held, call, (place, arrived), finish),
+        Some((held, cores)) => {
+            let ran = here(held, call, (place, arrived), finish);
+            drop(cores);
+            ran
+        }
         None => queued(engine, (place, arrived), call, finish).await?,
     };
     let total = clock.now().saturating_duration_since(arrived);
@@ -114,6 +118,8 @@ fn here<T>(
         infer: end.saturating_duration_since(ready),
     };
     if outputs.is_ok() {
+        let bytes = inputs.iter().map(|input| input.data.len()).sum();
+        queue.timed(bytes, done.infer);
         queue.booked(items, &done);
     }
     (outputs.and_then(finish), done)

@@ -116,6 +116,12 @@ pub trait Loaded: Send + Sync + fmt::Debug {
         0
     }
 
+    /// Whether calls of one size take one time and end by themselves: no owner's code, no other process. Those that are
+    /// seen to be quick then run where they are.
+    fn steady(&self) -> bool {
+        false
+    }
+
     /// Whether calls may lack optional inputs: those are then [`absent`], and outputs may be.
     fn takes_absent(&self) -> bool {
         false

@@ -11,6 +11,7 @@
 //! for a running batch, stops that.
 
 mod held;
+mod quick;
 mod work;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use protocol::BufferPool;
 use tokio::sync::oneshot;
 
 use crate::call::Call;
-use crate::compute::ComputePool;
+use crate::compute::{ComputePool, Taken};
 use crate::engine::Loaded;
 use crate::error::Error;
 use crate::gather;
@@ -36,6 +37,7 @@ use crate::statistics::Statistics;
 use crate::timer::{Alarm, Timer};
 
 pub(crate) use held::Held;
+use quick::Quick;
 pub(crate) use work::{Answered, Done, Reply};
 use work::{Running, Work};
 
@@ -66,6 +68,7 @@ pub(crate) struct Queue {
 
 struct State {
     batcher: Batcher,
+    quick: Quick,
     /// By lane; empty while it runs.
     slots: Vec<Option<Slot>>,
     waiting: BTreeMap<Ticket, Waiter>,
@@ -137,6 +140,7 @@ impl Queue {
             ragged,
             state: Mutex::new(State {
                 batcher: Batcher::new(settings),
+                quick: Quick::default(),
                 slots: slots.into_iter().map(Some).collect(),
                 waiting: BTreeMap::new(),
                 running: BTreeMap::new(),
@@ -158,11 +162,19 @@ impl Queue {
         self.batches
     }
 
-    /// A lane for a call that runs where it is: cheaper than leaving the thread, and nobody is in line.
-    pub(crate) fn direct(self: &Arc<Self>, call: &Call, deadline: Deadline) -> Option<Held> {
-        let inline =
-            self.loaded.delay().is_zero() && call.bytes() <= self.loaded.inline_bytes_max();
-        if !inline || self.limit.is_some() {
+    /// A lane for a call that runs where it is, and the cores that it keeps busy: cheaper than leaving the thread, and
+    /// nobody is in line.
+    pub(crate) fn direct(
+        self: &Arc<Self>,
+        call: &Call,
+        deadline: Deadline,
+    ) -> Option<(Held, Option<Taken>)> {
+        if !self.loaded.delay().is_zero() || self.limit.is_some() {
+            return None;
+        }
+        let bytes = call.bytes();
+        let inline = bytes <= self.loaded.inline_bytes_max();
+        if !inline && !self.loaded.steady() {
             return None;
         }
         let request = Request {
@@ -170,8 +182,13 @@ impl Queue {
             ..self.request(call, deadline)
         };
         let mut state = self.state.lock();
+        let cores = match inline {
+            true => None,
+            false if state.quick.expects(bytes) => Some(self.tools.compute.take(self.threads)?),
+            false => return None,
+        };
         let lane = state.batcher.direct(&request)?;
-        self.hold(&mut state, lane)
+        self.hold(&mut state, lane).map(|held| (held, cores))
     }
 
     fn hold(self: &Arc<Self>, state: &mut State, lane: usize) -> Option<Held> {
@@ -376,6 +393,13 @@ impl Queue {
     pub(crate) fn booked(&self, items: usize, done: &Done) {
         let timing = done.timing();
         self.statistics.executed(items, &timing, &self.tools.clock);
+    }
+
+    /// Remembers how long a call for one caller took.
+    pub(crate) fn timed(&self, bytes: usize, took: std::time::Duration) {
+        if self.loaded.steady() {
+            self.state.lock().quick.learn(bytes, took);
+        }
     }
 
     fn learn(&self, rows: usize, took: std::time::Duration) {

@@ -25,6 +25,8 @@ pub(crate) struct Fake {
     /// Where a load waits whose model file holds `waits`.
     pub(crate) door: Arc<Gate>,
     pub(crate) loads: Arc<AtomicUsize>,
+    /// Calls of one size take one time.
+    pub(crate) steady: bool,
     /// Calls fail inside the engine while this is set.
     pub(crate) failing: Arc<AtomicBool>,
     /// Does not load anything.
@@ -44,6 +46,8 @@ pub(crate) struct Gate {
     moved: Condvar,
     pub(crate) runs: AtomicUsize,
     pub(crate) lanes: AtomicUsize,
+    /// Runs elsewhere than on the pool's threads.
+    pub(crate) outside: AtomicUsize,
 }
 
 impl Gate {
@@ -58,6 +62,11 @@ impl Gate {
 
     pub(crate) fn pass(&self) {
         self.runs.fetch_add(1, Ordering::SeqCst);
+        let pooled = std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("compute-"));
+        self.outside
+            .fetch_add(usize::from(!pooled), Ordering::SeqCst);
         let mut closed = self.closed.lock();
         while *closed {
             self.moved.wait(&mut closed);
@@ -79,6 +88,7 @@ impl Fake {
             gate: Arc::default(),
             door: Arc::default(),
             loads: Arc::default(),
+            steady: false,
             failing: Arc::default(),
             refuses: false,
             half: None,
@@ -175,6 +185,10 @@ impl Loaded for FakeModel {
         assert!(!self.panics, "no lane");
         self.fake.gate.lanes.fetch_add(1, Ordering::SeqCst);
         Ok(Box::new(FakeLane(self.fake.clone())))
+    }
+
+    fn steady(&self) -> bool {
+        self.fake.steady
     }
 }
 

@@ -246,3 +246,25 @@ async fn models_that_share_a_resource_take_turns() {
     assert!(first.await.is_ok());
     assert_eq!(value(other.await), Ok(2.0));
 }
+
+#[tokio::test]
+async fn calls_that_are_seen_to_be_quick_run_where_they_are() {
+    for steady in [true, false] {
+        let root = repository(&[("m/1/model.onnx", "ok"), ("m/kapok.toml", "lanes = 1")]);
+        let fake = Fake {
+            steady,
+            ..Fake::new("onnxruntime")
+        };
+        let (runtime, _) = start(config(&[root.path()]), [fake.engine()]).await;
+        let outside = || fake.gate.outside.load(std::sync::atomic::Ordering::SeqCst);
+        let before = outside();
+        let mut calls = 0;
+        // A machine that is busy may call a quick call slow, and then it learns anew.
+        while outside() == before && calls < if steady { 100_000 } else { 100 } {
+            calls += 1;
+            assert_eq!(value(runtime.infer(row(1.0), far()).await), Ok(2.0));
+        }
+        assert_eq!(outside() > before, steady);
+        assert!(calls > 16, "learned from {calls} calls");
+    }
+}

@@ -86,3 +86,40 @@ async fn every_thread_ends_when_the_last_work_had_to_wait_for_cores() {
     release.send(()).expect("held");
     until("all threads ended", || shared.strong_count() == 0).await;
 }
+
+#[tokio::test]
+async fn cores_that_are_taken_are_nobody_elses() {
+    let pool = ComputePool::start(2).expect("starts");
+    let one = pool.take(1).expect("free");
+    assert!(pool.take(2).is_none());
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ran);
+    pool.submit(2, move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    })
+    .expect("room");
+    assert!(pool.take(1).is_none(), "somebody waits");
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
+    drop(one);
+    until("it ran", || ran.load(Ordering::SeqCst) == 1).await;
+    until("all is free", || pool.take(2).is_some()).await;
+}
+
+#[tokio::test]
+async fn one_call_after_the_other_stays_on_one_thread() {
+    let pool = ComputePool::start(4).expect("starts");
+    let waiting = |count: usize| {
+        let shared = Arc::clone(&pool.0.shared);
+        until("the threads wait", move || {
+            shared.state.lock().idle.len() == count
+        })
+    };
+    waiting(4).await;
+    let mut threads = std::collections::HashSet::new();
+    for _ in 0..20 {
+        let ran = pool.run(|| std::thread::current().id()).await;
+        threads.insert(ran.expect("runs"));
+        waiting(4).await;
+    }
+    assert_eq!(threads.len(), 1);
+}

@@ -231,6 +231,8 @@ impl Work {
             let rows = pending.call.rows;
             let done = done(&pending, (self.started, from, self.delay), (ready, end));
             if outputs.is_ok() {
+                let bytes = inputs.iter().map(|input| input.data.len()).sum();
+                queue.timed(bytes, end.saturating_duration_since(ready));
                 queue.book(
                     pending.call.counts(),
                     rows,
