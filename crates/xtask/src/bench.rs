@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// Of models, in `bench swap`
     #[arg(long, default_value_t = 10_000)]
     swaps: u32,
+    /// Of `bench soak`
+    #[arg(long, default_value_t = 10)]
+    minutes: u32,
     /// How kapok is built; published figures are those of dist
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
@@ -68,6 +71,8 @@ enum What {
     Startup,
     /// Relayed chat requests, whole and streamed: latency, and CPU of the gateway, beside nine others
     Gateway,
+    /// The same for minutes: does memory grow?
+    Soak,
     /// Seventeen faults of a provider before kapok, vllm-router, smg and LiteLLM: a score-card
     Faults,
     /// The batcher's latency target beside fixed delays, on a virtual clock
@@ -94,9 +99,10 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const ALL: [What; 12] = [
+const ALL: [What; 13] = [
     What::Startup,
     What::Gateway,
+    What::Soak,
     What::Faults,
     What::Grpc,
     What::Embed,
@@ -147,6 +153,7 @@ impl Bench<'_> {
         match what {
             What::Startup => startup::run(self),
             What::Gateway => gateway::run(self),
+            What::Soak => gateway::soak::run(self),
             What::Faults => faults::run(self),
             What::Grpc => grpc::run(self),
             What::Scheduler => scheduler::run(self),

@@ -1,8 +1,10 @@
 //! Chat requests through gateways: what each adds to the latency, whole and streamed, and what CPU it costs.
 //!
-//! Reading order: this file (what is measured), [`peers`] (how each gateway is started), [`streams`] (streamed answers).
+//! Reading order: this file (what is measured), [`peers`] (how each gateway is started), [`streams`] (streamed answers),
+//! [`soak`] (for minutes).
 
 pub(super) mod peers;
+pub(super) mod soak;
 mod streams;
 
 use anyhow::{Context as _, Result};

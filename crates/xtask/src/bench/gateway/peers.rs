@@ -122,6 +122,13 @@ pub(super) fn all(bench: &Bench<'_>, scratch: &Path) -> Result<Vec<Target>> {
     Ok(targets)
 }
 
+/// The upstream, and kapok before it.
+pub(super) fn kapok_alone(bench: &Bench<'_>, scratch: &Path) -> Result<(Target, Target)> {
+    let direct = mock(scratch)?;
+    let kapok = kapok(bench, scratch, direct.http.base())?;
+    Ok((direct, kapok))
+}
+
 /// One of this crate's programs that stand by themselves, optimised.
 pub(super) fn compile(name: &str, scratch: &Path) -> Result<PathBuf> {
     let binary = scratch.join(name);
