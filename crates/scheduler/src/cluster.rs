@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::mig::{self, GEOMETRIES};
 use crate::request::{MILLI, Request};
 use crate::state::{Ask, GPUS_MAX, KINDS_MAX, Kinds, State};
 
@@ -55,6 +56,15 @@ pub struct Placement {
     pub node: usize,
     /// Indices on the node, ascending.
     pub gpus: Vec<u8>,
+    /// The first memory slice of a MIG instance.
+    pub slice: Option<u8>,
+}
+
+/// Which GPU of a node, and for a MIG instance which memory slice is its first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spot {
+    pub gpu: u8,
+    pub slice: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -128,9 +138,27 @@ impl Cluster {
         self.capacity_milli
     }
 
+    /// Watts drawn by nodes that are in use; the others are taken to be suspended.
+    pub fn watts(&self) -> u64 {
+        let nodes = self.nodes.iter().zip(&self.states);
+        let drawn = nodes.map(|(node, state)| {
+            let used = u64::from(node.gpus) - state.whole() as u64;
+            let awake = used > 0 || state.cpu_milli < node.cpu_milli;
+            u64::from(awake) * u64::from(node.power.idle_w) + used * u64::from(node.power.gpu_w)
+        });
+        drawn.sum()
+    }
+
     /// Translates a request into numbers and the kinds of nodes here that will do.
     pub fn ask(&self, request: &Request) -> Ask {
         let accepts = |kind: &Kind| {
+            if let Some(profile) = &request.mig {
+                let geometry = mig::geometry_of(&kind.model, kind.gpu_memory_mib);
+                let shape = geometry.and_then(|at| GEOMETRIES[usize::from(at)].shape(profile));
+                if shape.is_none() || request.gpus != 1 {
+                    return false;
+                }
+            }
             let model = request.gpus == 0
                 || request.models.is_empty()
                 || request.models.contains(&kind.model);
@@ -144,10 +172,10 @@ impl Cluster {
         Ask::new(request, Kinds::of(self.kinds.iter().map(accepts)))
     }
 
-    /// Takes what a request needs; `gpu` says which one when it asks for a part of one.
-    pub fn place(&mut self, ask: &Ask, node: usize, gpu: usize) -> Result<Placement, Error> {
+    /// Takes what a request needs; `spot` says where when it asks for a part of a GPU.
+    pub fn place(&mut self, ask: &Ask, node: usize, spot: Spot) -> Result<Placement, Error> {
         let (after, placement) = self
-            .after(ask, node, gpu)
+            .after(ask, node, spot)
             .ok_or_else(|| Error::DoesNotFit {
                 node: self.nodes[node].name.clone(),
             })?;
@@ -160,12 +188,24 @@ impl Cluster {
     }
 
     /// What [`place`](Self::place) would take.
-    pub fn would_place(&self, ask: &Ask, node: usize, gpu: usize) -> Option<Placement> {
-        self.after(ask, node, gpu).map(|(_, placement)| placement)
+    pub fn would_place(&self, ask: &Ask, node: usize, spot: Spot) -> Option<Placement> {
+        self.after(ask, node, spot).map(|(_, placement)| placement)
     }
 
-    fn after(&self, ask: &Ask, node: usize, gpu: usize) -> Option<(State, Placement)> {
+    fn after(&self, ask: &Ask, node: usize, spot: Spot) -> Option<(State, Placement)> {
         let before = self.states[node];
+        let gpu = usize::from(spot.gpu);
+        if ask.divides() {
+            let mut slots = ask.slots(&before);
+            let slot = slots.find(|slot| (slot.gpu, slot.start) == (spot.gpu, spot.slice));
+            let slot = slot.filter(|_| ask.fits(&before))?;
+            let placement = Placement {
+                node,
+                gpus: vec![slot.gpu],
+                slice: Some(slot.start),
+            };
+            return Some((ask.on_slot(&before, slot.gpu, slot.after), placement));
+        }
         if !ask.fits(&before) || (ask.shares() && before.free[gpu] < ask.milli) {
             return None;
         }
@@ -177,7 +217,8 @@ impl Cluster {
         let gpus = (0_u8..after.gpus)
             .filter(|gpu| after.free[usize::from(*gpu)] != before.free[usize::from(*gpu)])
             .collect();
-        Some((after, Placement { node, gpus }))
+        let slice = None;
+        Some((after, Placement { node, gpus, slice }))
     }
 
     /// Takes the same again: exactly these GPUs.
@@ -191,6 +232,14 @@ impl Cluster {
         let room = |free: u32, asked: u32| free.checked_sub(asked).ok_or_else(does_not_fit);
         after.cpu_milli = room(before.cpu_milli, ask.cpu_milli)?;
         after.memory_mib = room(before.memory_mib, ask.memory_mib)?;
+        if ask.divides() {
+            let spot = Spot {
+                gpu: *placement.gpus.first().ok_or_else(does_not_fit)?,
+                slice: placement.slice.ok_or_else(does_not_fit)?,
+            };
+            self.place(ask, node, spot)?;
+            return Ok(());
+        }
         for gpu in &placement.gpus {
             let free = after.free.get_mut(usize::from(*gpu));
             let free = free.ok_or_else(does_not_fit)?;
@@ -214,7 +263,18 @@ impl Cluster {
         let state = &mut self.states[node];
         state.cpu_milli += ask.cpu_milli;
         state.memory_mib += ask.memory_mib;
-        for gpu in &placement.gpus {
+        if ask.divides() {
+            let shape = ask.shape(state).zip(state.geometry());
+            let at = placement.gpus.first().zip(placement.slice);
+            if let Some(((shape, geometry), (gpu, slice))) = shape.zip(at) {
+                let gpu = usize::from(*gpu);
+                let before = state.divided[gpu];
+                let after = geometry.automaton().without(before, shape, slice);
+                state.divided[gpu] = after.unwrap_or(before);
+                state.free[gpu] = if state.divided[gpu] == 0 { MILLI } else { 0 };
+            }
+        }
+        for gpu in placement.gpus.iter().filter(|_| !ask.divides()) {
             let free = &mut state.free[usize::from(*gpu)];
             *free = (*free + ask.milli).min(MILLI);
         }
@@ -244,9 +304,11 @@ fn idle(node: &Node, kind: usize) -> Result<State, Error> {
     Ok(State {
         kind,
         gpus: node.gpus,
+        geometry: mig::geometry_of(&node.model, node.gpu_memory_mib).map_or(0, |at| at + 1),
         cpu_milli: node.cpu_milli,
         memory_mib: node.memory_mib,
         free,
+        divided: [0; GPUS_MAX],
         tags: 0,
     })
 }

@@ -63,6 +63,7 @@ impl fmt::Display for Obstacle {
             Self::Kind => "another GPU model, region or label",
             Self::Cpu => "too little CPU free",
             Self::Memory => "too little memory free",
+            Self::Instance => "no GPU with the slices of the MIG profile free",
             Self::Gpu => "no GPU with enough free, or too few",
         })
     }

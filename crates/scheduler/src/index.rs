@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::hash::Fast;
-use crate::policy::{Policy, View};
+use crate::policy::{self, Policy, View};
 use crate::state::{Ask, State};
 
 /// Of a node that cannot take the request.
@@ -221,8 +221,7 @@ impl Table {
                 return UNSCORED;
             } else {
                 scorer.budget -= 1;
-                let score = scorer.policy.score(state, &self.ask);
-                score.value.max(UNSCORED + 1)
+                policy::score(&mut *scorer.policy, state, &self.ask).max(UNSCORED + 1)
             };
         }
         self.memo[class]

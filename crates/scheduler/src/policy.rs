@@ -6,13 +6,14 @@ mod fgd;
 mod gpu_clustering;
 mod gpu_packing;
 mod kapok;
+mod mfi;
 mod random;
 
 use std::fmt::Debug;
 
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::state::{Ask, State};
+use crate::state::{Ask, Slot, State};
 use crate::workload::Workload;
 
 pub use best_fit::BestFit;
@@ -21,6 +22,7 @@ pub use fgd::Fgd;
 pub use gpu_clustering::GpuClustering;
 pub use gpu_packing::GpuPacking;
 pub use kapok::Kapok;
+pub use mfi::Mfi;
 pub use random::Random;
 
 /// A place's worth, and for a part of a GPU which one.
@@ -87,14 +89,28 @@ pub trait Policy: Debug + Send {
     /// Asked only about states that the request fits.
     fn score(&mut self, state: &State, ask: &Ask) -> Score;
 
+    /// The best place for a MIG instance and its worth; by default the first, as NVIDIA's driver for Kubernetes has it.
+    /// Asked only about states that the request fits.
+    fn divide(&mut self, state: &State, ask: &Ask) -> Option<(i32, Slot)> {
+        Some((0, ask.slots(state).next()?))
+    }
+
     /// A request has arrived; true when scores given before are no longer true.
     fn learn(&mut self, _ask: &Ask) -> bool {
         false
     }
 }
 
+/// A place's worth, whatever is asked for.
+pub(crate) fn score(policy: &mut dyn Policy, state: &State, ask: &Ask) -> i32 {
+    if ask.divides() {
+        return policy.divide(state, ask).map_or(0, |(value, _)| value);
+    }
+    policy.score(state, ask).value
+}
+
 /// Names as users type them, and how the FGD artifact's results call them.
-pub const NAMES: [(&str, &str); 8] = [
+pub const NAMES: [(&str, &str); 9] = [
     ("random", "01-Random"),
     ("dotproduct", "02-DotProd"),
     ("gpuclustering", "03-GpuClustering"),
@@ -103,22 +119,48 @@ pub const NAMES: [(&str, &str); 8] = [
     ("fgd", "06-FGD"),
     ("kapok", "07-kapok"),
     ("kapok-online", "08-kapok-online"),
+    ("mfi", "09-MFI"),
 ];
 
-/// `workload` is what a policy may know of requests before they come.
+/// A policy's name, without the knob of `kapok@300`.
+pub fn known(name: &str) -> bool {
+    parse(name).is_some()
+}
+
+/// And the thousandths of a GPU that it may lose for each kilowatt.
+fn parse(name: &str) -> Option<(&'static str, u32)> {
+    let (plain, saving) = match name.split_once('@') {
+        Some(("kapok", saving)) => (
+            "kapok",
+            saving.parse().ok().filter(|milli| *milli <= SAVING_MAX)?,
+        ),
+        Some(_) => return None,
+        None => (name, 0),
+    };
+    let (known, _) = NAMES.iter().find(|(known, _)| *known == plain)?;
+    Some((known, saving))
+}
+
+/// A hundred GPUs for each kilowatt: nothing but watts decides.
+const SAVING_MAX: u32 = 100_000;
+
+/// `workload` is what a policy may know of requests before they come. `kapok@300` is `kapok` that may lose 300 thousandths
+/// of a GPU for each kilowatt that is not drawn.
 pub fn by_name(
     name: &str,
     cluster: &Cluster,
     workload: &Workload,
 ) -> Result<Box<dyn Policy>, Error> {
-    Ok(match name {
+    let (plain, saving) = parse(name).unwrap_or(("", 0));
+    Ok(match plain {
         "random" => Box::new(Random),
         "dotproduct" => Box::new(DotProduct),
         "gpuclustering" => Box::new(GpuClustering),
         "gpupacking" => Box::new(GpuPacking),
         "bestfit" => Box::new(BestFit),
         "fgd" => Box::new(Fgd::new(cluster, workload)),
-        "kapok" => Box::new(Kapok::new(cluster, workload)),
+        "mfi" => Box::new(Mfi::default()),
+        "kapok" => Box::new(Kapok::new(cluster, workload).saving(cluster, saving)),
         "kapok-online" => Box::new(Kapok::online()),
         _ => {
             return Err(Error::UnknownPolicy {

@@ -17,6 +17,9 @@ pub struct Request {
     pub gpus: u8,
     /// Of each of them, 1 to 1000; less than 1000 only with one GPU.
     pub gpu_milli: u16,
+    /// A MIG profile, `1g.10gb`: one instance on one GPU (`gpus` is 1), of which nothing else is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mig: Option<String>,
     /// Any of these; all when empty, and when no GPU is asked for.
     pub models: BTreeSet<String>,
     /// One of these; all when empty.
@@ -33,6 +36,6 @@ impl Request {
 
     /// A part of one GPU.
     pub fn shares(&self) -> bool {
-        self.gpus == 1 && self.gpu_milli < MILLI
+        self.gpus == 1 && self.gpu_milli < MILLI && self.mig.is_none()
     }
 }

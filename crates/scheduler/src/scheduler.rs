@@ -2,11 +2,11 @@
 
 use std::cmp::Reverse;
 
-use crate::cluster::{Cluster, Placement};
+use crate::cluster::{Cluster, Placement, Spot};
 use crate::decision::{Candidate, Decision};
 use crate::error::Error;
 use crate::index::{Index, NEVER, UNSCORED};
-use crate::policy::{Choice, Policy};
+use crate::policy::{self, Choice, Policy};
 use crate::request::Request;
 use crate::rng::Rng;
 use crate::state::Ask;
@@ -63,10 +63,10 @@ impl Scheduler {
             Choice::Best => self.index.best(ask, &mut *self.policy)?,
             Choice::Any => (self.any(ask)?, 0),
         };
-        let gpu = if ask.shares() { self.gpu(ask, node) } else { 0 };
+        let spot = self.spot(ask, node);
         let score = self.scored(ask, node, score);
         // Scores are given to nodes that the request fits, and the GPU is one with room.
-        let placement = self.cluster.place(ask, node, gpu).ok()?;
+        let placement = self.cluster.place(ask, node, spot).ok()?;
         self.index.changed(node, self.cluster.states());
         Some(Placed { placement, score })
     }
@@ -88,12 +88,12 @@ impl Scheduler {
         for (node, score) in feasible.into_iter().take(count.max(1)) {
             // A draw would change what is drawn next.
             let drawn = self.policy.choice() == Choice::Any;
-            let gpu = if ask.shares() && !drawn {
-                self.gpu(ask, node)
+            let spot = if drawn {
+                Spot::default()
             } else {
-                0
+                self.spot(ask, node)
             };
-            let placement = self.cluster.would_place(ask, node, gpu);
+            let placement = self.cluster.would_place(ask, node, spot);
             decision
                 .candidates
                 .extend(placement.map(|placement| Candidate {
@@ -132,8 +132,41 @@ impl Scheduler {
     /// The score, also of a node that had none yet.
     fn scored(&mut self, ask: &Ask, node: usize, score: i32) -> i32 {
         match score {
-            UNSCORED => self.policy.score(self.index.state(node), ask).value,
+            UNSCORED => policy::score(&mut *self.policy, self.index.state(node), ask),
             score => score,
+        }
+    }
+
+    fn spot(&mut self, ask: &Ask, node: usize) -> Spot {
+        if ask.divides() {
+            return self.slot(ask, node);
+        }
+        let gpu = if ask.shares() { self.gpu(ask, node) } else { 0 };
+        Spot {
+            gpu: u8::try_from(gpu).unwrap_or(0),
+            slice: 0,
+        }
+    }
+
+    /// The policy may see GPUs in another order; those that are divided in the same way are alike.
+    fn slot(&mut self, ask: &Ask, node: usize) -> Spot {
+        let state = &self.cluster.states()[node];
+        if self.policy.choice() == Choice::Any {
+            let slots: Vec<_> = ask.slots(state).collect();
+            let slot = slots.get(self.rng.below(slots.len()));
+            return slot.map_or_else(Spot::default, |slot| Spot {
+                gpu: slot.gpu,
+                slice: slot.start,
+            });
+        }
+        let seen = self.index.state(node);
+        let Some((_, chosen)) = self.policy.divide(seen, ask) else {
+            return Spot::default();
+        };
+        let mut same = ask.slots(state).filter(|slot| slot.before == chosen.before);
+        Spot {
+            gpu: same.next().map_or(0, |slot| slot.gpu),
+            slice: chosen.start,
         }
     }
 

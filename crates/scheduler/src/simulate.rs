@@ -1,11 +1,13 @@
 //! A cluster's life in a second: arrivals, a policy, and what came of them.
 //!
 //! Reading order: this file (requests come until the cluster is more than full), [`arrivals`] (which ones), [`curve`]
-//! (what is measured), [`churn`] (requests also leave), [`report`] (results as CSV and as a page).
+//! (what is measured), [`churn`] (requests also leave),
+//! [`division`] (MIG instances that come and leave), [`report`] (results as CSV and as a page).
 
 mod arrivals;
 mod churn;
 mod curve;
+mod division;
 pub mod report;
 
 use crate::cluster::{Cluster, Node};
@@ -21,6 +23,7 @@ use crate::workload::Workload;
 pub use arrivals::inflate;
 pub use churn::{Churn, Stay};
 pub use curve::{Curve, MARKS, Point};
+pub use division::{Divided, Division, MIXES};
 
 /// Demand at the end, as a share of the cluster's GPUs.
 pub const DEMAND: f64 = 1.3;

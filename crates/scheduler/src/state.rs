@@ -1,5 +1,8 @@
 //! What is free on a node, and how a request changes that.
 
+use std::hash::{Hash, Hasher};
+
+use crate::mig::{Automaton, GEOMETRIES, Geometry};
 use crate::request::{MILLI, Request};
 
 /// The largest machines sold have sixteen.
@@ -9,16 +12,20 @@ pub const GPUS_MAX: usize = 16;
 pub(crate) const KINDS_MAX: usize = 256;
 
 /// What is free on a node, and all of it that a policy may look at. Nodes in the same state are scored once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
     /// Index into the cluster's kinds.
     pub kind: u16,
     /// GPUs of the node, free or not.
     pub gpus: u8,
+    /// Index into [`GEOMETRIES`] plus one; 0 where GPUs cannot be divided. All of a kind have the same.
+    pub geometry: u8,
     pub cpu_milli: u32,
     pub memory_mib: u32,
-    /// Of each GPU; 0 beyond `gpus`.
+    /// Of each GPU; 0 beyond `gpus`, and of a GPU that is divided.
     pub free: [u16; GPUS_MAX],
+    /// State of each GPU in its geometry's automaton; 0 of one that is not divided.
+    pub divided: [u16; GPUS_MAX],
     /// Bit 0: a share runs here; bit n: a request for n whole GPUs does.
     pub tags: u32,
 }
@@ -36,6 +43,10 @@ impl State {
         self.free().iter().filter(|free| **free == MILLI).count()
     }
 
+    pub fn geometry(&self) -> Option<&'static Geometry> {
+        GEOMETRIES.get(usize::from(self.geometry.checked_sub(1)?))
+    }
+
     /// The same with GPUs in descending order: fewer states differ.
     #[must_use]
     pub fn canonical(mut self) -> Self {
@@ -43,13 +54,46 @@ impl State {
         // Insertion sort: one GPU has changed since this was last in order.
         for at in 1..gpus {
             let mut place = at;
-            while place > 0 && self.free[place - 1] < self.free[place] {
+            while place > 0 && self.order(place - 1) < self.order(place) {
                 self.free.swap(place - 1, place);
+                self.divided.swap(place - 1, place);
                 place -= 1;
             }
         }
         self
     }
+
+    /// Divided, or free for it.
+    fn divisible(&self, gpu: u8) -> bool {
+        let gpu = usize::from(gpu);
+        self.divided[gpu] != 0 || self.free[gpu] == MILLI
+    }
+
+    fn order(&self, gpu: usize) -> (u16, u16) {
+        (self.free[gpu], self.divided[gpu])
+    }
+}
+
+/// A quick one: states are looked up twice for each decision. Few nodes are divided, and the others do not pay for it.
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(pack([self.kind, self.gpus.into(), 0, 0]) | u64::from(self.tags) << 32);
+        hasher.write_u64(u64::from(self.cpu_milli) | u64::from(self.memory_mib) << 32);
+        let mut all = |gpus: &[u16; GPUS_MAX]| {
+            for gpus in gpus.chunks_exact(4) {
+                hasher.write_u64(pack([gpus[0], gpus[1], gpus[2], gpus[3]]));
+            }
+        };
+        all(&self.free);
+        if self.divided != [0; GPUS_MAX] {
+            all(&self.divided);
+        }
+    }
+}
+
+fn pack(parts: [u16; 4]) -> u64 {
+    let [first, second, third, fourth] = parts.map(u64::from);
+    first | second << 16 | third << 32 | fourth << 48
 }
 
 /// Which kinds of nodes a request may use.
@@ -83,10 +127,13 @@ pub struct Ask {
     pub gpus: u8,
     pub milli: u16,
     pub kinds: Kinds,
+    /// The shape that is asked for plus one, by geometry, as bytes; 0 when no MIG instance is.
+    pub instances: u64,
 }
 
 impl Ask {
     pub fn new(request: &Request, kinds: Kinds) -> Self {
+        let instances = request.mig.as_deref().map_or(0, instances);
         Self {
             cpu_milli: request.cpu_milli,
             memory_mib: request.memory_mib,
@@ -94,14 +141,68 @@ impl Ask {
             milli: if request.gpus == 0 {
                 0
             } else {
-                request.gpu_milli
+                part(instances).unwrap_or(request.gpu_milli)
             },
             kinds,
+            instances,
         }
     }
 
     pub fn shares(&self) -> bool {
-        self.gpus == 1 && self.milli < MILLI
+        self.gpus == 1 && self.milli < MILLI && self.instances == 0
+    }
+
+    /// A MIG instance is asked for.
+    pub fn divides(&self) -> bool {
+        self.instances != 0
+    }
+
+    /// Which shape on this node; none where its GPUs have no such profile.
+    pub fn shape(&self, state: &State) -> Option<u8> {
+        let geometry = u32::from(state.geometry).checked_sub(1)?;
+        let byte = self.instances.checked_shr(8 * geometry)? & 0xFF;
+        u8::try_from(byte).ok()?.checked_sub(1)
+    }
+
+    /// GPUs that can take the instance, where on them, and the states that they would be in.
+    pub fn slots<'a>(&self, state: &'a State) -> impl Iterator<Item = Slot> + use<'a> {
+        let found = self.shape(state).zip(state.geometry());
+        let gpus = found.into_iter().flat_map(move |(shape, geometry)| {
+            let usable = (0..state.gpus).filter(|gpu| state.divisible(*gpu));
+            usable.map(move |gpu| (gpu, shape, geometry.automaton()))
+        });
+        gpus.flat_map(move |(gpu, shape, automaton)| {
+            let before = state.divided[usize::from(gpu)];
+            let starts = automaton.starts(before, shape);
+            starts.map(move |(start, after)| Slot {
+                gpu,
+                start,
+                before,
+                after,
+                automaton,
+            })
+        })
+    }
+
+    fn instance_fits(&self, state: &State) -> bool {
+        let Some((shape, geometry)) = self.shape(state).zip(state.geometry()) else {
+            return false;
+        };
+        let automaton = geometry.automaton();
+        let mut usable = (0..state.gpus).filter(|gpu| state.divisible(*gpu));
+        usable.any(|gpu| automaton.fits(state.divided[usize::from(gpu)], shape))
+    }
+
+    /// The state after placing the instance there, which must be one of its [`slots`](Self::slots).
+    #[must_use]
+    pub fn on_slot(&self, state: &State, gpu: u8, divided: u16) -> State {
+        let mut after = *state;
+        after.cpu_milli -= self.cpu_milli;
+        after.memory_mib -= self.memory_mib;
+        after.free[usize::from(gpu)] = 0;
+        after.divided[usize::from(gpu)] = divided;
+        after.tags |= self.tag();
+        after
     }
 
     pub fn total_milli(&self) -> u32 {
@@ -112,7 +213,7 @@ impl Ask {
     pub fn tag(&self) -> u32 {
         match self.gpus {
             0 => 0,
-            1 if self.milli < MILLI => 1,
+            1 if self.milli < MILLI || self.divides() => 1,
             many => 1 << many.min(31),
         }
     }
@@ -129,6 +230,8 @@ impl Ask {
             Some(Obstacle::Cpu)
         } else if state.memory_mib < self.memory_mib {
             Some(Obstacle::Memory)
+        } else if self.divides() {
+            (!self.instance_fits(state)).then_some(Obstacle::Instance)
         } else if self.gpus > 0 && self.sufficient(state) < usize::from(self.gpus) {
             Some(Obstacle::Gpu)
         } else {
@@ -182,4 +285,35 @@ pub enum Obstacle {
     Cpu,
     Memory,
     Gpu,
+    /// No GPU has the slices of the MIG profile free, at a start that is legal.
+    Instance,
+}
+
+/// Where a MIG instance may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    pub gpu: u8,
+    /// Its first memory slice.
+    pub start: u8,
+    /// The GPU's states in the automaton.
+    pub before: u16,
+    pub after: u16,
+    pub automaton: &'static Automaton,
+}
+
+/// By geometry, a byte each.
+fn instances(profile: &str) -> u64 {
+    let geometries = GEOMETRIES.iter().enumerate();
+    geometries
+        .filter_map(|(at, geometry)| Some(u64::from(geometry.shape(profile)? + 1) << (8 * at)))
+        .sum()
+}
+
+/// Of a GPU's memory, in the last geometry that has the profile; none when no instance is asked for.
+fn part(instances: u64) -> Option<u16> {
+    let index = instances.checked_ilog2()? / 8;
+    let geometry = GEOMETRIES.get(index as usize)?;
+    let shape = usize::try_from(instances >> (8 * index) & 0xFF).ok()?;
+    let shape = geometry.family.shapes.get(shape.checked_sub(1)?)?;
+    Some(MILLI * u16::from(shape.memory) / u16::from(geometry.family.memory))
 }

@@ -1,7 +1,7 @@
 //! Lists of nodes and of pods as CSV, in the columns of the Alibaba traces (cluster-trace-gpu-v2023).
 //!
 //! Nodes: `sn,cpu_milli,memory_mib,gpu,model` and if wanted `gpu_memory_mib,region,price_hour,idle_w,gpu_w`. Pods:
-//! `name,cpu_milli,memory_mib,num_gpu,gpu_milli` and if wanted `gpu_spec,region,creation_time,deletion_time`. Columns may
+//! `name,cpu_milli,memory_mib,num_gpu,gpu_milli` and if wanted `gpu_spec,mig,region,creation_time,deletion_time`. Columns may
 //! come in any order, others are passed over.
 
 mod table;
@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use crate::cluster::{Node, Power};
 use crate::error::Error;
+use crate::mig;
 use crate::request::{MILLI, Request};
 use crate::state::GPUS_MAX;
 use table::{Row, Table};
@@ -79,6 +80,17 @@ fn request(row: &Row<'_>) -> Result<Request, Error> {
     if gpus > 1 && gpu_milli < MILLI {
         return Err(row.problem("gpu_milli", "is less than 1000 with more than one GPU"));
     }
+    let mig = Some(row.optional_text("mig")).filter(|profile| !profile.is_empty());
+    if let Some(profile) = mig {
+        if !mig::known().contains(&profile) {
+            let known = mig::known().join(", ");
+            return Err(row.problem("mig", format!("`{profile}` is not one of {known}")));
+        }
+        if gpus != 1 || gpu_milli != MILLI {
+            return Err(row.problem("mig", "needs `num_gpu` 1 and `gpu_milli` 1000"));
+        }
+    }
+    let mig = mig.map(str::to_owned);
     let list = |column| -> BTreeSet<String> {
         let names = row.optional_text(column).split('|');
         names
@@ -91,6 +103,7 @@ fn request(row: &Row<'_>) -> Result<Request, Error> {
         memory_mib: row.whole("memory_mib", u32::MAX.into())?,
         gpus,
         gpu_milli: if gpus == 0 { 0 } else { gpu_milli },
+        mig,
         models: list("gpu_spec"),
         regions: list("region"),
         labels: Default::default(),

@@ -37,7 +37,7 @@ pub(super) fn run(args: &SimulateArgs, printer: &Printer) -> Outcome {
     let mut jobs = Vec::new();
     for (workload, pods) in &pods {
         for policy in &args.policy {
-            if !policy::NAMES.iter().any(|(name, _)| name == policy) {
+            if !policy::known(policy) {
                 let known = policy::NAMES.map(|(name, _)| name).join(", ");
                 return Err(Failure::usage(format!("policy `{policy}` is not known")).hint(known));
             }

@@ -10,6 +10,7 @@ fn ask(cores: u32, gib: u32, gpus: u8, milli: u16) -> Ask {
         gpus,
         milli,
         kinds: Kinds::ALL,
+        instances: 0,
     }
 }
 
@@ -21,7 +22,9 @@ fn state(cores: u32, gib: u32, free: &[u16]) -> State {
         gpus: u8::try_from(free.len()).unwrap(),
         cpu_milli: cores * 1_000,
         memory_mib: gib * 1_024,
+        geometry: 0,
         free: all,
+        divided: [0; GPUS_MAX],
         tags: 0,
     }
 }

@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 
+use super::mfi::Dividing;
 use super::{Policy, Score};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Power};
 use crate::filling::{Filling, SEQUENCES};
 use crate::hash::Fast;
-use crate::state::{Ask, State};
+use crate::state::{Ask, Slot, State};
 use crate::workload::Workload;
 
 /// Ours: the place that adds least to what nodes are expected to be left with when they are filled at random, and that
@@ -19,6 +20,8 @@ pub struct Kapok {
     plan: Plan,
     /// Worth of states met. Emptied when full, and when the plan changes.
     known: HashMap<State, i64, Fast>,
+    dividing: Dividing,
+    power: Option<Watts>,
     /// Present when requests are learned from arrivals alone.
     learning: Option<Learning>,
 }
@@ -36,6 +39,9 @@ const SEVERAL: i64 = 2;
 
 /// Types that make up less than a twentieth of all requests together are left out of the sequences, as FGD does.
 const TYPICAL: f64 = 0.95;
+
+/// Of MIG slices, where nobody said: room is short, and may not be.
+const LOADS: [f64; 2] = [1.25, 0.9];
 
 /// Scores count thousandths of a GPU in so many parts.
 const PARTS: i64 = 64;
@@ -98,7 +104,28 @@ impl Kapok {
             .collect();
         let all = workload.types();
         let all = all.map(|(request, count)| (cluster.ask(request), count));
-        Self::with(Plan::new(&typical, all), None)
+        let dividing = Dividing::new(cluster, workload, &LOADS);
+        Self {
+            dividing,
+            ..Self::with(Plan::new(&typical, all), None)
+        }
+    }
+
+    /// So many thousandths of a GPU may be lost for each kilowatt that is not drawn; 0 asks for no watt.
+    #[must_use]
+    pub fn saving(mut self, cluster: &Cluster, milli_kw: u32) -> Self {
+        self.power = (milli_kw > 0).then(|| Watts {
+            kinds: cluster.kinds().iter().map(|kind| kind.power).collect(),
+            milli_kw: milli_kw.into(),
+        });
+        self
+    }
+
+    /// MIG instances that are asked for at a time, as a share of all slices: above 1 some are turned away.
+    #[must_use]
+    pub fn expecting(mut self, cluster: &Cluster, workload: &Workload, load: f64) -> Self {
+        self.dividing = Dividing::new(cluster, workload, &[load]);
+        self
     }
 
     /// Knows nothing before requests arrive.
@@ -110,6 +137,8 @@ impl Kapok {
         Self {
             plan,
             known: HashMap::default(),
+            dividing: Dividing::default(),
+            power: None,
             learning,
         }
     }
@@ -139,7 +168,10 @@ impl Policy for Kapok {
     fn score(&mut self, state: &State, ask: &Ask) -> Score {
         let before = self.loss(state);
         let mut worth = |after: &State| {
-            let gain = before - self.loss(after);
+            let mut gain = before - self.loss(after);
+            if let Some(power) = &self.power {
+                gain -= power.worth(state, state.whole() - after.whole());
+            }
             i32::try_from(gain).unwrap_or(if gain > 0 { i32::MAX } else { -i32::MAX })
         };
         if !ask.shares() {
@@ -164,6 +196,10 @@ impl Policy for Kapok {
         best.unwrap_or(Score { value: 0, gpu: 0 })
     }
 
+    fn divide(&mut self, state: &State, ask: &Ask) -> Option<(i32, Slot)> {
+        self.dividing.best(state, ask)
+    }
+
     fn learn(&mut self, ask: &Ask) -> bool {
         let Some(learning) = &mut self.learning else {
             return false;
@@ -174,6 +210,26 @@ impl Policy for Kapok {
         self.plan = plan;
         self.known.clear();
         true
+    }
+}
+
+/// Power awareness, as PWR has it (arXiv 2412.17484): what a place adds to the power drawn counts beside what it is worth.
+#[derive(Debug)]
+struct Watts {
+    kinds: Vec<Power>,
+    milli_kw: i64,
+}
+
+impl Watts {
+    /// Of `fresh` GPUs more that are in use, and of the node, if none was: in the parts that scores count.
+    fn worth(&self, state: &State, fresh: usize) -> i64 {
+        let Some(power) = self.kinds.get(usize::from(state.kind)) else {
+            return 0;
+        };
+        let asleep = state.whole() == usize::from(state.gpus);
+        let fresh = i64::try_from(fresh).unwrap_or(0);
+        let watts = fresh * i64::from(power.gpu_w) + i64::from(asleep) * i64::from(power.idle_w);
+        watts * self.milli_kw * PARTS / 1_000
     }
 }
 

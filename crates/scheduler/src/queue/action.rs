@@ -13,6 +13,9 @@ pub struct Place {
     pub node: String,
     /// Indices on the node, ascending.
     pub gpus: Vec<u8>,
+    /// The first memory slice of the MIG instance, when one is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig_slice: Option<u8>,
     /// Reserved of each of them.
     pub gpu_milli: u16,
     /// Reserved of the memory of each of them; 0 where the device's memory is not known.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::qos::Level;
 use super::refused::Refused;
+use crate::mig;
 use crate::request::{MILLI, Request};
 
 /// Given by whoever keeps the jobs; never used twice.
@@ -125,6 +126,18 @@ impl Job {
                 "request.gpuMilli",
                 "is 1000 when more than one GPU is asked for",
             );
+        }
+        if let Some(profile) = &request.mig {
+            if !mig::known().contains(&profile.as_str()) {
+                let known = mig::known().join(", ");
+                return wrong("request.mig", &format!("is one of {known}"));
+            }
+            if request.gpus != 1 || request.gpu_milli != MILLI {
+                return wrong(
+                    "request.gpus",
+                    "is 1, and `gpuMilli` 1000, with a MIG profile",
+                );
+            }
         }
         if request.gpus == 0 && self.device_memory_mib > 0 {
             return wrong("deviceMemoryMib", "is 0 without a GPU");

@@ -11,7 +11,7 @@ use crate::cluster::{Cluster, Node, Placement};
 use crate::policy::{self, Choice, Policy, Score, View};
 use crate::request::{MILLI, Request};
 use crate::scheduler::Scheduler;
-use crate::state::{Ask, Kinds, State};
+use crate::state::{Ask, Kinds, Slot, State};
 use crate::workload::Workload;
 
 /// Scores every new state at once: what was scored before must not decide, for a restored queue has scored nothing.
@@ -33,6 +33,10 @@ impl Policy for Thorough {
 
     fn score(&mut self, state: &State, ask: &Ask) -> Score {
         self.0.score(state, ask)
+    }
+
+    fn divide(&mut self, state: &State, ask: &Ask) -> Option<(i32, Slot)> {
+        self.0.divide(state, ask)
     }
 }
 
@@ -107,7 +111,7 @@ impl Room {
             let milli = if request.shares() {
                 reserved(request.gpu_milli.into())
             } else {
-                MILLI
+                all.milli
             };
             return vec![Ask { milli, ..all }];
         }
@@ -123,7 +127,7 @@ impl Room {
             let milli = if request.shares() {
                 reserved(part.max(request.gpu_milli.into()))
             } else {
-                MILLI
+                all.milli
             };
             Ask {
                 milli,
@@ -179,6 +183,7 @@ impl Room {
             idle.cpu_milli = node.cpu_milli;
             idle.memory_mib = node.memory_mib;
             idle.free[..usize::from(node.gpus)].fill(MILLI);
+            idle.divided.fill(0);
             asks.iter().any(|ask| ask.fits(&idle))
         })
     }
@@ -226,6 +231,7 @@ impl Room {
         Place {
             node: node.name.clone(),
             gpus: taken.placement.gpus.clone(),
+            mig_slice: taken.placement.slice,
             gpu_milli: taken.ask.milli,
             memory_mib: u32::try_from(memory).unwrap_or(u32::MAX),
         }
@@ -243,6 +249,7 @@ impl Room {
             placement: Placement {
                 node,
                 gpus: place.gpus.clone(),
+                slice: place.mig_slice,
             },
         })
     }
