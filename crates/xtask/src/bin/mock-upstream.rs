@@ -70,11 +70,12 @@ fn serve(connection: &TcpStream) -> io::Result<()> {
             stream(writer)?;
             continue;
         }
-        write!(
-            writer,
+        // In one write: `write!` would make one of each of its parts, and a gateway would read them one by one.
+        let whole = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
             answer.len()
-        )?;
+        );
+        writer.write_all(whole.as_bytes())?;
     }
 }
 
