@@ -2,6 +2,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::digits::push_hex;
+
 /// Names one request in answers (`x-request-id`), logs and the ledger.
 ///
 /// A client's own id is kept when it is 1 to 128 visible ASCII characters; anything else gets a fresh one, so that
@@ -19,7 +21,11 @@ impl RequestId {
         static SEED: std::sync::OnceLock<RandomState> = std::sync::OnceLock::new();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mixed = SEED.get_or_init(RandomState::new).hash_one(number);
-        Self(format!("req-{mixed:016x}{:08x}", number & 0xffff_ffff))
+        let mut text = String::with_capacity(28);
+        text.push_str("req-");
+        push_hex(&mut text, mixed, 16);
+        push_hex(&mut text, number, 8);
+        Self(text)
     }
 
     /// The client's id if it is safe to repeat, else a fresh one.

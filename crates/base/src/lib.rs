@@ -7,6 +7,7 @@
 mod backoff;
 mod clock;
 mod cores;
+mod digits;
 mod error;
 mod id;
 mod nearest;
@@ -16,6 +17,7 @@ mod tasks;
 pub use backoff::Backoff;
 pub use clock::{Clock, Deadline};
 pub use cores::core_budget;
+pub use digits::{push_hex, push_thousandths};
 pub use error::{ErrorKind, Retry, chain};
 pub use id::RequestId;
 pub use nearest::nearest;

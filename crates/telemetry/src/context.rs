@@ -4,6 +4,8 @@ use std::str::from_utf8;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use base::push_hex;
+
 /// A request's place in a distributed trace (<https://www.w3.org/TR/trace-context/>): the trace it belongs to, the caller's
 /// span, and the one that stands for our part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,18 +78,30 @@ impl TraceContext {
         id.max(1).to_be_bytes()
     }
 
+    fn push_trace(&self, text: &mut String) {
+        for half in [self.trace >> 64, self.trace & u128::from(u64::MAX)] {
+            push_hex(text, u64::try_from(half).unwrap_or(0), 16);
+        }
+    }
+
     /// What an upstream is told, whose parent is `span`.
     pub fn traceparent(&self, span: [u8; 8]) -> String {
-        let span = u64::from_be_bytes(span);
-        let flags = u8::from(self.sampled);
-        format!("00-{:032x}-{span:016x}-{flags:02x}", self.trace)
+        let mut text = String::with_capacity(TRACEPARENT_BYTES);
+        text.push_str("00-");
+        self.push_trace(&mut text);
+        text.push('-');
+        push_hex(&mut text, u64::from_be_bytes(span), 16);
+        text.push_str(if self.sampled { "-01" } else { "-00" });
+        text
     }
 }
 
 impl fmt::Display for TraceContext {
     /// The trace's id in hex.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.trace)
+        let mut text = String::with_capacity(32);
+        self.push_trace(&mut text);
+        f.write_str(&text)
     }
 }
 

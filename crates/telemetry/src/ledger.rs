@@ -1,6 +1,6 @@
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use base::push_thousandths;
 use serde::Serialize;
 
 /// Where a request's time can go. One request visits a few of them, some more than once.
@@ -141,14 +141,25 @@ impl Ledger {
     /// The `Server-Timing` value: milliseconds with microsecond grain, `total` last
     /// (<https://www.w3.org/TR/server-timing/>).
     pub fn server_timing(&self) -> String {
-        let mut text = String::with_capacity(128);
+        let mut text = String::with_capacity(SERVER_TIMING_BYTES);
         for (stage, spent) in self.stages() {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, "{};dur={:.3}, ", stage.name(), millis(spent));
+            text.push_str(stage.name());
+            text.push_str(";dur=");
+            push_thousandths(&mut text, micros(spent));
+            text.push_str(", ");
         }
-        let _infallible = write!(text, "total;dur={:.3}", millis(self.total()));
+        text.push_str("total;dur=");
+        push_thousandths(&mut text, micros(self.total()));
         text
     }
+}
+
+/// Enough for a relayed request's: each of eight stages and the total in twenty bytes.
+const SERVER_TIMING_BYTES: usize = 192;
+
+/// To the nearest.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from((duration.as_nanos() + 500) / 1000).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn millis(duration: Duration) -> f64 {

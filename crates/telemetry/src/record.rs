@@ -114,12 +114,11 @@ impl Record {
     /// Takes the times over from the ledger.
     pub fn settle(&mut self, ledger: &Ledger) {
         self.total_ms = millis(ledger.total());
-        self.stages = ledger
-            .stages()
-            .map(|(stage, spent)| StageTime {
-                stage,
-                ms: millis(spent),
-            })
-            .collect();
+        let stages = ledger.stages().map(|(stage, spent)| StageTime {
+            stage,
+            ms: millis(spent),
+        });
+        self.stages.reserve_exact(Stage::ALL.len() / 2);
+        self.stages.extend(stages);
     }
 }
