@@ -48,6 +48,7 @@ pub use gateway::{Gateway, Parts, Readiness, UpstreamStatus, Usage};
 pub use listener::{Door, Listener};
 pub use snapshot::Snapshot;
 pub use status::{ConfigStatus, PoolStatus};
+pub use upstream::fuzz_http_answer;
 
 #[cfg(test)]
 mod tests;

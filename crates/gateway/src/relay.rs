@@ -241,7 +241,7 @@ async fn reply(
         via,
         ..
     } = answered;
-    let (head, incoming) = response.into_parts();
+    let (head, ()) = response.into_parts();
     let mut head = head::response(head, exchange.id.as_str());
     exchange.keeps(head.status, &head.headers);
     if course.spent && !praised(status) {
@@ -260,14 +260,14 @@ async fn reply(
     if event::can_be_rescued(&head, exchange.operation) {
         let heartbeat_ms = course.rules.rescue.heartbeat_ms;
         let course = rescuer(exchange, course);
-        let talk = Talk::new(exchange, course, incoming, source, heartbeat_ms);
+        let talk = Talk::new(exchange, course, source, heartbeat_ms);
         let payload = Payload::Talk(Box::new(talk));
         return Ok(Response::from_parts(head, payload).into());
     }
     drop(course);
     // The request is sent and forgotten; its answer may go on for long.
     exchange.body_held = None;
-    let mut relayed = Relayed::new(exchange, incoming, &head, source);
+    let mut relayed = Relayed::new(exchange, &head, source);
     let has_body = poll_fn(|cx| Poll::Ready(relayed.has_body(cx))).await;
     let payload = if has_body {
         Payload::Relayed(Box::new(relayed))

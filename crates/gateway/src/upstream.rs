@@ -24,9 +24,10 @@ use routing::Meter;
 
 pub(crate) use address::Address;
 pub(crate) use body::{Broken, RequestBody};
-pub(crate) use connection::{Connection, Incoming, ReceiveError, SendError};
+pub(crate) use connection::{Connection, ReceiveError, SendError};
 pub(crate) use dial::Via;
 pub(crate) use get::{GetError, get, get_elsewhere, take};
+pub use http1::fuzz_http_answer;
 pub(crate) use http2::Http2Pool;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
 

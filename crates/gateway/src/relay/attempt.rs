@@ -13,7 +13,7 @@ use crate::admission;
 use crate::gateway::Gateway;
 use crate::grpc;
 use crate::metrics::UpstreamFault;
-use crate::upstream::{Connection, Incoming, ReceiveError, RequestBody, SendError, Upstream, Via};
+use crate::upstream::{Connection, ReceiveError, RequestBody, SendError, Upstream, Via};
 
 /// A request's place at an upstream: in its count while this lives, and in its health by how it ended. Dropped without a
 /// word it was given up, which says nothing of the upstream.
@@ -102,7 +102,7 @@ impl Drop for Place {
 pub(super) struct Answered {
     pub(super) place: Place,
     pub(super) connection: Connection,
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<()>,
     pub(super) connected_at: Instant,
     pub(super) via: Via,
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use base::{Deadline, ErrorKind};
 use bytes::Bytes;
 use http::response;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use protocol::ApiError;
 use routing::retry::End;
 use tokio::time::Sleep;
@@ -16,7 +16,7 @@ use super::event::EventStream;
 use super::silence;
 use crate::exchange::Exchange;
 use crate::metrics::UpstreamFault;
-use crate::upstream::{Connection, Incoming, ReceiveError, Via};
+use crate::upstream::{Connection, ReceiveError, Via};
 
 /// Why an answer stops before its end. hyper closes the client's connection on it, which is how HTTP says "cut".
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,6 @@ impl Source {
 /// An upstream's answer on its way through. Dropping it closes the upstream's connection, unless the answer had ended.
 #[derive(Debug)]
 pub(crate) struct Relayed {
-    incoming: Incoming,
     /// None once the answer has ended, well or not.
     source: Option<Source>,
     events: Option<EventStream>,
@@ -69,14 +68,8 @@ pub(crate) struct Relayed {
 type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
 
 impl Relayed {
-    pub(super) fn new(
-        exchange: &Exchange,
-        incoming: Incoming,
-        head: &response::Parts,
-        source: Source,
-    ) -> Self {
+    pub(super) fn new(exchange: &Exchange, head: &response::Parts, source: Source) -> Self {
         Self {
-            incoming,
             events: EventStream::of(head, exchange.operation),
             grpc: source.via == Via::Grpc,
             silence: silence(exchange, &source.place.upstream),
@@ -89,7 +82,7 @@ impl Relayed {
 
     /// False if the answer consists of its head; its connection is free again then.
     pub(super) fn has_body(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.finish(cx);
         }
         self.source.is_some()
@@ -100,7 +93,13 @@ impl Relayed {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let source = self.source.as_ref();
+        source.map_or_else(SizeHint::default, |source| source.connection.size_hint())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let source = self.source.as_ref();
+        source.is_some_and(|source| source.connection.is_end_stream())
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange) -> Polled {
@@ -114,7 +113,7 @@ impl Relayed {
                     return self.pass_call(cx, frame, exchange);
                 }
                 // With a known length the end is known with the last byte, and nobody asks again.
-                if self.incoming.is_end_stream() && self.events.is_none() {
+                if self.events.is_none() && self.is_end_stream() {
                     self.finish(cx);
                     exchange.complete = true;
                 }
@@ -138,7 +137,7 @@ impl Relayed {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(error = base::chain(&error), "answer cut");
                 let source = self.source.as_ref();
-                if let Some(why) = source.and_then(|source| source.connection.broken(&error)) {
+                if let Some(why) = source.and_then(|source| source.connection.broken()) {
                     return self.cut(exchange, (End::GivenUp, UpstreamFault::cut), |_| why);
                 }
                 self.cut(exchange, (End::Broken, UpstreamFault::cut), |name| {
@@ -171,20 +170,14 @@ impl Relayed {
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// The next part that has arrived; reads the socket only when there is none.
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
-        let Some(source) = &mut self.source else {
-            return Poll::Ready(None);
-        };
-        let arrived = Pin::new(&mut self.incoming).poll_frame(cx);
-        if arrived.is_ready() {
-            return arrived;
+        match &mut self.source {
+            Some(source) => source.connection.poll_frame(cx),
+            None => Poll::Ready(None),
         }
-        source.connection.drive(cx);
-        Pin::new(&mut self.incoming).poll_frame(cx)
     }
 
     /// Nothing has come: is it too late yet?

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use base::{Deadline, ErrorKind};
 use bytes::Bytes;
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use protocol::ApiError;
 use protocol::status::openai_body;
 use routing::retry::End;
@@ -21,7 +21,7 @@ use super::event::is_event_stream;
 use super::silence;
 use crate::exchange::Exchange;
 use crate::metrics::UpstreamFault;
-use crate::upstream::{Incoming, ReceiveError};
+use crate::upstream::ReceiveError;
 
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
@@ -49,7 +49,6 @@ pub(crate) struct Talk {
 
 /// The upstream whose words the client gets.
 struct Speaker {
-    incoming: Incoming,
     source: Source,
     silence: Duration,
     latest: Instant,
@@ -68,7 +67,6 @@ impl Talk {
     pub(super) fn new(
         exchange: &Exchange,
         course: Option<Course>,
-        incoming: Incoming,
         source: Source,
         heartbeat_ms: u64,
     ) -> Self {
@@ -85,7 +83,7 @@ impl Talk {
             timer: None,
             over: false,
             course,
-            now: Some(Speaker::new(exchange, incoming, source, now)),
+            now: Some(Speaker::new(exchange, source, now)),
         }
     }
 
@@ -312,8 +310,7 @@ impl Talk {
             via: answered.via,
         };
         let now = exchange.gateway.shared().clock.now();
-        let incoming = answered.response.into_body();
-        self.now = Some(Speaker::new(exchange, incoming, source, now));
+        self.now = Some(Speaker::new(exchange, source, now));
     }
 
     /// The event that ends a stream nobody could end better. Never `[DONE]` after it.
@@ -410,23 +407,16 @@ impl Talk {
 }
 
 impl Speaker {
-    fn new(exchange: &Exchange, incoming: Incoming, source: Source, now: Instant) -> Self {
+    fn new(exchange: &Exchange, source: Source, now: Instant) -> Self {
         Self {
             silence: silence(exchange, &source.place.upstream),
-            incoming,
             source,
             latest: now,
         }
     }
 
-    /// The next part that has arrived; reads the socket only when there is none.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
-        let arrived = Pin::new(&mut self.incoming).poll_frame(cx);
-        if arrived.is_ready() {
-            return arrived;
-        }
-        self.source.connection.drive(cx);
-        Pin::new(&mut self.incoming).poll_frame(cx)
+        self.source.connection.poll_frame(cx)
     }
 }
 

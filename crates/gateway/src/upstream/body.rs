@@ -46,6 +46,11 @@ impl RequestBody {
 }
 
 impl Streamed {
+    /// How long it is, if that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.0.size_hint().exact()
+    }
+
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,

@@ -7,12 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Request, Response, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use protocol::ApiError;
 
 use super::Live;
-use super::body::{Broken, RequestBody};
-use super::http1::Http1;
+use super::body::RequestBody;
+use super::http1::{Http1, Lost};
 use super::http2::Http2;
 
 /// What one request has of the connections to its upstream. Dropping it before the answer's end gives up the request: the
@@ -28,8 +28,6 @@ pub(crate) enum Connection {
 pub(crate) enum ConnectError {
     #[error("cannot connect")]
     Io(#[from] io::Error),
-    #[error("cannot agree on HTTP/1.1")]
-    Http1(#[from] hyper::Error),
     #[error("cannot agree on HTTP/2")]
     Http2(#[from] h2::Error),
     #[error("TLS is not possible: {0}")]
@@ -53,44 +51,26 @@ pub(crate) enum SendError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
     #[error(transparent)]
-    Http1(#[from] hyper::Error),
+    Http1(#[from] Lost),
     #[error(transparent)]
     Http2(#[from] h2::Error),
 }
 
 impl ReceiveError {
-    /// Why the request's body broke off, if that is what ended the answer.
-    pub(super) fn of_body(&self) -> Option<ApiError> {
-        let Self::Http1(error) = self else {
-            return None;
-        };
-        let source = std::error::Error::source(error)?;
-        source.downcast_ref().map(|Broken(why)| why.clone())
-    }
-
     /// Whether what came was no HTTP.
     pub(crate) fn is_parse(&self) -> bool {
         match self {
-            Self::Http1(error) => error.is_parse(),
+            Self::Http1(error) => matches!(error, Lost::Malformed(_)),
             Self::Http2(error) => error.is_library() && !error.is_io(),
         }
     }
 }
 
 impl Connection {
-    /// Moves what there is to move for this request, both ways as far as it goes. Whoever waits for a part of the answer
-    /// calls it before waiting.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        match self {
-            Self::Http1(connection) => connection.drive(cx),
-            Self::Http2(stream) => stream.drive(cx),
-        }
-    }
-
     /// Why the request's body broke off, if it did.
-    pub(crate) fn broken(&self, error: &ReceiveError) -> Option<ApiError> {
+    pub(crate) fn broken(&self) -> Option<ApiError> {
         match self {
-            Self::Http1(_) => error.of_body(),
+            Self::Http1(connection) => connection.broken(),
             Self::Http2(stream) => stream.broken(),
         }
     }
@@ -99,10 +79,40 @@ impl Connection {
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<()>, SendError> {
         match self {
             Self::Http1(connection) => connection.send(request).await,
             Self::Http2(stream) => stream.send(request).await,
+        }
+    }
+
+    /// The next part of the answer's body; moves what there is to move for this request, both ways.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
+        match self {
+            Self::Http1(connection) => connection
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(ReceiveError::from))),
+            Self::Http2(stream) => stream
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(ReceiveError::from))),
+        }
+    }
+
+    /// Whether the whole answer was passed on.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_end_stream(),
+            Self::Http2(stream) => stream.is_end_stream(),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(connection) => connection.size_hint(),
+            Self::Http2(stream) => stream.size_hint(),
         }
     }
 
@@ -117,35 +127,35 @@ impl Connection {
     }
 }
 
-/// An answer's body as it comes.
-#[derive(Debug)]
-pub(crate) enum Incoming {
-    Http1(hyper::body::Incoming),
-    Http2(Stream),
-}
-
 /// The body of an answer over HTTP/2.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(super) struct Stream {
     receive: RecvStream,
     /// What its head announced and has not come.
     left: Option<u64>,
 }
 
-impl Incoming {
-    pub(super) fn over_http2(receive: RecvStream, headers: &HeaderMap) -> Self {
+impl Stream {
+    pub(super) fn new(receive: RecvStream, headers: &HeaderMap) -> Self {
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        Self::Http2(Stream {
+        Self {
             left: length,
             receive,
-        })
+        }
     }
-}
 
-impl Stream {
-    fn poll_frame(
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.receive.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
@@ -161,41 +171,6 @@ impl Stream {
                 .receive
                 .poll_trailers(cx)
                 .map(|trailers| trailers.transpose().map(|read| read.map(Frame::trailers))),
-        }
-    }
-}
-
-impl Body for Incoming {
-    type Data = Bytes;
-    type Error = ReceiveError;
-
-    fn poll_frame(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
-        match self.get_mut() {
-            Self::Http1(body) => std::pin::Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(ReceiveError::from))),
-            Self::Http2(stream) => stream
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(ReceiveError::from))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(stream) => stream.receive.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(stream) => stream
-                .left
-                .map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Upstream {
             }
             (Via::Http, Offer::Http1) => {
                 let stream = Stream::connect(&self.address, Offer::Http1).await?;
-                Ok(Connection::Http1(Http1::open(stream).await?))
+                Ok(Connection::Http1(Http1::open(stream)))
             }
             (Via::Http, Offer::Http2) => {
                 open_shared(&self.live.http2, &self.address, Offer::Http2, tasks).await
@@ -97,7 +97,7 @@ impl Upstream {
         let http2 = stream.agreed_on_http2();
         self.live.agreed.note(http2);
         if !http2 {
-            return Ok(Connection::Http1(Http1::open(stream).await?));
+            return Ok(Connection::Http1(Http1::open(stream)));
         }
         let origin = self.address.origin();
         let opened = self.live.http2.open(stream, origin, tasks).await?;

@@ -1,7 +1,6 @@
 //! Small documents of an upstream's, asked for by nobody's request.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::Poll;
 
 use base::{Clock, Tasks};
@@ -9,10 +8,9 @@ use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::Body as _;
 
 use super::body::RequestBody;
-use super::connection::{ConnectError, Connection, Incoming, ReceiveError, SendError};
+use super::connection::{ConnectError, Connection, ReceiveError, SendError};
 use super::dial::Via;
 use super::http1::{Http1, Stream};
 use super::tls::Offer;
@@ -61,10 +59,10 @@ pub(crate) async fn get(
 pub(crate) async fn take(
     upstream: &Upstream,
     mut connection: Connection,
-    response: Response<Incoming>,
+    response: Response<()>,
     (clock, bytes_max): (&Clock, usize),
 ) -> Result<Bytes, GetError> {
-    let document = whole(&mut connection, response, bytes_max).await?;
+    let document = whole(&mut connection, &response, bytes_max).await?;
     let mut read = Some(connection);
     poll_fn(|cx| {
         if let Some(connection) = read.take() {
@@ -83,9 +81,9 @@ pub(crate) async fn get_elsewhere(page: &Address, bytes_max: usize) -> Result<By
     let mut request = Request::get(page.itself()?).body(RequestBody::empty())?;
     *request.headers_mut() = headers;
     let stream = Stream::connect(page, Offer::Http1).await?;
-    let mut connection = Connection::Http1(Http1::open(stream).await?);
+    let mut connection = Connection::Http1(Http1::open(stream));
     let response = connection.send(request).await.map_err(unanswered)?;
-    whole(&mut connection, response, bytes_max).await
+    whole(&mut connection, &response, bytes_max).await
 }
 
 fn unanswered(error: SendError) -> GetError {
@@ -97,24 +95,16 @@ fn unanswered(error: SendError) -> GetError {
 
 async fn whole(
     connection: &mut Connection,
-    response: Response<Incoming>,
+    response: &Response<()>,
     bytes_max: usize,
 ) -> Result<Bytes, GetError> {
     if !response.status().is_success() {
         return Err(GetError::Status(response.status()));
     }
-    let mut incoming = response.into_body();
     let mut document = BytesMut::new();
     loop {
         // Cancel-safe: the connection is dropped with us, and what was read of it with it.
-        let frame = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending => {
-                connection.drive(cx);
-                Pin::new(&mut incoming).poll_frame(cx)
-            }
-        })
-        .await;
+        let frame = poll_fn(|cx| connection.poll_frame(cx)).await;
         let Some(frame) = frame else {
             return Ok(document.freeze());
         };

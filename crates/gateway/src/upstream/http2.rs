@@ -15,13 +15,13 @@ use h2::{Ping, Reason, SendStream};
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
-use http_body::Body as _;
+use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 use protocol::ApiError;
 use tokio::time::{sleep, timeout};
 
 use super::body::{Broken, RequestBody, Streamed};
-use super::connection::{ConnectError, Incoming, ReceiveError, SendError};
+use super::connection::{ConnectError, ReceiveError, SendError, Stream as Receiving};
 use super::http1::Stream;
 use super::pool::SWEEP_EVERY;
 
@@ -73,9 +73,11 @@ pub(crate) struct Http2 {
     sender: SendRequest<Bytes>,
     upload: Option<Upload>,
     broken: Option<Broken>,
+    /// None before the answer's head.
+    receiving: Option<Receiving>,
 }
 
-/// A body on its way, moved by [`Http2::drive`].
+/// A body on its way, moved by [`Http2::upload`].
 struct Upload {
     stream: SendStream<Bytes>,
     body: Streamed,
@@ -211,6 +213,7 @@ impl Http2 {
             shared: Arc::clone(shared),
             upload: None,
             broken: None,
+            receiving: None,
         })
     }
 
@@ -218,7 +221,7 @@ impl Http2 {
         self.broken.as_ref().map(|Broken(why)| why.clone())
     }
 
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+    fn upload(&mut self, cx: &mut Context<'_>) {
         if let Some(upload) = &mut self.upload
             && let Poll::Ready(outcome) = upload.poll(cx)
         {
@@ -227,10 +230,31 @@ impl Http2 {
         }
     }
 
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        self.upload(cx);
+        match &mut self.receiving {
+            Some(receiving) => receiving.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        let receiving = self.receiving.as_ref();
+        receiving.is_some_and(Receiving::is_end_stream)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let receiving = self.receiving.as_ref();
+        receiving.map_or_else(SizeHint::default, Receiving::size_hint)
+    }
+
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<()>, SendError> {
         if poll_fn(|cx| self.sender.poll_ready(cx)).await.is_err() {
             self.shared.books.over.store(true, Ordering::Release);
             return Err(SendError::Unsent(Box::new(request)));
@@ -244,7 +268,7 @@ impl Http2 {
         })?;
         self.start(stream, body);
         let answered = poll_fn(|cx| {
-            self.drive(cx);
+            self.upload(cx);
             Pin::new(&mut response).poll(cx)
         })
         .await;
@@ -255,8 +279,8 @@ impl Http2 {
                 return Err(broken.unwrap_or_else(|| refused_or_failed(error)));
             }
         };
-        let body = Incoming::over_http2(receive, &head.headers);
-        Ok(Response::from_parts(head, body))
+        self.receiving = Some(Receiving::new(receive, &head.headers));
+        Ok(Response::from_parts(head, ()))
     }
 
     /// What is in memory is handed over at once; it waits there for its window like anywhere else. A stream that has been

@@ -113,8 +113,7 @@ mod tests {
         let mut opened = Vec::new();
         for _ in 0..count {
             let stream = Stream::connect(&address, Offer::Http1).await;
-            let opened_one = Http1::open(stream.expect("a backlog")).await;
-            opened.push(opened_one.expect("nothing to agree on"));
+            opened.push(Http1::open(stream.expect("a backlog")));
         }
         (listener, opened)
     }
