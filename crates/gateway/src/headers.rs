@@ -30,8 +30,16 @@ pub(crate) const INFER_HEADER_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("api-key");
 pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HOP_BY_HOP: [&str; 8] = [
+    "transfer-encoding",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+];
 
 /// Takes out what concerns one connection only (RFC 9110 §7.6.1), the headers that `Connection` names included.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -48,17 +56,14 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    for name in [
-        &header::TRANSFER_ENCODING,
-        &KEEP_ALIVE,
-        &header::TE,
-        &header::TRAILER,
-        &header::UPGRADE,
-        &header::PROXY_AUTHENTICATE,
-        &header::PROXY_AUTHORIZATION,
-        &PROXY_CONNECTION,
-    ] {
-        headers.remove(name);
+    // A look at each header there is costs less than a search for each that there is not.
+    if headers
+        .keys()
+        .any(|name| HOP_BY_HOP.contains(&name.as_str()))
+    {
+        for name in HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 

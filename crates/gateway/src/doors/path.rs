@@ -275,6 +275,10 @@ fn model_operation(segments: &[&str]) -> Option<(Operation, &'static str)> {
 /// Whether a segment means the same to everybody who joins, decodes or normalises paths: a relayed path must stay below
 /// its upstream's prefix, whatever the upstream makes of `..`, `%2e%2e`, `%2f` and nothing between two slashes.
 fn plain(segment: &str) -> bool {
+    let special = |byte: u8| matches!(byte, b'%' | b'.' | b'\\');
+    if !segment.bytes().any(special) {
+        return !segment.is_empty();
+    }
     decode(segment).is_some_and(|text| {
         !text
             .split(['/', '\\'])

@@ -32,6 +32,8 @@ pub(crate) struct Outcome<'a> {
 
 impl Attempts {
     pub(crate) fn begin(&mut self, upstream: &Arc<str>, now: Instant) {
+        // Most requests have one.
+        self.0.reserve_exact(1);
         self.0.push(Attempt {
             upstream: Arc::clone(upstream),
             decision: None,
