@@ -120,6 +120,8 @@ impl Tasks {
         F: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let name = name.into();
+        // A future that another one awaits lies in it twice: as what was given, and as what is polled.
+        let work = Box::pin(work);
         let stop = self.0.stop.clone();
         let set = match kind.on_cancel() {
             OnCancel::Wait => &self.0.waited,

@@ -1,3 +1,4 @@
+mod spoken;
 mod watched;
 
 use std::future::{Future, poll_fn};
@@ -24,6 +25,7 @@ use crate::gate::Gate;
 use crate::gateway::Gateway;
 use crate::{Error, doors};
 
+use spoken::Builders;
 use watched::Watched;
 
 /// What a port offers.
@@ -95,7 +97,7 @@ impl Listener {
 /// All client connections: how they are served, counted and closed.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    builder: auto::Builder<TokioExecutor>,
+    builders: Builders,
     head_timeout: Duration,
     send_timeout: Duration,
     per_listener: u32,
@@ -125,7 +127,7 @@ impl Connections {
             .keep_alive_interval(Duration::from_secs(60))
             .keep_alive_timeout(Duration::from_secs(20));
         Self {
-            builder,
+            builders: Builders::new(builder),
             head_timeout: config.head_timeout,
             send_timeout: config.send_timeout,
             per_listener: u32::try_from(config.connections_max).unwrap_or(u32::MAX >> 4),
@@ -290,9 +292,9 @@ fn start(gateway: &Gateway, stream: TcpStream, peer: SocketAddr, open: Open) {
         });
         return;
     }
-    let served = serve(gateway.clone(), stream, open.door);
+    let gateway = gateway.clone();
     tasks.spawn(TaskKind::Connection, name, async move {
-        served.await;
+        serve(gateway, stream, open.door).await;
         drop(open);
         Ok(())
     });
@@ -331,13 +333,17 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
     let connections = &gateway.shared().connections;
     let clock = &gateway.shared().clock;
     let opened = clock.now();
+    let Some(spoken) = spoken::heard(&stream, connections, opened, clock).await else {
+        return;
+    };
     let activity = Activity::new(opened);
     let socket = Watched::new(stream, activity.clone(), clock.clone());
     let service =
         service_fn(|request| doors::handle(gateway.clone(), activity.clone(), request, door));
     let mut connection = pin!(
         connections
-            .builder
+            .builders
+            .of(spoken)
             .serve_connection(TokioIo::new(socket), service)
     );
     let gate = Gate::new();
