@@ -86,7 +86,7 @@ async fn fitted(
         passed_on: passed_on.unwrap_or_default(),
     };
     let (outputs, mut timing, source) = match &model.cache {
-        Some(member) => through(member, model, place, (fitted, asked)).await?,
+        Some(member) => Box::pin(through(member, model, place, (fitted, asked))).await?,
         None => {
             let (outputs, timing) = run(model, place, (fitted, asked)).await?;
             (outputs, timing, Source::Run)

@@ -81,23 +81,28 @@ pub(super) async fn answer(
     } else {
         Visit::enter(exchange, &snapshot, &head.headers)?
     };
+    // Ten thousand calls may wait for their models at a time. What only some calls need, or only for a moment, is not part
+    // of what waits.
     let call = match method {
-        Method::StreamInfer => return stream::answer(visit, head, body).await,
+        Method::StreamInfer => return Box::pin(stream::answer(visit, head, body)).await,
         Method::Reflect => return reflect::answer(visit, &head.headers, body),
         Method::WatchHealth => return health::watch(visit, &head.headers, body),
         Method::Unary(call) => call,
     };
     let coding = coding(&head.headers)?;
-    let received = read(&mut visit, body, coding).await?;
-    let reply = match remote::place(&mut visit, call, &received.message).await? {
+    let received = Box::pin(read(&mut visit, body, coding)).await?;
+    let place = Box::pin(remote::place(&mut visit, call, &received.message)).await?;
+    let reply = match place {
         Place::Upstream(upstream) if upstream.grpc.is_some() => {
-            return remote::answer(visit, &upstream, head, received).await;
+            return Box::pin(remote::answer(visit, &upstream, head, received)).await;
         }
-        Place::Upstream(upstream) => bridged::answer(visit, &upstream, head, received).await?,
+        Place::Upstream(upstream) => {
+            Box::pin(bridged::answer(visit, &upstream, head, received)).await?
+        }
         Place::Nowhere => answer_message(&proto::ModelReadyResponse { ready: false }),
-        Place::Here => answer_one(visit, call, received.message).await?,
+        Place::Here => Box::pin(answer_one(visit, call, received.message)).await?,
     };
-    Ok(packed(reply, packing(&head.headers, coding)).await)
+    Ok(Box::pin(packed(reply, packing(&head.headers, coding))).await)
 }
 
 async fn answer_one(visit: Visit<'_>, call: Unary, message: Pieces) -> Result<Reply, Failure> {
@@ -111,16 +116,16 @@ async fn answer_one(visit: Visit<'_>, call: Unary, message: Pieces) -> Result<Re
         Unary::Region(device, verb) => region::answer(&visit, (device, verb), message),
         Unary::Of(Operation::GrpcInfer) => infer::answer(visit, message).await,
         Unary::Of(Operation::GrpcRepositoryLoad) => {
-            control::load_over_grpc(visit, decode(message)?).await
+            Box::pin(control::load_over_grpc(visit, decode(message)?)).await
         }
         Unary::Of(Operation::GrpcRepositoryUnload) => {
-            control::unload_over_grpc(visit, decode(message)?).await
+            Box::pin(control::unload_over_grpc(visit, decode(message)?)).await
         }
         Unary::Of(Operation::GrpcTraceSettings) => {
             settings::trace_over_grpc(&visit, decode(message)?)
         }
         Unary::Of(Operation::GrpcLogSettings) => settings::log_over_grpc(&visit, decode(message)?),
-        Unary::Of(operation) => about(visit, operation, message).await,
+        Unary::Of(operation) => Box::pin(about(visit, operation, message)).await,
     }
 }
 

@@ -12,7 +12,11 @@ pub(super) async fn answer(mut visit: Visit<'_>, message: Pieces) -> Result<Repl
     let shared = gateway.shared();
     let message = decode_infer(message, &shared.pool)?;
     let places = shared_inputs(&message)?;
-    let read = visit.read_shared(&places).await?;
+    let read = if places.is_empty() {
+        Vec::new()
+    } else {
+        Box::pin(visit.read_shared(&places)).await?
+    };
     let (request, placement) = infer_request(message, read)?;
     let destinations = shared.regions.destinations(&placement)?;
     visit.exchange.mark(Stage::Parse);
@@ -20,6 +24,6 @@ pub(super) async fn answer(mut visit: Visit<'_>, message: Pieces) -> Result<Repl
     let (response, timing) = visit.wait(call).await?;
     visit.mark_call(&timing);
     visit.exchange.answered(&response);
-    regions::write(&destinations, &response).await?;
+    Box::pin(regions::write(&destinations, &response)).await?;
     Ok(answer_pieces(encode_infer(response, &placement)))
 }
