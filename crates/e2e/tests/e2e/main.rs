@@ -19,6 +19,7 @@ mod engines;
 mod ensembles;
 mod faults;
 mod fidelity;
+mod idle;
 mod keys;
 mod laws;
 mod ledger;

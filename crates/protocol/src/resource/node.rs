@@ -177,8 +177,8 @@ pub enum IoThreads {
     /// Any thread does what there is to do.
     #[default]
     Shared,
-    /// A connection stays on one core, with upstream connections of that core's own: the least CPU per request, as long
-    /// as clients' connections are of one kind.
+    /// A connection stays on one core, with upstream connections of that core's own: no event wakes another core, and no
+    /// core helps another.
     PerCore,
 }
 
