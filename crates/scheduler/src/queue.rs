@@ -12,6 +12,7 @@ mod action;
 mod books;
 mod config;
 mod entry;
+pub mod foretell;
 mod intake;
 mod job;
 mod order;
