@@ -4,7 +4,7 @@
 //! needs more than the budget, whatever is loaded.
 //!
 //! Of the threads that wait, the one that worked last is woken first: a lone caller's calls then stay on one core, whose
-//! caches know the model. In turns, each call of MiniLM took a quarter longer.
+//! caches know the model.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -287,7 +287,9 @@ fn wrong_methods_and_paths_are_told() {
         oip_error(&answer);
     }
     for (method, path, status) in [
-        ("GET", "/v1/chat/completions", &[405][..]),
+        ("GET", "/v1/completions", &[405][..]),
+        // Kept chats are an upstream's, and there is none.
+        ("GET", "/v1/chat/completions", &[404]),
         // A POST there would be relayed to whoever has the model it names.
         ("GET", "/v1/nope", &[404, 405]),
         ("GET", "/nope", &[404]),

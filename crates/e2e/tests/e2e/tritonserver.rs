@@ -48,6 +48,7 @@ fn kserves_runtime_gets_what_triton_gives() {
         .arg(format!("--trace-config=triton,file={}", file.display()))
         .arg("--log-verbose=1")
         .arg("--backend-config=onnxruntime,default-max-batch-size=4")
+        .arg("--backend-config=onnxruntime,x=y")
         .start_as_tritonserver();
     for model in ["identity", "other"] {
         let answer = ask(&kapok, model);
