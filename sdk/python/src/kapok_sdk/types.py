@@ -257,7 +257,7 @@ def manifest(fields: JobFields, settings: Settings) -> dict[str, Any]:
     if "env" in given:
         spec["env"] = dict(given["env"])
     if given.get("restarts"):
-        spec["restart"] = {"policy": "onfailure", "limit": given["restarts"]}
+        spec["restart"] = {"policy": "onFailure", "limit": given["restarts"]}
     metadata: dict[str, Any] = {}
     if "name" in given:
         metadata["name"] = given["name"]

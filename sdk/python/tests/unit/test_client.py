@@ -138,7 +138,7 @@ def test_every_field_of_a_job_is_sent_where_the_server_looks_for_it(call):
         "expectedSeconds": 10,
         "preemptible": True,
         "checkpointIntervalSeconds": 5,
-        "restart": {"policy": "onfailure", "limit": 3},
+        "restart": {"policy": "onFailure", "limit": 3},
         "graceSeconds": 1,
     }
 
