@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::{TaskKind, Tasks};
+use base::{Clock, TaskKind, Tasks};
 use jobs::executor::{Answer, Event, Events, Executor, LogQuery, LogStream, Run, RunId};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
@@ -27,6 +27,7 @@ use crate::error::{code, of_cluster};
 use crate::follow::Follow;
 use crate::logs;
 use crate::manifest::{self, JOB_LABEL, MANAGER, Objects, Writer};
+use crate::mirror::Mirror;
 use crate::world::{Change, Seen, World};
 
 /// Changes that were seen and not told yet; then watchers wait.
@@ -38,6 +39,7 @@ pub struct Kubernetes {
     cluster: KubernetesSpec,
     promises: Table,
     tasks: Tasks,
+    mirror: Arc<Mirror>,
     world: Arc<Mutex<World>>,
     lists: Arc<AtomicU64>,
 }
@@ -52,13 +54,15 @@ impl fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
-    pub fn new(client: Client, cluster: KubernetesSpec, promises: Table, tasks: Tasks) -> Self {
+    pub fn new(client: Client, cluster: KubernetesSpec, (tasks, clock): (Tasks, Clock)) -> Self {
+        let mirror = Mirror::new(client.clone(), &cluster, clock);
         let world = World::new(&cluster.namespace);
         Self {
             client,
             cluster,
-            promises,
+            promises: Table::default(),
             tasks,
+            mirror: Arc::new(mirror),
             world: Arc::new(Mutex::new(world)),
             lists: Arc::new(AtomicU64::new(0)),
         }
@@ -205,6 +209,7 @@ impl Executor for Kubernetes {
             let teller = Teller {
                 world: Arc::clone(&self.world),
                 pods: self.api(),
+                mirror: Arc::clone(&self.mirror),
                 events,
             };
             let kind = TaskKind::ClusterWatch;
@@ -218,14 +223,16 @@ impl Executor for Kubernetes {
 
     fn start(&self, run: Run) -> Answer<'_, ()> {
         Box::pin(async move {
-            let writer = Writer {
+            let mut writer = Writer {
                 cluster: &self.cluster,
                 promises: &self.promises,
+                owner: None,
             };
             writer.check(&run)?;
             if !self.world.lock().begin(&run) {
                 return Ok(());
             }
+            writer.owner = self.mirror.show(&run).await;
             if let Err(error) = self.create(&writer.objects(&run)).await {
                 self.world.lock().abandon(&run.id);
                 return Err(error);
@@ -263,7 +270,9 @@ impl Executor for Kubernetes {
         Box::pin(async move {
             self.delete_all::<Job>(&job).await?;
             self.delete_all::<Deployment>(&job).await?;
-            self.delete_all::<Service>(&job).await
+            self.delete_all::<Service>(&job).await?;
+            self.mirror.forget(&job).await;
+            Ok(())
         })
     }
 }
@@ -272,6 +281,7 @@ impl Executor for Kubernetes {
 struct Teller {
     world: Arc<Mutex<World>>,
     pods: Api<Pod>,
+    mirror: Arc<Mirror>,
     events: Events,
 }
 
@@ -285,6 +295,9 @@ impl Teller {
             }
             told.extend(self.world.lock().take(next));
             for event in told {
+                if let Event::Run(run, progress) = &event {
+                    self.mirror.tell(run, progress).await;
+                }
                 if self.events.send(event).await.is_err() {
                     return;
                 }

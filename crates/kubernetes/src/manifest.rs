@@ -14,7 +14,7 @@ use jobs::executor::{Run, RunId};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use protocol::ApiError;
 use protocol::resource::KubernetesSpec;
 use scheduler::queue::qos::Table;
@@ -43,6 +43,8 @@ const MODEL_PORT: i32 = 8000;
 pub struct Writer<'a> {
     pub cluster: &'a KubernetesSpec,
     pub promises: &'a Table,
+    /// They go when it does.
+    pub owner: Option<OwnerReference>,
 }
 
 /// All objects of one job.
@@ -96,6 +98,7 @@ impl Writer<'_> {
             namespace: Some(self.cluster.namespace.clone()),
             labels: Some(labels),
             annotations: Some(BTreeMap::from([("kapok.dev/name".to_owned(), name)])),
+            owner_references: self.owner.clone().map(|owner| vec![owner]),
             ..ObjectMeta::default()
         }
     }

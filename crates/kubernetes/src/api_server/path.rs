@@ -7,16 +7,18 @@ pub(crate) enum Kind {
     Jobs,
     Deployments,
     PriorityClasses,
+    KapokJobs,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Nodes,
         Self::Pods,
         Self::Services,
         Self::Jobs,
         Self::Deployments,
         Self::PriorityClasses,
+        Self::KapokJobs,
     ];
 
     /// Group and version, the plural, the kind, and whether it is in a namespace.
@@ -27,6 +29,7 @@ impl Kind {
             Self::Services => ("v1", "services", "Service", true),
             Self::Jobs => ("batch/v1", "jobs", "Job", true),
             Self::Deployments => ("apps/v1", "deployments", "Deployment", true),
+            Self::KapokJobs => ("kapok.dev/v1alpha1", "jobs", "Job", true),
             Self::PriorityClasses => (
                 "scheduling.k8s.io/v1",
                 "priorityclasses",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base::Tasks;
+use base::{Clock, Tasks};
 use jobs::executor::{Event, Events, Executor as _, How, LogQuery, Progress, Run};
 use scheduler::queue::qos::Table;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ impl Scene {
         let tasks = Tasks::new();
         let server = ApiServer::start(&tasks).await;
         prepare(&server);
-        let executor = Kubernetes::new(server.client(), cluster(), Table::default(), tasks.clone());
+        let executor = Kubernetes::new(server.client(), cluster(), (tasks.clone(), Clock::real()));
         let (tell, events): (Events, _) = mpsc::channel(64);
         executor
             .watch(known, tell)
@@ -234,6 +234,7 @@ async fn runs_of_before_are_watched_on_or_lost() {
     let writer = crate::manifest::Writer {
         cluster: &cluster(),
         promises: &Table::default(),
+        owner: None,
     };
     let crate::manifest::Objects::Process(mut job) = writer.objects(&there) else {
         unreachable!("a command is a process")
@@ -361,4 +362,73 @@ async fn long_lists_come_in_pages() {
     })
     .await;
     assert!(matches!(scene.next().await, Event::Nodes(nodes) if nodes.len() == 1_100));
+}
+
+#[tokio::test]
+async fn a_job_is_shown_as_a_resource_with_its_conditions() {
+    let mut scene = Scene::with(Vec::new(), |_| {}).await;
+    let (run, name) = scene.started(command()).await;
+    let shown = scene
+        .server
+        .get(Kind::KapokJobs, "train-1")
+        .expect("it is shown");
+    assert_eq!(shown["spec"]["command"], json!(["a"]));
+    assert_eq!(shown["status"]["state"], "Starting");
+    let job = scene.server.get(Kind::Jobs, &name).expect("it is created");
+    let owner = &job["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["name"], &owner["uid"]),
+        (&json!("train-1"), &shown["metadata"]["uid"])
+    );
+    scene
+        .server
+        .set_status(Kind::Jobs, &name, &json!({"ready": 1}));
+    while scene.progress().await != (Progress::Ready { endpoint: None }) {}
+    scene
+        .server
+        .set_status(Kind::Jobs, &name, &condition("Failed"));
+    assert_eq!(scene.ended().await.how, How::Failed);
+    let shown = scene
+        .server
+        .get(Kind::KapokJobs, "train-1")
+        .expect("it is shown");
+    let conditions = shown["status"]["conditions"]
+        .as_array()
+        .expect("conditions");
+    let holds = |one: &Value| format!("{}={}", one["type"], one["status"]).replace('"', "");
+    let holds: Vec<String> = conditions.iter().map(holds).collect();
+    assert_eq!(holds, ["Admitted=True", "PodsReady=True", "Finished=True"]);
+    assert_eq!(shown["status"]["state"], "Failed");
+    assert!(shown["status"]["startedAt"].is_string() && shown["status"]["finishedAt"].is_string());
+    scene
+        .executor
+        .forget(&run.id.job)
+        .await
+        .expect("it is forgotten");
+    assert!(scene.server.get(Kind::KapokJobs, "train-1").is_none());
+}
+
+#[tokio::test]
+async fn a_cluster_without_the_definition_runs_jobs_all_the_same() {
+    let mut scene = Scene::with(Vec::new(), |server| {
+        server.refuse("POST /apis/kapok.dev/", 404);
+    })
+    .await;
+    let (run, name) = scene.started(command()).await;
+    let job = scene.server.get(Kind::Jobs, &name).expect("it is created");
+    assert!(job["metadata"]["ownerReferences"].is_null());
+    scene
+        .server
+        .set_status(Kind::Jobs, &name, &condition("Complete"));
+    assert_eq!(scene.ended().await.how, How::Succeeded);
+    scene
+        .executor
+        .forget(&run.id.job)
+        .await
+        .expect("it is forgotten");
+    let asked = scene.server.requests();
+    let of_ours = asked
+        .iter()
+        .filter(|line| line.contains("/apis/kapok.dev/"));
+    assert_eq!(of_ours.count(), 1, "it asks once");
 }

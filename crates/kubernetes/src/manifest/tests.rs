@@ -51,6 +51,7 @@ fn objects(cluster: &KubernetesSpec, run: &Run) -> Vec<Value> {
     let writer = Writer {
         cluster,
         promises: &Table::default(),
+        owner: None,
     };
     writer.check(run).expect("a cluster can do it");
     let value = |object: Result<Value, serde_json::Error>| object.expect("JSON");
@@ -251,6 +252,7 @@ fn what_a_cluster_cannot_do_is_said_before_it_is_asked() {
         let writer = Writer {
             cluster,
             promises: &promises,
+            owner: None,
         };
         let refused = writer.check(&run("a-1", spec, &[])).expect_err(words);
         assert!(refused.to_string().contains(words), "{refused}");

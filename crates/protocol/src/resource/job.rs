@@ -1,6 +1,8 @@
 //! Work that the scheduler places: a process that runs to its end, or a model that answers until it is cancelled.
 
 mod quantity;
+#[cfg(feature = "schema")]
+mod schema;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ pub struct Job {
 /// What is asked for. Either `command` or `model`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobSpec {
     /// The program, and if wanted its first arguments.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -148,6 +151,7 @@ fn is_plain(letter: char) -> bool {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum RegionPolicy {
     /// It waits until its region has room.
     #[default]
@@ -161,6 +165,7 @@ pub enum RegionPolicy {
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum JobPriority {
     /// May wait, and be stopped for others.
     #[default]
@@ -181,6 +186,7 @@ impl JobPriority {
 /// What one member needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ResourcesSpec {
     /// Cores: `2`, `0.5` or `500m`.
     pub cpu: Cores,
@@ -244,6 +250,7 @@ impl ResourcesSpec {
 /// What happens when a process ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RestartSpec {
     pub policy: RestartPolicy,
     /// Restarts after failures; the next failure is the job's. Being stopped for other jobs does not count.
@@ -262,6 +269,7 @@ impl Default for RestartSpec {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum RestartPolicy {
     /// Its end is the job's end.
     #[default]

@@ -36,6 +36,7 @@ pub mod reason {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum JobState {
     /// It waits for its place.
     Queued,
@@ -87,6 +88,7 @@ impl fmt::Display for JobState {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobStatus {
     /// Names this job and no other, of all that there have been; a legal name itself.
     pub id: String,
@@ -116,6 +118,7 @@ pub struct JobStatus {
 /// One member's place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobPlacement {
     pub node: String,
     pub region: String,
@@ -126,6 +129,7 @@ pub struct JobPlacement {
 /// How a process ended: one of the two, or neither when nobody knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobEnd {
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
@@ -133,6 +137,7 @@ pub struct JobEnd {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Condition {
     #[serde(rename = "type")]
     pub kind: ConditionType,
@@ -144,6 +149,7 @@ pub struct Condition {
 
 /// Kueue's conditions of a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ConditionType {
     QuotaReserved,
     Admitted,
@@ -155,6 +161,7 @@ pub enum ConditionType {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ConditionStatus {
     True,
     False,
