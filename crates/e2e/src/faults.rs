@@ -145,7 +145,7 @@ impl Stage {
         }
     }
 
-    /// `kapok.yaml` for it: what a user has to write for "one fallback", and no more.
+    /// `kapok.yaml` for it: what a user has to write for "one fallback" and "30 seconds", and no more.
     pub fn kapok_yaml(&self) -> String {
         let resource = |kind: &str, name: &str, spec: &str| {
             format!(
@@ -162,6 +162,7 @@ impl Stage {
         upstream("primary", &self.primary, "never-asked-for")
             + &upstream("fallback", &self.fallback, FALLBACK_MODEL)
             + &resource("Route", "wall", &route)
+            + &resource("Node", "node", "{requestTimeoutMs: 30000}")
     }
 
     pub fn judge(&self, observed: &Observed) -> Judgement {

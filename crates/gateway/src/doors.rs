@@ -25,6 +25,7 @@ use crate::activity::Activity;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::gateway::Gateway;
+use crate::headers::ANTHROPIC_VERSION;
 use crate::listener::Door;
 use crate::reply::{Failure, Reply, Shape};
 use crate::upload::Upload;
@@ -48,7 +49,10 @@ pub(crate) async fn handle(
     let shape = if grpc {
         Shape::Grpc
     } else {
-        path::shape(head.uri.path())
+        match path::shape(head.uri.path()) {
+            Shape::OpenAi if head.headers.contains_key(&ANTHROPIC_VERSION) => Shape::Anthropic,
+            shape => shape,
+        }
     };
     let answered = if grpc && matches!(door, Door::Public | Door::Grpc) {
         caught::caught(Box::pin(grpc::answer(&mut exchange, &head, &mut body))).await

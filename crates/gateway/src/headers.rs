@@ -30,6 +30,8 @@ pub(crate) const INFER_HEADER_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("api-key");
 pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Every one of Anthropic's clients says it.
+pub(crate) const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 const HOP_BY_HOP: [&str; 8] = [
     "transfer-encoding",
     "keep-alive",

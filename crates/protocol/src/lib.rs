@@ -2,10 +2,11 @@
 //!
 //! Reading order: [`tensor`] (typed bytes), [`infer`] (one inference, whatever door it came through),
 //! [`model`] (what a model looks like from outside), [`error`] and [`status`] (one error, every protocol's shape),
-//! [`shown`] (how much of a client's text a message repeats), then the wire formats ([`oip`], [`openai`]) and the
+//! [`shown`] (how much of a client's text a message repeats), then the wire formats ([`oip`], [`openai`], [`anthropic`]) and the
 //! files people write ([`config`], [`resource`], [`sidecar`]).
 //! Never here: sockets, clocks, decisions. A parser takes bytes and returns a value or an error that names the field.
 
+pub mod anthropic;
 pub mod config;
 pub mod embed;
 pub mod error;

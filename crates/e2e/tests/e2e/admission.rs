@@ -1,6 +1,7 @@
 //! Limits, places and classes of the real binary, under callers that push.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use e2e::{Answer, FakeUpstream, Gate, Kapok, Running, wait};
 use serde_json::Value;
@@ -119,6 +120,92 @@ fn tokens_stay_within_a_hundredth_of_their_limit() {
     assert!(
         used >= LIMIT * 9 / 10,
         "{used}: much was refused that would have fitted"
+    );
+}
+
+/// What became of one class of callers.
+#[derive(Debug, Default)]
+struct Became {
+    answered: AtomicUsize,
+    /// At once, for it would have been too late.
+    shed: AtomicUsize,
+    /// By their deadline, in line or at the upstream.
+    late: AtomicUsize,
+}
+
+impl Became {
+    fn note(&self, answer: &e2e::Response) {
+        let counted = match answer.status {
+            200 => &self.answered,
+            503 => {
+                assert!(answer.header("retry-after").is_some(), "{}", answer.text());
+                &self.shed
+            }
+            504 => &self.late,
+            status => panic!("{status}: {}", answer.text()),
+        };
+        counted.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn counts(&self) -> [usize; 3] {
+        [&self.answered, &self.shed, &self.late].map(|count| count.load(Ordering::SeqCst))
+    }
+}
+
+/// Four places, and 64 callers that would wait three times as long as they have.
+#[test]
+fn under_overload_realtime_is_answered_and_who_would_be_late_is_refused_at_once() {
+    const REALTIME: usize = 100;
+    let slow = Answer::new().pause(Duration::from_millis(20));
+    let fake = FakeUpstream::start(slow.append(Answer::json(r#"{"choices":[]}"#)));
+    let route = "---\napiVersion: kapok.dev/v1alpha1\nkind: Route\nmetadata: {name: m}\nspec: {models: [m], targets: [{upstream: llm}], priority: realtime}\n";
+    let config = upstream(&fake, ", maxInFlight: 4") + route;
+    let kapok = Kapok::new().config(config).allow_log("upstream").start();
+    let (realtime, bulk) = (Became::default(), Became::default());
+    let left = AtomicUsize::new(REALTIME);
+    let body = r#"{"model":"m","messages":[]}"#;
+    let ask = |class: &str, deadline_ms: &str, became: &Became, more: &dyn Fn() -> bool| {
+        let client = kapok.http().header("x-request-priority", class);
+        let client = client.header("x-request-timeout-ms", deadline_ms);
+        let mut message = client.head("POST", CHAT, body.len());
+        message.extend_from_slice(body.as_bytes());
+        let mut connection = client.open().expect("it listens");
+        while more() {
+            became.note(&connection.exchange(&message).expect("an answer"));
+        }
+    };
+    let take = || {
+        let taken = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            left.checked_sub(1)
+        });
+        taken.is_ok()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| ask("bulk", "100", &bulk, &|| left.load(Ordering::SeqCst) > 0));
+        }
+        for _ in 0..2 {
+            scope.spawn(|| ask("realtime", "30000", &realtime, &take));
+        }
+    });
+    let worked = fake.received().len();
+    println!("{worked} reached the upstream; realtime {realtime:?}, bulk {bulk:?}");
+    assert_eq!(
+        realtime.counts(),
+        [REALTIME, 0, 0],
+        "realtime waits for nobody"
+    );
+    let [answered, shed, late] = bulk.counts();
+    assert!(answered > 0, "bulk is not starved");
+    assert!(shed > late, "who would be late is told at once");
+    let in_time = REALTIME + answered;
+    let waste = worked - in_time;
+    assert!(waste <= late, "who was refused was sent all the same");
+    // The line knows when a turn comes, and not how long an answer takes: of those whose turn comes just in time, some
+    // are answered too late.
+    assert!(
+        in_time >= worked / 3,
+        "{in_time} in time of {worked} that the upstream worked on"
     );
 }
 

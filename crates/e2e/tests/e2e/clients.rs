@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use e2e::python::Script;
 use e2e::repository::{self, Builtin};
+use e2e::upstream::Received;
 use e2e::{Answer, FakeUpstream, Kapok, Repository};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn tensors() -> Repository {
     let model = |dtype, dims, max_batch| Builtin {
@@ -201,6 +202,78 @@ fn sha256_hex(text: &str) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(text.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Says the same as Anthropic's server would, and refuses whoever does not speak like its client.
+fn anthropics(request: &Received) -> Answer {
+    let header = |name: &str| request.header(name).unwrap_or_default();
+    assert_eq!(header("x-api-key"), "sk-theirs");
+    assert!(!header("anthropic-version").is_empty());
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let error = |status, kind: &str, message: &str| {
+        let body = json!({"type": "error", "error": {"type": kind, "message": message}});
+        Answer::status(status, &body.to_string())
+    };
+    let message = |content: Value, output: u32| {
+        json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-test",
+            "content": content, "stop_reason": "end_turn", "stop_sequence": null,
+            "usage": {"input_tokens": 3, "output_tokens": output}})
+    };
+    match (request.path.as_str(), body["max_tokens"].as_u64()) {
+        ("/v1/models?limit=1000", _) => {
+            Answer::json(r#"{"data":[{"type":"model","id":"claude-listed"}]}"#)
+        }
+        ("/v1/messages/count_tokens", _) => Answer::json(r#"{"input_tokens":3}"#),
+        (_, Some(0)) => error(400, "invalid_request_error", "max_tokens: too small"),
+        (_, Some(529)) => error(529, "overloaded_error", "Overloaded"),
+        (_, limit) if body["stream"] == true => {
+            let named = |event: Value| {
+                let name = event["type"].as_str().expect("a type").to_owned();
+                format!("event: {name}\ndata: {event}\n\n")
+            };
+            let piece = |text: &str| {
+                named(json!({"type": "content_block_delta", "index": 0,
+                    "delta": {"type": "text_delta", "text": text}}))
+            };
+            let begun = Answer::events()
+                .chunk(named(
+                    json!({"type": "message_start", "message": message(json!([]), 0)}),
+                ))
+                .chunk(named(json!({"type": "content_block_start", "index": 0,
+                    "content_block": {"type": "text", "text": ""}})))
+                .chunk(piece("ka"));
+            if limit == Some(7) {
+                return begun.cut();
+            }
+            begun
+                .chunk(piece("pok"))
+                .chunk(named(json!({"type": "content_block_stop", "index": 0})))
+                .chunk(named(json!({"type": "message_delta",
+                    "delta": {"stop_reason": "end_turn", "stop_sequence": null},
+                    "usage": {"output_tokens": 2}})))
+                .chunk(named(json!({"type": "message_stop"})))
+                .chunk("")
+        }
+        _ => {
+            let whole = message(json!([{"type": "text", "text": "kapok"}]), 2);
+            Answer::json(&whole.to_string())
+        }
+    }
+}
+
+#[test]
+fn anthropics_client() {
+    let fake = FakeUpstream::answering(anthropics);
+    let upstream = |name: &str, models: &str| {
+        format!(
+            "---\napiVersion: kapok.dev/v1alpha1\nkind: Upstream\nmetadata: {{name: {name}}}\nspec: {{url: {:?}, kind: anthropic, apiKey: {{value: sk-theirs}}{models}}}\n",
+            fake.url()
+        )
+    };
+    let config = upstream("any", "") + &upstream("listed", ", models: [claude-test]");
+    let kapok = Kapok::new().config(config).allow_log("upstream").start();
+    let script = Script::new("anthropic_client.py");
+    println!("{}", script.against(&kapok).run());
 }
 
 #[test]

@@ -26,7 +26,11 @@ fn tritonclient_through(kind: &str, form: &str) {
              spec: {{models: ['*'], targets: [{{upstream: behind}}]}}\n"
         ))
         .start();
-    println!("{}", Script::new("triton_through.py").against(&front).run());
+    let mut script = Script::new("triton_through.py");
+    if form == "rest" {
+        script = script.env("NO_STREAMS", "1");
+    }
+    println!("{}", script.against(&front).run());
 }
 
 #[test]
@@ -37,6 +41,11 @@ fn tritonclient_finds_no_gateway_in_between() {
 #[test]
 fn tritonclient_over_http_reaches_a_server_that_speaks_grpc() {
     tritonclient_through("triton", "grpc");
+}
+
+#[test]
+fn tritonclient_over_grpc_reaches_a_server_that_speaks_rest() {
+    tritonclient_through("triton", "rest");
 }
 
 #[test]

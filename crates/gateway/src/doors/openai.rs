@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use protocol::ApiError;
+use protocol::anthropic::{self, Page};
 use protocol::openai::{self, ModelEntry, ScanError};
 use protocol::resource::Scope;
 
@@ -16,6 +17,7 @@ use super::path::{self, OpenAi};
 use super::refuse_packed;
 use super::visit::Visit;
 use super::visit::kept::{makes_something, no_model, nobody};
+use crate::headers::ANTHROPIC_VERSION;
 use crate::operation::Operation;
 use crate::relay::{Outgoing, relay};
 use crate::reply::{Failure, Reply};
@@ -32,7 +34,11 @@ pub(super) async fn answer(
     match call {
         OpenAi::List => {
             let entries: Vec<ModelEntry> = list::entries(&mut visit).await.into_values().collect();
-            Ok(Reply::json(openai::models(&entries)))
+            if !head.headers.contains_key(&ANTHROPIC_VERSION) {
+                return Ok(Reply::json(openai::models(&entries)));
+            }
+            let page = Page::of(path::parameters(head.uri.query()))?;
+            Ok(Reply::json(anthropic::models(&entries, &page)))
         }
         OpenAi::Get(id) => one_model(visit, &id, head).await,
         OpenAi::Delete(id) => delete_model(visit, &id, head).await,
@@ -175,10 +181,15 @@ fn place(head: &Parts) -> String {
 
 /// What is written of a model here is told by us; of any other, by the upstream that would be asked for it.
 async fn one_model(mut visit: Visit<'_>, id: &str, head: Parts) -> Result<Reply, Failure> {
+    let asks_anthropic = head.headers.contains_key(&ANTHROPIC_VERSION);
     if let Some(entry) = list::entries(&mut visit).await.remove(id) {
-        return Ok(Reply::json(openai::model(&entry)));
+        return Ok(Reply::json(if asks_anthropic {
+            anthropic::model(&entry)
+        } else {
+            openai::model(&entry)
+        }));
     }
-    if visit.key.is_some_and(|key| !key.sees(id)) {
+    if asks_anthropic || visit.key.is_some_and(|key| !key.sees(id)) {
         return Err(no_such_model(id).into());
     }
     match visit.choose(id).await {

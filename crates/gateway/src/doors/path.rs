@@ -286,6 +286,15 @@ fn plain(segment: &str) -> bool {
     })
 }
 
+/// What a query says; a value that is no text is none.
+pub(super) fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, String)> {
+    let pairs = query.unwrap_or_default().split('&');
+    pairs.filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        Some((name, decode(value)?))
+    })
+}
+
 /// Undoes `%XX`; none if that is not text, or empty.
 fn decode(segment: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(segment.len());

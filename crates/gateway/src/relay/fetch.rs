@@ -5,6 +5,7 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request};
 use protocol::ApiError;
+use protocol::resource::UpstreamKind;
 
 use super::attempt::{Place, attempt, bad_upstream, no_answer_in};
 use super::silence;
@@ -12,7 +13,7 @@ use telemetry::Stage;
 use tokio::time::timeout;
 
 use crate::exchange::Exchange;
-use crate::headers::REQUEST_ID;
+use crate::headers::{ANTHROPIC_VERSION, REQUEST_ID};
 use crate::reply::Failure;
 use crate::upstream::{GetError, RequestBody, Upstream, Via, take};
 
@@ -66,5 +67,9 @@ fn request(
     headers.insert(HOST, upstream.address.authority.clone());
     headers.insert(REQUEST_ID, HeaderValue::from_str(exchange.id.as_str())?);
     upstream.authorize(headers);
+    if upstream.spec.kind == UpstreamKind::Anthropic {
+        // It answers nobody who does not say so.
+        headers.insert(ANTHROPIC_VERSION, HeaderValue::from_static("2023-06-01"));
+    }
     Ok(request)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::Deadline;
 use protocol::openai::ModelEntry;
+use protocol::resource::UpstreamKind;
 use telemetry::Stage;
 use tokio::time::timeout;
 
@@ -67,7 +68,8 @@ async fn asked(visit: &mut Visit<'_>) -> BTreeMap<String, String> {
         .upstreams
         .values()
         .filter(|upstream| {
-            upstream.spec.models.is_none() && upstream.speaks(Wire::OpenAi) && upstream.ready()
+            let lists = upstream.speaks(Wire::OpenAi) || upstream.speaks(Wire::Anthropic);
+            upstream.spec.models.is_none() && lists && upstream.ready()
         })
         .collect();
     let clock = visit.exchange.gateway.shared().clock.clone();
@@ -92,7 +94,12 @@ async fn asked(visit: &mut Visit<'_>) -> BTreeMap<String, String> {
 }
 
 async fn ask(visit: &mut Visit<'_>, upstream: &Arc<Upstream>) -> Vec<String> {
-    let fetched = fetch(visit.exchange, upstream, "/v1/models", LIST_BYTES_MAX).await;
+    let path = match upstream.spec.kind {
+        // Its pages are short otherwise.
+        UpstreamKind::Anthropic => "/v1/models?limit=1000",
+        _ => "/v1/models",
+    };
+    let fetched = fetch(visit.exchange, upstream, path, LIST_BYTES_MAX).await;
     let read = fetched
         .map_err(|failure| failure.error.message)
         .and_then(|body| serde_json::from_slice(&body).map_err(|error| error.to_string()));
