@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`tensor`] (typed bytes), [`infer`] (one inference, whatever door it came through),
 //! [`model`] (what a model looks like from outside), [`error`] and [`status`] (one error, every protocol's shape),
-//! [`shown`] (how much of a client's text a message repeats), then the wire formats ([`oip`], [`openai`], [`anthropic`]) and the
-//! files people write ([`config`], [`resource`], [`sidecar`]).
+//! [`shown`] (how much of a client's text a message repeats), then the wire formats ([`oip`], [`openai`], [`anthropic`],
+//! [`otlp`]) and the files people write ([`config`], [`resource`], [`sidecar`]).
 //! Never here: sockets, clocks, decisions. A parser takes bytes and returns a value or an error that names the field.
 
 pub mod anthropic;
@@ -18,6 +18,7 @@ pub mod metrics_page;
 pub mod model;
 pub mod oip;
 pub mod openai;
+pub mod otlp;
 #[cfg(test)]
 mod replay;
 pub mod resource;

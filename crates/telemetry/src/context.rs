@@ -21,6 +21,14 @@ pub struct TraceContext {
 const TRACEPARENT_BYTES: usize = 55;
 
 impl TraceContext {
+    /// Of what belongs to no trace.
+    pub const NONE: Self = Self {
+        trace: 0,
+        parent: None,
+        span: 0,
+        sampled: false,
+    };
+
     /// Goes on with the caller's trace. One that is missing or malformed begins a new trace, which nobody records yet.
     pub fn follow(traceparent: Option<&[u8]>) -> Self {
         let span = random().max(1);
@@ -61,14 +69,11 @@ impl TraceContext {
         self.sampled
     }
 
-    /// Records a share of the traces that begin here, from 0 to 1. Of a caller's trace the caller has decided.
+    /// Records a share of all traces, from 0 to 1: the same ones wherever the share is the same.
     pub fn sample(&mut self, share: f64) {
-        if self.parent.is_none() {
-            // The same traces are chosen wherever the share is the same.
-            let low = u64::try_from(self.trace & u128::from(u64::MAX)).unwrap_or(0);
-            let place = low >> 11;
-            self.sampled = (place as f64) < share * (1_u64 << 53) as f64;
-        }
+        let low = u64::try_from(self.trace & u128::from(u64::MAX)).unwrap_or(0);
+        let place = low >> 11;
+        self.sampled = (place as f64) < share * (1_u64 << 53) as f64;
     }
 
     /// The span of the `number`th attempt, from 1 on: a child of this one.
@@ -182,9 +187,7 @@ mod tests {
     #[test]
     fn what_is_sent_on_is_a_child_in_the_same_trace() {
         let text = format!("00-{TRACE}-{PARENT}-01");
-        let mut context = TraceContext::follow(Some(text.as_bytes()));
-        context.sample(0.0);
-        assert!(context.sampled(), "the caller has decided");
+        let context = TraceContext::follow(Some(text.as_bytes()));
         let (first, second) = (context.attempt_id(1), context.attempt_id(2));
         assert_ne!(first, second);
         let sent = context.traceparent(first);

@@ -23,7 +23,7 @@ impl Recent {
         }))
     }
 
-    pub fn push(&self, record: Record) {
+    pub fn push(&self, record: Arc<Record>) {
         if self.0.records_max == 0 {
             return;
         }
@@ -31,7 +31,7 @@ impl Recent {
         if records.len() == self.0.records_max {
             records.pop_front();
         }
-        records.push_back(Arc::new(record));
+        records.push_back(record);
     }
 
     /// The newest record with this id: clients repeat ids when they retry.
@@ -71,7 +71,7 @@ mod tests {
             let id = RequestId::from_client(Some(id.as_bytes()));
             let mut record = Record::new(&id, Clock::manual().wall(), "oip infer");
             record.status = status;
-            recent.push(record);
+            recent.push(Arc::new(record));
         }
         assert_eq!(recent.latest(10).len(), 2);
         assert_eq!(recent.find("a").map(|record| record.status), Some(200));

@@ -5,16 +5,27 @@ use base::RequestId;
 use serde::{Serialize, Serializer};
 
 use crate::ledger::millis;
-use crate::{Ledger, Stage};
+use crate::{Ledger, Stage, TraceContext};
 
 /// A finished request, as `kapok explain` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
     pub request_id: String,
-    /// In lower-case hex, as in `traceparent`.
-    pub trace_id: String,
-    /// Milliseconds since 1970.
-    pub started_ms: u64,
+    /// Shown as the trace's id, in lower-case hex as in `traceparent`.
+    #[serde(rename = "trace_id", serialize_with = "shown")]
+    pub context: TraceContext,
+    /// What vendors keep of the caller's trace; only where that is recorded.
+    #[serde(skip)]
+    pub trace_state: Option<Box<str>>,
+    /// Shown in milliseconds since 1970.
+    #[serde(rename = "started_ms", serialize_with = "since_1970")]
+    pub started: SystemTime,
+    /// `_OTHER` if nobody knows it.
+    #[serde(skip)]
+    pub method: &'static str,
+    /// The path with names in the places of values; empty where there is no one pattern.
+    #[serde(skip)]
+    pub route: &'static str,
     /// The door and the call: `openai chat.completions`, `oip infer`.
     pub operation: &'static str,
     pub model: String,
@@ -26,12 +37,46 @@ pub struct Record {
     pub status: u16,
     /// The public error message, if it failed.
     pub error: Option<String>,
+    /// How it failed, of few words; empty if it did not.
+    #[serde(skip)]
+    pub error_type: &'static str,
     /// Whether the answer was sent to its end.
     pub complete: bool,
     pub total_ms: f64,
     pub stages: Vec<StageTime>,
     /// Each upstream that the request was sent to, in order.
     pub attempts: Vec<Attempt>,
+    /// Of a request to a generative model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<Generation>,
+}
+
+/// What is known of a generative model's answer, as far as that is read on its way.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Generation {
+    /// OpenTelemetry's word: `chat`, `text_completion`, `embeddings`.
+    pub operation: &'static str,
+    /// Whose server answered, likewise: `openai`, `anthropic`, or a kind of upstream.
+    pub provider: &'static str,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    pub input_tokens: Option<u64>,
+    pub output_tokens: Option<u64>,
+    /// From the request's head to the first part of a streamed answer.
+    pub first_token_ms: Option<f64>,
+    /// Between two tokens of a streamed answer, on average.
+    pub per_token_ms: Option<f64>,
+    /// Only where the trace is recorded.
+    #[serde(skip)]
+    pub details: Option<Box<Details>>,
+}
+
+/// What an answer says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    pub id: Option<Box<str>>,
+    pub model: Option<Box<str>>,
+    pub finish_reason: Option<Box<str>>,
 }
 
 /// One upstream that was asked.
@@ -39,6 +84,17 @@ pub struct Record {
 pub struct Attempt {
     #[serde(serialize_with = "text")]
     pub upstream: Arc<str>,
+    /// Its host, without a port.
+    #[serde(skip)]
+    pub server: Arc<str>,
+    #[serde(skip)]
+    pub port: u16,
+    /// What kind of server it is, in OpenTelemetry's words.
+    #[serde(skip)]
+    pub provider: &'static str,
+    /// What it calls the model, if not as the client does.
+    #[serde(skip)]
+    pub model: Option<Arc<str>>,
     /// In hex: the parent of what the upstream tells of it.
     #[serde(serialize_with = "hex")]
     pub span_id: [u8; 8],
@@ -75,6 +131,17 @@ pub struct Candidate {
     pub verdict: &'static str,
 }
 
+fn shown<S: Serializer>(context: &TraceContext, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(context)
+}
+
+fn since_1970<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    serializer.serialize_u64(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn hex<S: Serializer>(id: &[u8; 8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{:016x}", u64::from_be_bytes(*id)))
 }
@@ -90,25 +157,32 @@ pub struct StageTime {
 }
 
 impl Record {
-    pub fn new(id: &RequestId, wall_at_start: SystemTime, operation: &'static str) -> Self {
-        let since_epoch = wall_at_start
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+    pub fn new(id: &RequestId, started: SystemTime, operation: &'static str) -> Self {
         Self {
             request_id: id.as_str().to_owned(),
-            trace_id: String::new(),
-            started_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            context: TraceContext::NONE,
+            trace_state: None,
+            started,
+            method: "",
+            route: "",
             operation,
             model: String::new(),
             target: String::new(),
             reason: String::new(),
             status: 0,
             error: None,
+            error_type: "",
             complete: false,
             total_ms: 0.0,
             stages: Vec::new(),
             attempts: Vec::new(),
+            generation: None,
         }
+    }
+
+    /// How many spans it becomes.
+    pub fn spans(&self) -> u64 {
+        1 + self.attempts.len() as u64
     }
 
     /// Takes the times over from the ledger.
@@ -121,4 +195,32 @@ impl Record {
         self.stages.reserve_exact(Stage::ALL.len() / 2);
         self.stages.extend(stages);
     }
+}
+
+/// An HTTP status as text, of those that mean something here.
+pub fn status_text(status: u16) -> &'static str {
+    const KNOWN: [(u16, &str); 20] = [
+        (200, "200"),
+        (400, "400"),
+        (401, "401"),
+        (402, "402"),
+        (403, "403"),
+        (404, "404"),
+        (405, "405"),
+        (408, "408"),
+        (409, "409"),
+        (413, "413"),
+        (415, "415"),
+        (422, "422"),
+        (429, "429"),
+        (499, "499"),
+        (500, "500"),
+        (501, "501"),
+        (502, "502"),
+        (503, "503"),
+        (504, "504"),
+        (529, "529"),
+    ];
+    let known = KNOWN.iter().find(|(number, _)| *number == status);
+    known.map_or("_OTHER", |(_, text)| *text)
 }
