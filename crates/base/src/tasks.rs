@@ -45,6 +45,8 @@ pub enum TaskKind {
     Registration,
     /// Watches one kind of object of a cluster, or tells what was seen.
     ClusterWatch,
+    /// Sends spans or metrics to a collector.
+    Export,
     /// Runs what one lane's sequences have waiting; ends when nothing waits.
     Sequences,
 }
@@ -52,9 +54,11 @@ pub enum TaskKind {
 impl TaskKind {
     pub fn on_cancel(self) -> OnCancel {
         match self {
-            Self::Connection | Self::ManagedProcess | Self::Registration | Self::Sequences => {
-                OnCancel::Wait
-            }
+            Self::Connection
+            | Self::ManagedProcess
+            | Self::Registration
+            | Self::Export
+            | Self::Sequences => OnCancel::Wait,
             Self::Listener
             | Self::UpstreamConnection
             | Self::HealthCheck
@@ -75,6 +79,7 @@ impl TaskKind {
             | Self::Discovery
             | Self::ClusterWatch
             | Self::Registration
+            | Self::Export
             | Self::Sequences => OnError::Log,
         }
     }

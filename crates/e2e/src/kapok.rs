@@ -172,9 +172,14 @@ impl Kapok {
     }
 }
 
-/// Nothing of the user's own set-up reaches a test: no configuration, no remembered choice of engine. Only the library
-/// that `cargo xtask fetch` placed is named.
+/// Nothing of the user's own set-up reaches a test: no configuration, no collector, no remembered choice of engine. Only
+/// the library that `cargo xtask fetch` placed is named.
 fn isolate(command: &mut Command, home: &Path) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OTEL_") {
+            command.env_remove(name);
+        }
+    }
     for name in [
         "KAPOK_CONFIG",
         "KAPOK_MODEL_REPO",

@@ -46,7 +46,6 @@ pub(crate) struct Permit {
     pub(crate) claim: Claim,
     /// Whether the upstream was asked for usage by us.
     pub(crate) asked_usage: bool,
-    pub(crate) metering: Metering,
 }
 
 /// What a request asks for, once its model is known.
@@ -89,7 +88,6 @@ impl Permit {
             waited: Duration::ZERO,
             claim: Claim::default(),
             asked_usage: false,
-            metering: Metering::Off,
         }
     }
 
@@ -207,14 +205,13 @@ impl Permit {
         (!self.waited.is_zero()).then(|| format!("; stood in line for {ms} ms as `{class}`"))
     }
 
-    /// Reads usage from an answer with this head.
-    pub(crate) fn watch(&mut self, headers: &HeaderMap) {
-        let unasked = if self.asked_usage {
+    /// What becomes of the event that only tells usage.
+    pub(crate) fn unasked(&self) -> Unasked {
+        if self.asked_usage {
             Unasked::Drop
         } else {
             Unasked::Keep
-        };
-        self.metering = Metering::of(headers, unasked);
+        }
     }
 
     /// Counts the request, or says why not. A request that one account refuses costs none.
@@ -278,7 +275,7 @@ impl Permit {
 
     /// The request has ended. What its upstream told is charged; else what the client got; else, if neither is known,
     /// what was reserved.
-    pub(crate) fn settle(&mut self, ending: Ending) {
+    pub(crate) fn settle(&mut self, ending: Ending, metering: &Metering) {
         let now = self.clock.now();
         for share in &mut self.shares {
             let Some(reserved) = share.reserved.take() else {
@@ -286,11 +283,11 @@ impl Permit {
             };
             let mut account = share.account.state.lock();
             let prompt = account.prompt(&reserved);
-            let (used, told) = match (self.metering.told(), ending) {
+            let (used, told) = match (metering.told(), ending) {
                 (Some(told), _) => (told, true),
                 (None, Ending::Nothing) => (Used::default(), false),
                 (None, Ending::Abandoned) => (Used { prompt, output: 0 }, false),
-                (None, Ending::Answered) => match self.metering.delivered() {
+                (None, Ending::Answered) => match metering.delivered() {
                     Some(output) => (Used { prompt, output }, false),
                     None => (account.whole(&reserved), false),
                 },
@@ -315,7 +312,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.settle(Ending::Nothing);
+        self.settle(Ending::Nothing, &Metering::Off);
         for share in &mut self.shares {
             if share.entered.take().is_some() {
                 share.account.state.lock().leave();

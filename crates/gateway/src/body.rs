@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use crate::admission::Metering;
 use crate::coding::{Coding, Packer};
 use crate::exchange::Exchange;
 use crate::relay::{Cut, Relayed, Talk};
@@ -144,9 +145,9 @@ fn poll_metered(
 ) -> Polled {
     loop {
         let (polled, mut ended) = poll(exchange);
-        let Some(permit) = &mut exchange.permit else {
+        if let Metering::Off = exchange.metering {
             return polled;
-        };
+        }
         let Poll::Ready(part) = polled else {
             return Poll::Pending;
         };
@@ -156,13 +157,13 @@ fn poll_metered(
                 Bytes::new()
             }
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => permit.metering.pass(data),
+                Ok(data) => exchange.metering.pass(data),
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             },
             Some(Err(cut)) => return Poll::Ready(Some(Err(cut))),
         };
         if ended {
-            let rest = permit.metering.end();
+            let rest = exchange.metering.end();
             part = match (part.is_empty(), rest.is_empty()) {
                 (true, _) => rest,
                 (false, true) => part,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use protocol::resource::{ModelControl, NodeSpec, SettingsControl, SharedMemory};
+use protocol::resource::{ModelControl, NodeSpec, OtlpSpec, SettingsControl, SharedMemory};
 
 /// The gateway's bounds. Everything a client can make us hold or wait for has one.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Config {
     pub settings_control: SettingsControl,
     /// Whether clients may register shared memory.
     pub shared_memory: SharedMemory,
+    /// Where spans and metrics are sent.
+    pub otlp: OtlpSpec,
     /// Whether nobody but this machine reaches the public port and its alias.
     pub loopback: bool,
     /// Whether nobody but this machine reaches the admin port.
@@ -61,6 +63,7 @@ impl From<&NodeSpec> for Config {
             strict_readiness: node.strict_readiness,
             settings_control: node.settings_control,
             shared_memory: node.shared_memory,
+            otlp: node.otlp.clone(),
             loopback: node.listen.ip().is_loopback()
                 && node
                     .grpc_alias

@@ -1,4 +1,5 @@
 mod attempts;
+mod generation;
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -8,19 +9,21 @@ use base::{Deadline, RequestId};
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Frame;
+use protocol::openai::usage::Usage;
+use protocol::resource::UpstreamKind;
 use routing::Caller;
 use telemetry::trace::{Ticket, Wire};
-use telemetry::{Ledger, Record, Stage, TraceContext};
+use telemetry::{Ledger, Record, Stage, TraceContext, status_text};
 
 use crate::activity::Activity;
-use crate::admission::{Ending, Permit};
+use crate::admission::{Ending, Metering, Permit};
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
-use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT};
+use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT, TRACESTATE};
 use crate::keepers::Keeping;
-use crate::metrics::TargetMetrics;
+use crate::metrics::{Call, TargetMetrics, Told, provider};
 use crate::operation::Operation;
 use crate::pick::{Decision, Hints, Pick};
 use crate::read::Held;
@@ -30,12 +33,16 @@ use crate::upstream::Upstream;
 
 pub(crate) use attempts::Attempts;
 use attempts::Outcome;
+pub(crate) use generation::{Generation, Said};
 
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
 
 /// Of each text in a record: clients choose some of it, and a thousand records are kept.
 const TEXT_BYTES_MAX: usize = 2 << 10;
+
+/// W3C asks everybody to pass on at least 512 characters.
+const TRACE_STATE_BYTES_MAX: usize = 1 << 10;
 
 /// One request from its head to the end of its answer. It settles when dropped, wherever that happens: at the end of
 /// the body, in a handler whose client went away, or in a panic.
@@ -57,6 +64,13 @@ pub(crate) struct Exchange {
     pub(crate) attempts: Attempts,
     /// Its place in the caller's trace, or in one that begins here.
     pub(crate) context: TraceContext,
+    /// What vendors keep of the caller's trace; only where that is recorded.
+    trace_state: Option<Box<str>>,
+    method: &'static str,
+    /// What its answer says of itself, where a generative model makes it.
+    pub(crate) generation: Generation,
+    /// How it is learnt what it used.
+    pub(crate) metering: Metering,
     /// How long the client's socket had taken nothing when that was last booked.
     stalled: Duration,
     /// Whether the time that passes is an upstream's, which has yet to send the next part of its answer.
@@ -97,6 +111,14 @@ impl Exchange {
         let patience = deadline::patience(&head.headers);
         let budget = patience.total.unwrap_or(shared.config.request_timeout);
         let id = head.headers.get(REQUEST_ID).map(|value| value.as_bytes());
+        let mut context = context(&head.headers);
+        let mut trace_state = None;
+        if let Some(spans) = &shared.spans {
+            spans.choose(&mut context);
+            if context.sampled() && context.inherited() {
+                trace_state = state(&head.headers);
+            }
+        }
         Box::new(Self {
             gateway: gateway.clone(),
             connection,
@@ -111,7 +133,11 @@ impl Exchange {
             model_there: None,
             decision: None,
             attempts: Attempts::default(),
-            context: context(&head.headers),
+            context,
+            trace_state,
+            method: method(&head.method),
+            generation: Generation::default(),
+            metering: Metering::Off,
             stalled: Duration::ZERO,
             gap: false,
             caller: Caller::NOBODY,
@@ -214,9 +240,10 @@ impl Exchange {
     }
 
     /// The request goes to this upstream as well.
-    pub(crate) fn attempt_begins(&mut self, upstream: &Upstream) {
+    pub(crate) fn attempt_begins(&mut self, upstream: &Arc<Upstream>) {
         let now = self.gateway.shared().clock.now();
-        self.attempts.begin(&upstream.name, now);
+        let model = self.model_there.clone();
+        self.attempts.begin(upstream, model, now);
     }
 
     /// An upstream answered, perhaps not what is wanted.
@@ -302,6 +329,61 @@ impl Exchange {
         self.error = Some(message.unwrap_or_else(|| format!("gRPC status {code}")));
     }
 
+    /// Whether it becomes spans.
+    pub(crate) fn recorded(&self) -> bool {
+        self.context.sampled() && self.gateway.shared().spans.is_some()
+    }
+
+    /// How it failed, of few words; empty if it did not.
+    fn error_type(&self) -> &'static str {
+        match (self.status, self.complete) {
+            (400.., _) => status_text(self.status),
+            (_, true) => "",
+            (_, false) if self.error.is_some() => "incomplete",
+            (_, false) => "client_gone",
+        }
+    }
+
+    /// Counts it, and says what is known of its answer if a generative model made it.
+    fn measure(&mut self, seconds: f64) -> Option<telemetry::Generation> {
+        let shared = self.gateway.shared();
+        let error_type = self.error_type();
+        // In HTTP's words a server has not failed if it was asked in vain.
+        let failed = !matches!(self.status, 400..500);
+        let status = (self.status, if failed { error_type } else { "" });
+        let metrics = &shared.metrics;
+        metrics
+            .http()
+            .served(self.operation, self.method, status, seconds);
+        let task = self.operation.task()?;
+        // Whoever is not sent on is answered here.
+        let kind = self.attempts.answered_by().unwrap_or(UpstreamKind::Kapok);
+        let told = self.metering.told().map(|used| Usage {
+            prompt: used.prompt,
+            output: used.output,
+        });
+        self.generation.stream |= self.operation == Operation::GenerateStream;
+        let about = (self.ledger.started(), task.name(), provider(kind));
+        let generation = self.generation.told(about, told);
+        let call = Call {
+            task,
+            kind,
+            model: &self.model,
+            error_type,
+            seconds,
+        };
+        let told = Told {
+            first_token: generation.first_token_ms.map(|ms| ms / 1e3),
+            per_token: generation.per_token_ms.map(|ms| ms / 1e3),
+            tokens: generation
+                .input_tokens
+                .zip(generation.output_tokens)
+                .map(|(input, output)| [input, output]),
+        };
+        metrics.gen_ai().served(call, told);
+        Some(generation)
+    }
+
     /// What its tokens are charged by.
     fn ending(&self) -> Ending {
         match self.status {
@@ -326,13 +408,26 @@ impl Exchange {
             complete: self.complete,
             error: self.error.as_deref(),
         };
-        let mut told = attempts.told(self.decision.as_ref(), &ending);
-        for (index, attempt) in told.iter_mut().enumerate() {
-            attempt.span_id = self.context.attempt_id(index + 1);
+        let metrics = &self.gateway.shared().metrics;
+        let mut number = 0;
+        attempts.told(self.decision.as_ref(), &ending, |attempt, upstream| {
+            number += 1;
+            attempt.span_id = self.context.attempt_id(number);
+            metrics
+                .http()
+                .asked(attempt, self.method, &upstream.live.calls);
+            if let Some(task) = self.operation.task() {
+                metrics.gen_ai().asked(Call {
+                    task,
+                    kind: upstream.spec.kind,
+                    model: attempt.model.as_deref().unwrap_or(&self.model),
+                    error_type: attempt.error_type(),
+                    seconds: attempt.total_ms / 1e3,
+                });
+            }
             attempt.failure = attempt.failure.take().map(cut);
             attempt.reason = attempt.reason.take().map(cut);
-        }
-        told
+        })
     }
 
     fn target_metrics(&self) -> &TargetMetrics {
@@ -353,7 +448,7 @@ impl Drop for Exchange {
         let ending = self.ending();
         let mut permit = self.permit.take();
         if let Some(permit) = &mut permit {
-            permit.settle(ending);
+            permit.settle(ending, &self.metering);
         }
         if let Some(ticket) = self.trace.take() {
             ticket.settle(self.started, &self.ledger);
@@ -363,9 +458,11 @@ impl Drop for Exchange {
         let total = self.ledger.total().as_secs_f64();
         self.target_metrics()
             .settled(self.operation, self.status, total);
+        let generation = self.measure(total);
         if !self.operation.remembered() {
             return;
         }
+        let error_type = self.error_type();
         let attempts = self.told(now);
         let mut record = Record::new(&self.id, self.started, self.operation.name());
         record.model = cut(std::mem::take(&mut self.model));
@@ -380,12 +477,17 @@ impl Drop for Exchange {
         record.error = self.error.take().map(cut);
         record.complete = self.complete;
         record.settle(&self.ledger);
-        record.trace_id = self.context.to_string();
+        record.context = self.context;
+        record.trace_state = self.trace_state.take();
+        record.method = self.method;
+        record.route = self.operation.route().1;
+        record.error_type = error_type;
         record.attempts = attempts;
+        record.generation = generation;
         let shared = self.gateway.shared();
         tracing::debug!(
             request_id = self.id.as_str(),
-            trace_id = record.trace_id,
+            trace_id = %record.context,
             operation = record.operation,
             model = record.model,
             target = record.target,
@@ -395,6 +497,12 @@ impl Drop for Exchange {
             total_ms = record.total_ms,
             "request"
         );
+        let record = Arc::new(record);
+        if let Some(spans) = &shared.spans
+            && record.context.sampled()
+        {
+            spans.push(&record);
+        }
         shared.recent.push(record);
     }
 }
@@ -404,6 +512,28 @@ fn context(headers: &HeaderMap) -> TraceContext {
     let mut said = headers.get_all(TRACEPARENT).iter();
     let first = said.next().filter(|_| said.next().is_none());
     TraceContext::follow(first.map(http::HeaderValue::as_bytes))
+}
+
+/// What vendors keep of a trace. What is too long is left out, as the standard allows.
+fn state(headers: &HeaderMap) -> Option<Box<str>> {
+    let said = headers.get_all(TRACESTATE).iter();
+    let parts: Vec<&str> = said.filter_map(|value| value.to_str().ok()).collect();
+    let state = parts.join(",");
+    (!state.is_empty() && state.len() <= TRACE_STATE_BYTES_MAX).then(|| state.into())
+}
+
+/// As OpenTelemetry's conventions write it.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "_OTHER",
+    }
 }
 
 /// At most [`TEXT_BYTES_MAX`], the memory of what is cut off included.

@@ -12,10 +12,12 @@ use serde::Serialize;
 use telemetry::Recent;
 use telemetry::logs::Logs;
 use telemetry::metrics::Registry;
+use telemetry::spans::Spans;
 use telemetry::trace::Tracer;
 
 use crate::Error;
 use crate::config::Config;
+use crate::export::Export;
 use crate::hold::Holds;
 use crate::keepers::Keepers;
 use crate::listener::{Connections, Door, Listener};
@@ -74,6 +76,12 @@ pub(crate) struct Shared {
     pub(crate) regions: Regions,
     pub(crate) holds: Holds,
     pub(crate) keepers: Keepers,
+    /// None where no spans are sent: all that requests look at then.
+    pub(crate) spans: Option<Spans>,
+    /// Whether somebody wants to know what requests use that no limit counts.
+    pub(crate) reads_usage: bool,
+    /// What sends spans and metrics, until it is started.
+    export: Mutex<Option<Export>>,
     snapshot: ArcSwap<Snapshot>,
     /// What operators are told of the configuration.
     pub(crate) config_status: ArcSwap<ConfigStatus>,
@@ -89,6 +97,12 @@ impl Gateway {
     pub fn new(parts: Parts) -> Result<Self, Error> {
         let metrics = Metrics::register(&parts.registry);
         let connections = Connections::new(&parts.config);
+        let (export, spans) = Export::new(
+            &parts.config.otlp,
+            parts.version,
+            &parts.registry,
+            (&parts.clock, &parts.tasks),
+        )?;
         Ok(Self(Arc::new(Shared {
             local: metrics.target("local"),
             nobody: metrics.target(""),
@@ -98,6 +112,9 @@ impl Gateway {
             body_bytes: Budget::new(parts.config.body_bytes_total_max),
             regions: Regions::default(),
             keepers: Keepers::default(),
+            reads_usage: export.is_some(),
+            spans,
+            export: Mutex::new(export),
             config: parts.config,
             started_seconds: parts
                 .clock
@@ -156,6 +173,9 @@ impl Gateway {
             self.sweep();
             self.read_loads();
             self.check_upstreams();
+            if let Some(export) = self.0.export.lock().take() {
+                export.start();
+            }
         }
         self.0.connections.accept(self.clone(), listener, door);
     }

@@ -3,7 +3,7 @@
 //! Reading order: [`server`] (what the gateway needs from whoever runs models in this process), `gateway` (what it is
 //! made of, and its verbs), `snapshot` (resources, ready to route by), `pick` (who answers: a pure function), `doors`
 //! (one file per protocol), `admission` (limits, places, lines), `relay` and `upstream` (the way to another server and back), `exchange` (one request's
-//! account, settled when its answer ends).
+//! account, settled when its answer ends), `export` (some of those accounts, to a collector).
 //! Never here: running models, starting processes, reading files (clients' shared memory apart) or the environment. `kapok` adapts those to the traits
 //! in [`server`] and hands over resources whose secrets are looked up.
 
@@ -18,6 +18,7 @@ mod deadline;
 mod doors;
 mod error;
 mod exchange;
+mod export;
 mod flow;
 mod gate;
 mod gateway;

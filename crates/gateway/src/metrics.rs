@@ -2,6 +2,8 @@
 //! no look-up by label.
 
 mod admission;
+mod gen_ai;
+mod http;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -13,6 +15,8 @@ use telemetry::metrics::{
 };
 
 pub(crate) use admission::AdmissionMetrics;
+pub(crate) use gen_ai::{Call, GenAiMetrics, Task, Told, provider};
+pub(crate) use http::HttpMetrics;
 
 use crate::operation::Operation;
 
@@ -32,6 +36,8 @@ struct Families {
     connections: Family<DoorLabels, Gauge>,
     targets: Mutex<HashMap<Arc<str>, Arc<TargetMetrics>>>,
     admission: AdmissionMetrics,
+    gen_ai: GenAiMetrics,
+    http: HttpMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -100,6 +106,8 @@ impl Metrics {
             connections: Family::default(),
             targets: Mutex::default(),
             admission: AdmissionMetrics::register(registry),
+            gen_ai: GenAiMetrics::register(registry),
+            http: HttpMetrics::register(registry),
         };
         registry.register(
             "kapok_gateway_requests_total",
@@ -150,6 +158,14 @@ impl Metrics {
 
     pub(crate) fn admission(&self) -> &AdmissionMetrics {
         &self.0.admission
+    }
+
+    pub(crate) fn gen_ai(&self) -> &GenAiMetrics {
+        &self.0.gen_ai
+    }
+
+    pub(crate) fn http(&self) -> &HttpMetrics {
+        &self.0.http
     }
 
     pub(crate) fn held(&self) -> &Gauge {

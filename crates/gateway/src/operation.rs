@@ -1,5 +1,6 @@
 use protocol::resource::Scope;
 
+use crate::metrics::Task;
 use crate::upstream::Wire;
 
 /// What a request asks for: a closed set, so that it can be a metric's label.
@@ -106,6 +107,52 @@ impl Operation {
             Self::GrpcInfer => "grpc infer",
             Self::GrpcStreamInfer => "grpc stream.infer",
             Self::GrpcReflection => "grpc reflection",
+        }
+    }
+
+    /// What a generative model is asked to do; none if nobody asks one.
+    pub(crate) fn task(self) -> Option<Task> {
+        match self {
+            Self::ChatCompletions | Self::Responses | Self::Messages => Some(Task::Chat),
+            Self::Completions | Self::Generate | Self::GenerateStream => Some(Task::TextCompletion),
+            Self::Embeddings => Some(Task::Embeddings),
+            _ => None,
+        }
+    }
+
+    /// The method that it usually comes with, and its path, names in the places of values. Empty where there are several.
+    pub(crate) fn route(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Metrics => ("GET", "/metrics"),
+            Self::OpenApi => ("GET", "/openapi.json"),
+            Self::ChatCompletions => ("POST", "/v1/chat/completions"),
+            Self::Completions => ("POST", "/v1/completions"),
+            Self::Embeddings => ("POST", "/v1/embeddings"),
+            Self::Responses => ("POST", "/v1/responses"),
+            Self::Messages => ("POST", "/v1/messages"),
+            Self::CountTokens => ("POST", "/v1/messages/count_tokens"),
+            Self::ServerMetadata => ("GET", "/v2"),
+            Self::ModelMetadata => ("GET", "/v2/models/{model}"),
+            Self::ModelReady => ("GET", "/v2/models/{model}/ready"),
+            Self::ModelConfig => ("GET", "/v2/models/{model}/config"),
+            Self::ModelStatistics => ("GET", "/v2/models/{model}/stats"),
+            Self::RepositoryIndex => ("POST", "/v2/repository/index"),
+            Self::RepositoryLoad => ("POST", "/v2/repository/models/{model}/load"),
+            Self::RepositoryUnload => ("POST", "/v2/repository/models/{model}/unload"),
+            Self::Infer => ("POST", "/v2/models/{model}/infer"),
+            Self::Generate => ("POST", "/v2/models/{model}/generate"),
+            Self::GenerateStream => ("POST", "/v2/models/{model}/generate_stream"),
+            Self::GrpcHealth => ("POST", "/grpc.health.v1.Health/Check"),
+            Self::GrpcServerMetadata => ("POST", "/inference.GRPCInferenceService/ServerMetadata"),
+            Self::GrpcModelMetadata => ("POST", "/inference.GRPCInferenceService/ModelMetadata"),
+            Self::GrpcModelReady => ("POST", "/inference.GRPCInferenceService/ModelReady"),
+            Self::GrpcModelConfig => ("POST", "/inference.GRPCInferenceService/ModelConfig"),
+            Self::GrpcModelStatistics => {
+                ("POST", "/inference.GRPCInferenceService/ModelStatistics")
+            }
+            Self::GrpcInfer => ("POST", "/inference.GRPCInferenceService/ModelInfer"),
+            Self::GrpcStreamInfer => ("POST", "/inference.GRPCInferenceService/ModelStreamInfer"),
+            _ => ("", ""),
         }
     }
 

@@ -11,7 +11,7 @@ mod event;
 mod fetch;
 mod head;
 mod race;
-mod retry_after;
+pub(crate) mod retry_after;
 mod talk;
 
 use std::future::poll_fn;

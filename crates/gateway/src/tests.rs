@@ -6,6 +6,7 @@ mod change;
 mod client;
 mod control;
 mod explain;
+mod export;
 mod failover;
 mod files;
 mod grpc;

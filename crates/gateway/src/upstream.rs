@@ -9,6 +9,7 @@ mod health;
 mod http1;
 mod http2;
 mod pool;
+mod post;
 mod tls;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use protocol::resource::{OipForm, Secret, UpstreamKind, UpstreamSpec};
 use routing::Meter;
+use telemetry::metrics::Histogram;
 
 pub(crate) use address::Address;
 pub(crate) use body::{Broken, RequestBody};
@@ -30,6 +32,7 @@ pub(crate) use get::{GetError, get, get_elsewhere, take};
 pub use http1::fuzz_http_answer;
 pub(crate) use http2::Http2Pool;
 pub(crate) use pool::{Pool, SWEEP_EVERY};
+pub(crate) use post::{Answer, post};
 
 use crate::admission::Line;
 use crate::gateway::Readiness;
@@ -209,6 +212,8 @@ pub(crate) struct Live {
     agreed: Agreed,
     /// Set when the upstream is first published.
     pub(crate) metrics: OnceLock<Arc<TargetMetrics>>,
+    /// How long its usual answers take, in HTTP's words.
+    pub(crate) calls: OnceLock<Histogram>,
 }
 
 impl Live {
@@ -232,6 +237,7 @@ impl Live {
             grpc: Http2Pool::new(spec.http2_streams_max),
             agreed: Agreed::default(),
             metrics: OnceLock::new(),
+            calls: OnceLock::new(),
         }
     }
 

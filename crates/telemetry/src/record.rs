@@ -120,6 +120,20 @@ pub struct Attempt {
     pub candidates: Vec<Candidate>,
 }
 
+impl Attempt {
+    /// In a word, how far it came that failed: a status, or `connect`, `no_answer`, `incomplete`. Empty if it did not fail.
+    pub fn error_type(&self) -> &'static str {
+        let failed = self.failure.is_some();
+        match self.status {
+            Some(status) if status >= 400 => status_text(status),
+            Some(_) if failed => "incomplete",
+            None if failed && self.connect_ms.is_some() => "no_answer",
+            None if failed => "connect",
+            _ => "",
+        }
+    }
+}
+
 /// Somebody who was looked at in a routing decision.
 #[derive(Debug, Clone, Serialize)]
 pub struct Candidate {

@@ -32,6 +32,7 @@ mod relay;
 mod rescue;
 mod routes;
 mod sdk;
+mod telemetry;
 mod threads;
 mod through;
 mod tritonserver;

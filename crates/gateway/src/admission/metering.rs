@@ -61,7 +61,7 @@ impl Metering {
         }
     }
 
-    pub(super) fn told(&self) -> Option<Used> {
+    pub(crate) fn told(&self) -> Option<Used> {
         let usage = match self {
             Self::Events(events) => events.usage(),
             Self::Body(body) => body.usage(),

@@ -95,6 +95,7 @@ async fn post(
         }
         Err(error) => return Err(ApiError::from(error).into()),
     };
+    visit.exchange.generation.stream = facts.stream;
     if operation == Operation::Responses {
         visit.goes_on(&facts.model, &body);
     }

@@ -1,9 +1,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::resource::UpstreamKind;
 use routing::Verdict;
 
+use crate::metrics::provider;
 use crate::pick::Decision;
+use crate::upstream::Upstream;
 
 /// The upstreams that a request was sent to, in order.
 #[derive(Debug, Default)]
@@ -11,7 +14,9 @@ pub(crate) struct Attempts(Vec<Attempt>);
 
 #[derive(Debug)]
 struct Attempt {
-    upstream: Arc<str>,
+    upstream: Arc<Upstream>,
+    /// What it calls the model, if not as the client does.
+    model: Option<Arc<str>>,
     /// None while it is the request's latest.
     decision: Option<Decision>,
     started: Instant,
@@ -31,11 +36,17 @@ pub(crate) struct Outcome<'a> {
 }
 
 impl Attempts {
-    pub(crate) fn begin(&mut self, upstream: &Arc<str>, now: Instant) {
+    pub(crate) fn begin(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        model: Option<Arc<str>>,
+        now: Instant,
+    ) {
         // Most requests have one.
         self.0.reserve_exact(1);
         self.0.push(Attempt {
             upstream: Arc::clone(upstream),
+            model,
             decision: None,
             started: now,
             connected: None,
@@ -81,7 +92,7 @@ impl Attempts {
 
     fn find(&mut self, upstream: &Arc<str>) -> Option<&mut Attempt> {
         let mut latest_first = self.0.iter_mut().rev();
-        latest_first.find(|attempt| Arc::ptr_eq(&attempt.upstream, upstream))
+        latest_first.find(|attempt| Arc::ptr_eq(&attempt.upstream.name, upstream))
     }
 
     /// Who was asked and did not answer, and how that went.
@@ -89,18 +100,26 @@ impl Attempts {
         let mut text = String::new();
         for attempt in &self.0 {
             if let Some(why) = &attempt.failure {
-                let name = &attempt.upstream;
+                let name = &attempt.upstream.name;
                 text.push_str(&format!("`{name}` was asked before: {why}; "));
             }
         }
         text
     }
 
-    /// For `kapok explain`. `latest` is the request's latest decision.
+    /// What kind of server answered; none if nobody did.
+    pub(crate) fn answered_by(&self) -> Option<UpstreamKind> {
+        let mut latest_first = self.0.iter().rev();
+        let answered = latest_first.find(|attempt| attempt.status.is_some())?;
+        Some(answered.upstream.spec.kind)
+    }
+
+    /// For `kapok explain`. `latest` is the request's latest decision. `each` sees every attempt and its upstream.
     pub(crate) fn told(
         self,
         latest: Option<&Decision>,
         ending: &Outcome<'_>,
+        mut each: impl FnMut(&mut telemetry::Attempt, &Upstream),
     ) -> Vec<telemetry::Attempt> {
         let last = self.0.len().saturating_sub(1);
         let answered = self.0.iter().any(|attempt| attempt.status.is_some());
@@ -111,7 +130,10 @@ impl Attempts {
                 let own = own.as_ref();
                 let reason = own.map(ToString::to_string);
                 let decision = own.or_else(|| latest.filter(|_| index == last));
-                attempt.told(reason, decision, (ending, answered))
+                let upstream = Arc::clone(&attempt.upstream);
+                let mut told = attempt.told(reason, decision, (ending, answered));
+                each(&mut told, &upstream);
+                told
             })
             .collect()
     }
@@ -139,7 +161,11 @@ impl Attempt {
                 .zip(self.first_byte)
                 .map(|(from, at)| millis(since(from, at))),
             total_ms: millis(since(self.started, ended)),
-            upstream: self.upstream,
+            upstream: Arc::clone(&self.upstream.name),
+            server: Arc::clone(&self.upstream.address.host),
+            port: self.upstream.address.port,
+            provider: provider(self.upstream.spec.kind),
+            model: self.model,
             span_id: [0; 8],
             status: self.status,
             failure,

@@ -108,6 +108,7 @@ impl Relayed {
                 self.latest = exchange.gateway.shared().clock.now();
                 if let (Some(events), Some(data)) = (&mut self.events, frame.data_ref()) {
                     events.note(data);
+                    exchange.generation.part(self.latest);
                 }
                 if self.grpc {
                     return self.pass_call(cx, frame, exchange);

@@ -3,6 +3,8 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use protocol::openai::{Chunk, Identity, StreamError, chunk};
 
+use crate::exchange::Said;
+
 /// What OpenAI's chat and completion streams end with. openai-python takes a stream that ends without it for complete.
 const DONE: &[u8] = b"[DONE]";
 
@@ -33,6 +35,9 @@ pub(super) struct Chunks {
     /// Whether the upstream told the client what went wrong.
     pub(super) told: bool,
     going_on: GoingOn,
+    /// What is said of the answer beside its text; whether its names are wanted too.
+    pub(super) said: Said,
+    keeps_details: bool,
     /// Whether nothing is looked at any more.
     blind: bool,
 }
@@ -59,6 +64,13 @@ enum Event {
 }
 
 impl Chunks {
+    pub(super) fn new(keeps_details: bool) -> Self {
+        Self {
+            keeps_details,
+            ..Self::default()
+        }
+    }
+
     /// What the client gets of this, and what is wrong with what follows, if anything is.
     pub(super) fn take(&mut self, data: Bytes) -> (Bytes, Option<&'static str>) {
         if self.blind {
@@ -208,15 +220,31 @@ impl Chunks {
             self.identity = chunk.identity();
         }
         self.finished |= chunk.finished;
+        self.say(chunk);
         self.opaque = self.opaque.or(chunk.opaque);
         if new.is_empty() || self.opaque.is_some() {
             return;
         }
         self.pieces += 1;
+        self.said.pieces = self.pieces;
+        self.said.begun = true;
         self.text.push_str(new);
         if self.text.len() > TEXT_BYTES_MAX {
             self.text = String::new();
             self.opaque = Some("it is longer than a mebibyte");
+        }
+    }
+
+    /// What is told of a request whose answer this is a part of.
+    fn say(&mut self, chunk: &Chunk<'_>) {
+        self.said.usage = chunk.usage.or(self.said.usage);
+        self.said.begun |= chunk.opaque.is_some() || chunk.finished;
+        if self.keeps_details {
+            let details = self.said.details.get_or_insert_default();
+            if details.model.is_none() {
+                (details.id, details.model) = (chunk.id(), chunk.model());
+            }
+            details.finish_reason = chunk.finish_reason().or(details.finish_reason.take());
         }
     }
 

@@ -12,21 +12,23 @@ const UNSAID: Duration = Duration::from_secs(1);
 /// How long a server that refused wants to be left alone: `retry-after-ms`, else `Retry-After` in seconds or as a date,
 /// in the order in which openai-python reads them.
 pub(super) fn wanted(headers: &HeaderMap, wall: SystemTime) -> Duration {
+    said(headers, wall).unwrap_or(UNSAID)
+}
+
+/// The same; none if it does not say, or not so that it can be understood.
+pub(crate) fn said(headers: &HeaderMap, wall: SystemTime) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let seconds = |text: &str| text.parse().ok().filter(|number: &f64| *number >= 0.0);
     let from = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
     if let Some(ms) = text(RETRY_AFTER_MS).and_then(seconds) {
-        return from(ms / 1000.0).unwrap_or(UNSAID);
+        return from(ms / 1000.0);
     }
-    let Some(said) = text(RETRY_AFTER) else {
-        return UNSAID;
-    };
+    let said = text(RETRY_AFTER)?;
     if let Some(seconds) = seconds(said) {
-        return from(seconds).unwrap_or(UNSAID);
+        return from(seconds);
     }
-    httpdate::parse_http_date(said).map_or(UNSAID, |date| {
-        date.duration_since(wall).unwrap_or(Duration::ZERO)
-    })
+    let date = httpdate::parse_http_date(said).ok()?;
+    Some(date.duration_since(wall).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Talk {
         let now = exchange.gateway.shared().clock.now();
         let heartbeat = Duration::from_millis(heartbeat_ms);
         Self {
-            chunks: Chunks::default(),
+            chunks: Chunks::new(exchange.recorded()),
             next: None,
             failure: None,
             in_vain: None,
@@ -141,6 +141,7 @@ impl Talk {
                 // It speaks again, so nobody else has to.
                 self.next = None;
                 let (out, broken) = self.chunks.take(frame.into_data().unwrap_or_default());
+                exchange.generation.heard(now, &mut self.chunks.said);
                 if let Some(why) = broken {
                     self.fail(exchange, (End::Broken, UpstreamFault::cut), why);
                 }

@@ -43,13 +43,13 @@ async fn a_trace_goes_on_through_every_attempt() {
         let got = fleet.served.ask("POST", CHAT, &headers, ASK).await;
         assert_eq!(got.status, 200);
         let record = fleet.served.settled(got.request_id()).await;
-        assert_eq!(record.trace_id == TRACE, goes_on, "{sent}");
+        assert_eq!(record.context.to_string() == TRACE, goes_on, "{sent}");
         for (fake, attempt) in fleet.fakes.iter().zip(&record.attempts) {
             let requests = fake.requests();
             let request = &requests[0];
             let span = u64::from_be_bytes(attempt.span_id);
             let flags = if goes_on { "01" } else { "00" };
-            let expected = format!("00-{}-{span:016x}-{flags}", record.trace_id);
+            let expected = format!("00-{}-{span:016x}-{flags}", record.context);
             assert_eq!(header(request, "traceparent"), [expected], "{sent}");
             let state = header(request, "tracestate");
             assert_eq!(state, if goes_on { vec!["v=1"] } else { vec![] }, "{sent}");

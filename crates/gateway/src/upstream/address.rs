@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 
@@ -5,7 +7,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     pub(crate) tls: bool,
-    pub(crate) host: String,
+    pub(crate) host: Arc<str>,
     pub(crate) port: u16,
     /// The `Host` header.
     pub(crate) authority: HeaderValue,
@@ -46,7 +48,7 @@ impl Address {
                 .host()
                 .trim_start_matches('[')
                 .trim_end_matches(']')
-                .to_owned(),
+                .into(),
             port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             authority: HeaderValue::from_str(authority.as_str())
                 .map_err(|_| "url's host cannot be written in a header".to_owned())?,
@@ -120,7 +122,7 @@ mod tests {
             let parsed = Address::parse(url);
             match (expected, parsed) {
                 (Ok((host, port, target)), Ok(address)) => {
-                    assert_eq!((address.host.as_str(), address.port), (host, port));
+                    assert_eq!((&*address.host, address.port), (host, port));
                     let path = PathAndQuery::from_static("/v1/models?x=1");
                     let built = address.target(Some(&path)).expect("a target");
                     assert_eq!(built.to_string(), target);

@@ -86,7 +86,7 @@ pub(crate) async fn get_elsewhere(page: &Address, bytes_max: usize) -> Result<By
     whole(&mut connection, &response, bytes_max).await
 }
 
-fn unanswered(error: SendError) -> GetError {
+pub(super) fn unanswered(error: SendError) -> GetError {
     match error {
         SendError::Failed(error) => GetError::Cut(error),
         SendError::Unsent(_) | SendError::Refused | SendError::Body(_) => GetError::NoAnswer,

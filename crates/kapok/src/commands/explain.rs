@@ -61,6 +61,8 @@ fn table(record: &Value, style: Style) -> String {
         ("because", field("reason")),
         ("error", field("error")),
         ("trace", field("trace_id")),
+        ("tokens", tokens(&record["generation"])),
+        ("first token", first_token(&record["generation"])),
     ] {
         if !value.is_empty() {
             text.push_str(&format!(
@@ -90,6 +92,25 @@ fn table(record: &Value, style: Style) -> String {
         text.push_str(&attempted(attempts, style));
     }
     text
+}
+
+/// As far as the upstream told them; empty if it did not.
+fn tokens(generation: &Value) -> String {
+    let count = |name: &str| generation[name].as_u64();
+    match (count("input_tokens"), count("output_tokens")) {
+        (Some(input), Some(output)) => format!("{input} in, {output} out"),
+        _ => String::new(),
+    }
+}
+
+/// When a stream began, and how it went on.
+fn first_token(generation: &Value) -> String {
+    let ms = |name: &str| generation[name].as_f64();
+    match (ms("first_token_ms"), ms("per_token_ms")) {
+        (Some(first), Some(next)) => format!("after {first:.1} ms, then every {next:.1} ms"),
+        (Some(first), None) => format!("after {first:.1} ms"),
+        _ => String::new(),
+    }
 }
 
 /// Who was asked, how long each part took, and among whom the choice was.
@@ -184,6 +205,7 @@ mod tests {
             "request_id": "req-1", "operation": "oip infer", "model": "m", "target": "local",
             "reason": "in this process", "status": 200, "error": null, "complete": true, "total_ms": 10.0,
             "trace_id": "0af7651916cd43dd8448eb211c80319c",
+            "generation": {"input_tokens": 12, "output_tokens": 40, "first_token_ms": 3.5, "per_token_ms": 0.5},
             "stages": [{"stage": "parse", "ms": 2.5}, {"stage": "infer", "ms": 7.4}, {"stage": "send", "ms": 0.1}],
         });
         let expected = "\
@@ -192,6 +214,8 @@ model        m
 answered by  local
 because      in this process
 trace        0af7651916cd43dd8448eb211c80319c
+tokens       12 in, 40 out
+first token  after 3.5 ms, then every 0.5 ms
 
 STAGE  MS         SHARE   WHEN
 parse      2.500  25.0 %  ██████████

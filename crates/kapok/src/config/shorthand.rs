@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use protocol::resource::{Alias, NodeSpec, Resource, Spec, UpstreamSpec};
-use serde_json::json;
 
 use super::{Environment, named, node_mut, otel, upstream_mut};
 use crate::cli::{Switch, UpArgs};
@@ -93,11 +92,9 @@ fn upstream(resources: &mut Vec<Resource>, shorthand: &str) -> Outcome {
         url.clone_into(&mut known.url);
         return Ok(());
     }
-    let spec: UpstreamSpec = serde_json::from_value(json!({ "url": url }))
-        .expect("everything but the URL has a default");
     resources.push(Resource {
         metadata: named(name),
-        spec: Spec::Upstream(spec),
+        spec: Spec::Upstream(UpstreamSpec::at(url)),
     });
     Ok(())
 }

@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::DEPTH_MAX;
+use super::usage::Usage;
 use crate::json::{Fault, Kind, Lone, Reader};
 
 /// One event of a chat or completions stream, as far as going on with it elsewhere needs it.
@@ -17,10 +18,14 @@ pub struct Chunk<'a> {
     pub speaks: bool,
     /// What went wrong, if the event says so instead.
     pub error: Option<StreamError>,
+    /// What it says was used so far.
+    pub usage: Option<Usage>,
     /// The text as it is written.
     quoted: Option<&'a str>,
     id: Option<&'a str>,
     created: Option<&'a str>,
+    model: Option<&'a str>,
+    finish_reason: Option<&'a str>,
 }
 
 /// An error that an upstream sends as an event.
@@ -46,12 +51,14 @@ pub fn chunk(data: &[u8]) -> Result<Chunk<'_>, String> {
 
 fn read(data: &[u8]) -> Result<Chunk<'_>, Fault> {
     let mut reader = Reader::new(data, DEPTH_MAX)?;
-    let names = ["id", "created", "choices", "error"];
-    let [id, created, choices, error] = reader.fields(names)?;
+    let names = ["id", "created", "model", "choices", "usage", "error"];
+    let [id, created, model, choices, usage, error] = reader.fields(names)?;
     reader.end()?;
     let mut chunk = Chunk {
         id,
         created,
+        model,
+        usage: usage.and_then(Usage::read),
         error: error.filter(|error| *error != "null").map(whose_fault),
         ..Chunk::default()
     };
@@ -68,7 +75,9 @@ fn read(data: &[u8]) -> Result<Chunk<'_>, Fault> {
         if logprobs.is_some_and(|value| value != "null") {
             chunk.opaque = Some("it has log probabilities");
         }
-        chunk.finished |= finish.is_some_and(|reason| reason != "null");
+        let finish = finish.filter(|reason| *reason != "null");
+        chunk.finished |= finish.is_some();
+        chunk.finish_reason = finish.or(chunk.finish_reason);
         if let Some(text) = text {
             (chunk.text, chunk.quoted) = (string(text)?, Some(text));
         }
@@ -93,6 +102,27 @@ fn read_delta<'a>(delta: &'a str, chunk: &mut Chunk<'a>) -> Result<(), Fault> {
         }
         Ok(())
     })
+}
+
+impl Chunk<'_> {
+    /// The answer's id, if it is text.
+    pub fn id(&self) -> Option<Box<str>> {
+        named(self.id)
+    }
+
+    /// What the server calls the model.
+    pub fn model(&self) -> Option<Box<str>> {
+        named(self.model)
+    }
+
+    /// Why the answer ends here.
+    pub fn finish_reason(&self) -> Option<Box<str>> {
+        named(self.finish_reason)
+    }
+}
+
+fn named(value: Option<&str>) -> Option<Box<str>> {
+    Some(string(value?).ok()??.into())
 }
 
 fn string(value: &str) -> Result<Option<Cow<'_, str>>, Fault> {

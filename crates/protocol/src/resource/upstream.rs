@@ -125,6 +125,14 @@ pub enum OipForm {
     Both,
 }
 
+impl UpstreamSpec {
+    /// A server of which nothing but its url is said.
+    pub fn at(url: &str) -> Self {
+        serde_json::from_value(serde_json::json!({ "url": url }))
+            .expect("everything but the url has a default")
+    }
+}
+
 /// Where an upstream tells its load, and how often it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -113,7 +113,7 @@ fn child(record: &Record, attempt: &Attempt, index: usize) -> Span {
         end_time_unix_nano: start.saturating_add(ms(attempt.total_ms)),
         attributes: about_attempt(record, (attempt, index), model),
         events,
-        status: (!error_type(attempt).is_empty()).then(|| Status {
+        status: (!attempt.error_type().is_empty()).then(|| Status {
             message: attempt.failure.clone().unwrap_or_default(),
             code: StatusCode::Error as i32,
         }),
@@ -143,7 +143,7 @@ fn about_attempt(
     said.some("http.response.status_code", status);
     let resent = i64::try_from(index).ok().filter(|index| *index > 0);
     said.some("http.request.resend_count", resent);
-    said.text("error.type", error_type(attempt));
+    said.text("error.type", attempt.error_type());
     said.text("kapok.upstream", &attempt.upstream);
     // The latest choice is the request's.
     let latest = index + 1 == record.attempts.len();
@@ -168,18 +168,6 @@ fn tell(candidate: &Candidate, unit: &str) -> String {
     match candidate.score {
         Some(score) if !unit.is_empty() => format!("{name}: {verdict}, {score:.1} {unit}"),
         _ => format!("{name}: {verdict}"),
-    }
-}
-
-/// In a word, how far an attempt came that failed; empty if it did not.
-fn error_type(attempt: &Attempt) -> &'static str {
-    let failed = attempt.failure.is_some();
-    match attempt.status {
-        Some(status) if status >= 400 => crate::record::status_text(status),
-        Some(_) if failed => "incomplete",
-        None if failed && attempt.connect_ms.is_some() => "no_answer",
-        None if failed => "connect",
-        _ => "",
     }
 }
 

@@ -9,11 +9,12 @@ use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use policy::{Ask, Used};
 use protocol::openai::Facts;
-use protocol::openai::usage::{ask_usage, demand};
+use protocol::openai::usage::{Unasked, ask_usage, demand};
 use telemetry::Stage;
 
 use super::Visit;
-use crate::admission::{Asking, Permit, class_asked};
+use crate::admission::{Asking, Metering, Permit, class_asked};
+use crate::body::Payload;
 use crate::exchange::Exchange;
 use crate::keys::Key;
 use crate::operation::Operation;
@@ -166,24 +167,36 @@ impl Visit<'_> {
         }
     }
 
-    /// Reads what the request used from its answer as that passes by.
+    /// Reads what the request used from its answer as that passes by, where it matters to a limit or to an export.
     pub(in crate::doors) fn watch_usage(&mut self, reply: &Reply) {
-        if let Some(permit) = &mut self.exchange.permit
-            && permit.counts_tokens()
-            && reply.response.status().is_success()
-        {
-            permit.watch(reply.response.headers());
+        if !reply.response.status().is_success() {
+            return;
         }
+        let exchange = &mut *self.exchange;
+        let counted = exchange
+            .permit
+            .as_ref()
+            .filter(|permit| permit.counts_tokens());
+        let unasked = match counted {
+            Some(permit) => permit.unasked(),
+            // A conversation's stream is read event by event in any case.
+            None if exchange.gateway.shared().reads_usage
+                && exchange.operation.task().is_some()
+                && !matches!(reply.response.body(), Payload::Talk(_)) =>
+            {
+                Unasked::Keep
+            }
+            None => return,
+        };
+        exchange.metering = Metering::of(reply.response.headers(), unasked);
     }
 
     /// What a model of this process used.
     pub(in crate::doors) fn used(&mut self, tokens: usize) {
-        if let Some(permit) = &mut self.exchange.permit {
-            permit.metering = crate::admission::Metering::Told(Used {
-                prompt: tokens as u64,
-                output: 0,
-            });
-        }
+        self.exchange.metering = Metering::Told(Used {
+            prompt: tokens as u64,
+            output: 0,
+        });
     }
 }
 

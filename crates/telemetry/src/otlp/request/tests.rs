@@ -270,7 +270,7 @@ fn who_is_to_blame_is_said() {
             failure: failure.map(str::to_owned),
             ..retried().attempts[0].clone()
         };
-        assert_eq!(error_type(&attempt), expected);
+        assert_eq!(attempt.error_type(), expected);
     }
 }
 
