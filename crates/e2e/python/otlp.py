@@ -3,6 +3,8 @@
 `OTLP_PORT` is where kapok sends to, `OTLP_PROTOCOL` how.
 """
 
+import gzip
+import http.server
 import json
 import os
 import socket
@@ -29,6 +31,24 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class Unpacker(http.server.BaseHTTPRequestHandler):
+    """rotel packs what it sends whatever it is told, and oteltap cannot unpack it."""
+
+    to = ""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        answer = requests.post(self.to + self.path, data=body, headers={"content-type": "application/x-protobuf"}, timeout=PATIENCE)
+        self.send_response(answer.status_code)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 class Collector:
     """Keeps every span and metric, as the protocol's JSON."""
 
@@ -36,11 +56,15 @@ class Collector:
         self.items = []
         if os.environ["OTLP_PROTOCOL"] == "grpc":
             shown = free_port()
+            Unpacker.to = f"http://127.0.0.1:{shown}"
+            between = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unpacker))
+            threading.Thread(target=between.serve_forever, daemon=True).start()
+            stack.callback(between.shutdown)
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             command = [Path(rotel.__file__).parent / "rotel-agent", "start", "--pid-file", f"{folder}/pid"]
             command += ["--otlp-grpc-endpoint", f"127.0.0.1:{PORT}", "--otlp-http-endpoint", f"127.0.0.1:{free_port()}"]
-            command += ["--exporter", "otlp", "--otlp-exporter-protocol", "http", "--otlp-exporter-compression", "none"]
-            command += ["--otlp-exporter-endpoint", f"http://127.0.0.1:{shown}", "--batch-timeout", "100ms"]
+            command += ["--exporter", "otlp", "--otlp-exporter-protocol", "http"]
+            command += ["--otlp-exporter-endpoint", f"http://127.0.0.1:{between.server_port}", "--batch-timeout", "100ms"]
             self.start(stack, command)
         else:
             shown = PORT

@@ -20,12 +20,12 @@ spec:
 apiVersion: kapok.dev/v1alpha1
 kind: Upstream
 metadata: {{name: busy}}
-spec: {{url: '{busy}', kind: vllm, models: []}}
+spec: {{url: '{busy}', kind: vllm, models: [], load: {{intervalMs: 0}}, health: {{path: ''}}}}
 ---
 apiVersion: kapok.dev/v1alpha1
 kind: Upstream
 metadata: {{name: good}}
-spec: {{url: '{good}', kind: vllm, models: []}}
+spec: {{url: '{good}', kind: vllm, models: [], load: {{intervalMs: 0}}, health: {{path: ''}}}}
 ---
 apiVersion: kapok.dev/v1alpha1
 kind: Route

@@ -244,7 +244,9 @@ impl Chunks {
             if details.model.is_none() {
                 (details.id, details.model) = (chunk.id(), chunk.model());
             }
-            details.finish_reason = chunk.finish_reason().or(details.finish_reason.take());
+            if let Some(reason) = chunk.finish_reason() {
+                details.finish_reason = Some(reason);
+            }
         }
     }
 

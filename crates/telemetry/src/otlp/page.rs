@@ -10,11 +10,14 @@ pub(super) struct Family<'a> {
     pub(super) samples: Vec<Sample<'a>>,
 }
 
+/// Names and values.
+pub(super) type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sample<'a> {
     /// With the suffix that a histogram's parts have.
     pub(super) name: &'a str,
-    pub(super) labels: Vec<(&'a str, Cow<'a, str>)>,
+    pub(super) labels: Labels<'a>,
     pub(super) value: f64,
 }
 

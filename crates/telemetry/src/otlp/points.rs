@@ -4,7 +4,7 @@ use protocol::otlp::{
     Data, Gauge, Histogram, HistogramPoint, KeyValue, Metric, NumberPoint, Sum, Temporality,
 };
 
-use super::page::{Family, Sample, families};
+use super::page::{Family, Labels, Sample, families};
 
 /// Metrics that the conventions name: as they stand on a page of Prometheus, their own name, and their unit.
 const STANDARD: [(&str, &str, &str); 7] = [
@@ -129,9 +129,9 @@ fn number(sample: &Sample<'_>, (started, now): (u64, u64)) -> NumberPoint {
 
 /// One point for each set of labels; its parts follow each other on the page.
 fn histograms(family: &Family<'_>, (started, now): (u64, u64)) -> Vec<HistogramPoint> {
-    let mut points: Vec<(Vec<(&str, Cow<'_, str>)>, HistogramPoint)> = Vec::new();
+    let mut points: Vec<(Labels<'_>, HistogramPoint)> = Vec::new();
     for sample in &family.samples {
-        let (limits, labels): (Vec<_>, Vec<_>) = sample
+        let (limits, labels): (Labels<'_>, Labels<'_>) = sample
             .labels
             .iter()
             .cloned()
@@ -199,7 +199,7 @@ mod tests {
     use crate::metrics::{Counter, EncodeLabelSet, Family as Labelled, Gauge, Histogram, Registry};
 
     #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-    struct Labels {
+    struct Called {
         gen_ai_request_model: &'static str,
         error_type: &'static str,
         http_response_status_code: u16,
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn what_the_registry_has_is_exported_under_opentelemetrys_names() {
         let registry = Registry::new();
-        let seconds: Labelled<Labels, Histogram, fn() -> Histogram> =
+        let seconds: Labelled<Called, Histogram, fn() -> Histogram> =
             Labelled::new_with_constructor(|| Histogram::new([0.1, 1.0]));
         registry.register(
             "http_server_request_duration_seconds",
@@ -230,7 +230,7 @@ mod tests {
         let gauge: Gauge = Gauge::default();
         registry.register("kapok_now_bytes", "Now", gauge.clone());
         for (error_type, status) in [("", 200), ("500", 500)] {
-            let labels = Labels {
+            let labels = Called {
                 gen_ai_request_model: "a \"b\"",
                 error_type,
                 http_response_status_code: status,
