@@ -215,8 +215,8 @@ mod tests {
         attributes.iter().map(text).collect()
     }
 
-    #[test]
-    fn what_the_registry_has_is_exported_under_opentelemetrys_names() {
+    /// Two series of durations, a counter and a gauge.
+    fn registry() -> Registry {
         let registry = Registry::new();
         let seconds: Labelled<Called, Histogram, fn() -> Histogram> =
             Labelled::new_with_constructor(|| Histogram::new([0.1, 1.0]));
@@ -242,8 +242,12 @@ mod tests {
         }
         counts.get_or_create_owned(&[("x", "1")]).add(3);
         gauge.set(0);
+        registry
+    }
 
-        let metrics = metrics(&registry.encode(), (1, 2));
+    #[test]
+    fn what_the_registry_has_is_exported_under_opentelemetrys_names() {
+        let metrics = metrics(&registry().encode(), (1, 2));
         let [http, things, now] = &metrics[..] else {
             panic!("{metrics:?}")
         };

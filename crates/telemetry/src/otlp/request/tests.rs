@@ -67,21 +67,25 @@ fn retried() -> Record {
             ms: 3.0,
         }],
         attempts: vec![attempt("a", 1), second],
-        generation: Some(Generation {
-            operation: "chat",
-            provider: "vllm",
-            stream: true,
-            input_tokens: Some(12),
-            output_tokens: Some(0),
-            first_token_ms: Some(20.0),
-            per_token_ms: None,
-            details: Some(Box::new(Details {
-                id: Some("chatcmpl-1".into()),
-                model: Some("big-v2".into()),
-                finish_reason: Some("stop".into()),
-            })),
-        }),
+        generation: Some(told()),
         ..Record::new(&id, started, "openai chat.completions")
+    }
+}
+
+fn told() -> Generation {
+    Generation {
+        operation: "chat",
+        provider: "vllm",
+        stream: true,
+        input_tokens: Some(12),
+        output_tokens: Some(0),
+        first_token_ms: Some(20.0),
+        per_token_ms: None,
+        details: Some(Box::new(Details {
+            id: Some("chatcmpl-1".into()),
+            model: Some("big-v2".into()),
+            finish_reason: Some("stop".into()),
+        })),
     }
 }
 
