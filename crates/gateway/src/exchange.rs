@@ -1,5 +1,6 @@
 mod attempts;
 mod generation;
+mod measure;
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,21 +10,19 @@ use base::{Deadline, RequestId};
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::Frame;
-use protocol::openai::usage::Usage;
-use protocol::resource::UpstreamKind;
 use routing::Caller;
 use telemetry::trace::{Ticket, Wire};
-use telemetry::{Ledger, Record, Stage, TraceContext, status_text};
+use telemetry::{Ledger, Record, Stage, TraceContext};
 
 use crate::activity::Activity;
 use crate::admission::{Ending, Metering, Permit};
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
-use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT, TRACESTATE};
+use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT};
 use crate::keepers::Keeping;
-use crate::metrics::{Call, TargetMetrics, Told, provider};
+use crate::metrics::TargetMetrics;
 use crate::operation::Operation;
 use crate::pick::{Decision, Hints, Pick};
 use crate::read::Held;
@@ -32,17 +31,14 @@ use crate::snapshot::Target;
 use crate::upstream::Upstream;
 
 pub(crate) use attempts::Attempts;
-use attempts::Outcome;
 pub(crate) use generation::{Generation, Said};
+use measure::{method, state};
 
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
 
 /// Of each text in a record: clients choose some of it, and a thousand records are kept.
 const TEXT_BYTES_MAX: usize = 2 << 10;
-
-/// W3C asks everybody to pass on at least 512 characters.
-const TRACE_STATE_BYTES_MAX: usize = 1 << 10;
 
 /// One request from its head to the end of its answer. It settles when dropped, wherever that happens: at the end of
 /// the body, in a handler whose client went away, or in a panic.
@@ -334,56 +330,6 @@ impl Exchange {
         self.context.sampled() && self.gateway.shared().spans.is_some()
     }
 
-    /// How it failed, of few words; empty if it did not.
-    fn error_type(&self) -> &'static str {
-        match (self.status, self.complete) {
-            (400.., _) => status_text(self.status),
-            (_, true) => "",
-            (_, false) if self.error.is_some() => "incomplete",
-            (_, false) => "client_gone",
-        }
-    }
-
-    /// Counts it, and says what is known of its answer if a generative model made it.
-    fn measure(&mut self, seconds: f64) -> Option<telemetry::Generation> {
-        let shared = self.gateway.shared();
-        let error_type = self.error_type();
-        // In HTTP's words a server has not failed if it was asked in vain.
-        let failed = !matches!(self.status, 400..500);
-        let status = (self.status, if failed { error_type } else { "" });
-        let metrics = &shared.metrics;
-        metrics
-            .http()
-            .served(self.operation, self.method, status, seconds);
-        let task = self.operation.task()?;
-        // Whoever is not sent on is answered here.
-        let kind = self.attempts.answered_by().unwrap_or(UpstreamKind::Kapok);
-        let told = self.metering.told().map(|used| Usage {
-            prompt: used.prompt,
-            output: used.output,
-        });
-        self.generation.stream |= self.operation == Operation::GenerateStream;
-        let about = (self.ledger.started(), task.name(), provider(kind));
-        let generation = self.generation.told(about, told);
-        let call = Call {
-            task,
-            kind,
-            model: &self.model,
-            error_type,
-            seconds,
-        };
-        let told = Told {
-            first_token: generation.first_token_ms.map(|ms| ms / 1e3),
-            per_token: generation.per_token_ms.map(|ms| ms / 1e3),
-            tokens: generation
-                .input_tokens
-                .zip(generation.output_tokens)
-                .map(|(input, output)| [input, output]),
-        };
-        metrics.gen_ai().served(call, told);
-        Some(generation)
-    }
-
     /// What its tokens are charged by.
     fn ending(&self) -> Ending {
         match self.status {
@@ -393,41 +339,6 @@ impl Exchange {
             }
             _ => Ending::Nothing,
         }
-    }
-
-    /// The reason in words, and what became of each attempt.
-    fn told(&mut self, now: Instant) -> Vec<telemetry::Attempt> {
-        let attempts = std::mem::take(&mut self.attempts);
-        let before = attempts.before();
-        if let Some(decision) = &self.decision {
-            self.reason = format!("{before}{decision}");
-        }
-        let ending = Outcome {
-            started: self.ledger.started(),
-            ended: now,
-            complete: self.complete,
-            error: self.error.as_deref(),
-        };
-        let metrics = &self.gateway.shared().metrics;
-        let mut number = 0;
-        attempts.told(self.decision.as_ref(), &ending, |attempt, upstream| {
-            number += 1;
-            attempt.span_id = self.context.attempt_id(number);
-            metrics
-                .http()
-                .asked(attempt, self.method, &upstream.live.calls);
-            if let Some(task) = self.operation.task() {
-                metrics.gen_ai().asked(Call {
-                    task,
-                    kind: upstream.spec.kind,
-                    model: attempt.model.as_deref().unwrap_or(&self.model),
-                    error_type: attempt.error_type(),
-                    seconds: attempt.total_ms / 1e3,
-                });
-            }
-            attempt.failure = attempt.failure.take().map(cut);
-            attempt.reason = attempt.reason.take().map(cut);
-        })
     }
 
     fn target_metrics(&self) -> &TargetMetrics {
@@ -512,28 +423,6 @@ fn context(headers: &HeaderMap) -> TraceContext {
     let mut said = headers.get_all(TRACEPARENT).iter();
     let first = said.next().filter(|_| said.next().is_none());
     TraceContext::follow(first.map(http::HeaderValue::as_bytes))
-}
-
-/// What vendors keep of a trace. What is too long is left out, as the standard allows.
-fn state(headers: &HeaderMap) -> Option<Box<str>> {
-    let said = headers.get_all(TRACESTATE).iter();
-    let parts: Vec<&str> = said.filter_map(|value| value.to_str().ok()).collect();
-    let state = parts.join(",");
-    (!state.is_empty() && state.len() <= TRACE_STATE_BYTES_MAX).then(|| state.into())
-}
-
-/// As OpenTelemetry's conventions write it.
-fn method(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        Method::PATCH => "PATCH",
-        _ => "_OTHER",
-    }
 }
 
 /// At most [`TEXT_BYTES_MAX`], the memory of what is cut off included.
