@@ -1,11 +1,9 @@
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::Poll;
 
 use base::{Clock, Tasks};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode};
-use http_body::Body as _;
 
 use super::body::RequestBody;
 use super::connection::{Connection, SendError};
@@ -42,19 +40,11 @@ pub(crate) async fn post(
             Err(SendError::Unsent(_)) if may_be_stale => continue,
             Err(error) => return Err(unanswered(error)),
         };
-        let (head, mut incoming) = response.into_parts();
+        let (head, ()) = response.into_parts();
         let mut whole = BytesMut::new();
         let mut trailers = None;
         // Cancel-safe: the connection is dropped with us, and what was read of it with it.
-        while let Some(frame) = poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame),
-            Poll::Pending => {
-                connection.drive(cx);
-                Pin::new(&mut incoming).poll_frame(cx)
-            }
-        })
-        .await
-        {
+        while let Some(frame) = poll_fn(|cx| connection.poll_frame(cx)).await {
             match frame?.into_data() {
                 Ok(data) if whole.len() + data.len() > bytes_max => {
                     return Err(GetError::TooLarge(bytes_max));
