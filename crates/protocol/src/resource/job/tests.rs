@@ -10,79 +10,82 @@ fn submission(spec: &str) -> Result<Submission, Problem> {
     Submission::from_json(body.as_bytes())
 }
 
+/// A job, the field that is wrong in it, and what is said of that.
+const WRONG: [(&str, &str, &str); 17] = [
+    ("{}", "spec.command", "the program to run, or the `model`"),
+    (
+        r#"{"model":"m","command":["a"]}"#,
+        "spec.command",
+        "not both",
+    ),
+    (
+        r#"{"command":["a"],"batchSize":4}"#,
+        "spec.batchSize",
+        "a model's",
+    ),
+    (
+        r#"{"command":["a"],"qosLevel":6}"#,
+        "spec.qosLevel",
+        "from 1",
+    ),
+    (r#"{"command":["a"],"gang":0}"#, "spec.gang", "from 1"),
+    (
+        r#"{"command":["a"],"timeoutSeconds":0}"#,
+        "spec.timeoutSeconds",
+        "seconds",
+    ),
+    (
+        r#"{"command":["a"],"region":"Not A Name"}"#,
+        "spec.region",
+        "gz-nansha",
+    ),
+    (
+        r#"{"command":["a"],"priority":"urgent"}"#,
+        "body",
+        "unknown value `urgent`",
+    ),
+    (
+        r#"{"command":["a"],"gpus":1}"#,
+        "body",
+        "unknown field `gpus`",
+    ),
+    (r#"{"command":"a"}"#, "spec.command", "expected"),
+    (
+        r#"{"command":["a"],"resources":{"cpu":"two"}}"#,
+        "spec.resources.cpu",
+        "cores, such as `2`",
+    ),
+    (
+        r#"{"command":["a"],"resources":{"memory":-1}}"#,
+        "spec.resources.memory",
+        "memory, such as `512Mi`",
+    ),
+    (
+        r#"{"command":["a"],"resources":{"gpuShare":1.5}}"#,
+        "spec.resources.gpuShare",
+        "below 1",
+    ),
+    (
+        r#"{"command":["a"],"resources":{"gpuShare":0.5,"migProfile":"1g.10gb"}}"#,
+        "spec.resources.migProfile",
+        "not both",
+    ),
+    (
+        r#"{"command":["a"],"resources":{"migProfile":"huge"}}"#,
+        "spec.resources.migProfile",
+        "1g.10gb",
+    ),
+    (
+        r#"{"command":["a"],"resources":{"deviceMemory":"4Gi"}}"#,
+        "spec.resources.deviceMemory",
+        "only with",
+    ),
+    (r#"{"command":["a"],"env":{"A=B":"c"}}"#, "spec.env", "A=B"),
+];
+
 #[test]
 fn what_is_wrong_with_a_job_is_said_of_its_field() {
-    for (spec, field, words) in [
-        ("{}", "spec.command", "the program to run, or the `model`"),
-        (
-            r#"{"model":"m","command":["a"]}"#,
-            "spec.command",
-            "not both",
-        ),
-        (
-            r#"{"command":["a"],"batchSize":4}"#,
-            "spec.batchSize",
-            "a model's",
-        ),
-        (
-            r#"{"command":["a"],"qosLevel":6}"#,
-            "spec.qosLevel",
-            "from 1",
-        ),
-        (r#"{"command":["a"],"gang":0}"#, "spec.gang", "from 1"),
-        (
-            r#"{"command":["a"],"timeoutSeconds":0}"#,
-            "spec.timeoutSeconds",
-            "seconds",
-        ),
-        (
-            r#"{"command":["a"],"region":"Not A Name"}"#,
-            "spec.region",
-            "gz-nansha",
-        ),
-        (
-            r#"{"command":["a"],"priority":"urgent"}"#,
-            "body",
-            "unknown value `urgent`",
-        ),
-        (
-            r#"{"command":["a"],"gpus":1}"#,
-            "body",
-            "unknown field `gpus`",
-        ),
-        (r#"{"command":"a"}"#, "spec.command", "expected"),
-        (
-            r#"{"command":["a"],"resources":{"cpu":"two"}}"#,
-            "spec.resources.cpu",
-            "cores, such as `2`",
-        ),
-        (
-            r#"{"command":["a"],"resources":{"memory":-1}}"#,
-            "spec.resources.memory",
-            "memory, such as `512Mi`",
-        ),
-        (
-            r#"{"command":["a"],"resources":{"gpuShare":1.5}}"#,
-            "spec.resources.gpuShare",
-            "below 1",
-        ),
-        (
-            r#"{"command":["a"],"resources":{"gpuShare":0.5,"migProfile":"1g.10gb"}}"#,
-            "spec.resources.migProfile",
-            "not both",
-        ),
-        (
-            r#"{"command":["a"],"resources":{"migProfile":"huge"}}"#,
-            "spec.resources.migProfile",
-            "1g.10gb",
-        ),
-        (
-            r#"{"command":["a"],"resources":{"deviceMemory":"4Gi"}}"#,
-            "spec.resources.deviceMemory",
-            "only with",
-        ),
-        (r#"{"command":["a"],"env":{"A=B":"c"}}"#, "spec.env", "A=B"),
-    ] {
+    for (spec, field, words) in WRONG {
         let problem = submission(spec).expect_err(spec);
         assert_eq!(problem.path.join("."), field, "{spec}: {problem}");
         assert!(problem.message.contains(words), "{spec}: {problem}");
