@@ -49,6 +49,10 @@ pub enum TaskKind {
     Export,
     /// Runs what one lane's sequences have waiting; ends when nothing waits.
     Sequences,
+    /// Owns the jobs, or stands between them and an executor.
+    Jobs,
+    /// One run of one job, or one of its members.
+    JobRun,
 }
 
 impl TaskKind {
@@ -58,13 +62,15 @@ impl TaskKind {
             | Self::ManagedProcess
             | Self::Registration
             | Self::Export
-            | Self::Sequences => OnCancel::Wait,
+            | Self::Sequences
+            | Self::JobRun => OnCancel::Wait,
             Self::Listener
             | Self::UpstreamConnection
             | Self::HealthCheck
             | Self::Configuration
             | Self::Discovery
-            | Self::ClusterWatch => OnCancel::Abort,
+            | Self::ClusterWatch
+            | Self::Jobs => OnCancel::Abort,
         }
     }
 
@@ -80,7 +86,9 @@ impl TaskKind {
             | Self::ClusterWatch
             | Self::Registration
             | Self::Export
-            | Self::Sequences => OnError::Log,
+            | Self::Sequences
+            | Self::Jobs
+            | Self::JobRun => OnError::Log,
         }
     }
 }

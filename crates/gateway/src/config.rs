@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use protocol::resource::{ModelControl, NodeSpec, OtlpSpec, SettingsControl, SharedMemory};
+use protocol::resource::{
+    JobControl, ModelControl, NodeSpec, OtlpSpec, SettingsControl, SharedMemory,
+};
 
 /// The gateway's bounds. Everything a client can make us hold or wait for has one.
 #[derive(Debug, Clone)]
@@ -29,6 +31,8 @@ pub struct Config {
     pub strict_readiness: bool,
     /// Whether clients may change trace and log settings.
     pub settings_control: SettingsControl,
+    /// Whether clients may submit jobs.
+    pub job_control: JobControl,
     /// Whether clients may register shared memory.
     pub shared_memory: SharedMemory,
     /// Where spans and metrics are sent.
@@ -62,6 +66,7 @@ impl From<&NodeSpec> for Config {
             model_control: node.model_control,
             strict_readiness: node.strict_readiness,
             settings_control: node.settings_control,
+            job_control: node.jobs.control,
             shared_memory: node.shared_memory,
             otlp: node.otlp.clone(),
             loopback: node.listen.ip().is_loopback()

@@ -5,6 +5,7 @@ mod caught;
 mod control;
 mod grpc;
 mod health;
+mod jobs;
 mod linger;
 mod oip;
 mod openai;
@@ -110,6 +111,7 @@ async fn answer(
     match call {
         path::Call::OpenAi(call) => openai::answer(visit, call, head, body).await,
         path::Call::Oip(call) => oip::answer(visit, call, head, body).await,
+        path::Call::Job(call) => jobs::answer(visit, call, head, body).await,
         path::Call::OpenApi => {
             let version = visit.exchange.gateway.shared().version;
             Ok(Reply::json(crate::openapi::document(version)))

@@ -24,7 +24,7 @@ use crate::listener::{Connections, Door, Listener};
 use crate::metrics::{Metrics, TargetMetrics};
 use crate::read::Budget;
 use crate::regions::Regions;
-use crate::server::ModelServer;
+use crate::server::{JobServer, ModelServer};
 use crate::snapshot::Snapshot;
 use crate::status::ConfigStatus;
 use crate::upstream::{Live, SWEEP_EVERY};
@@ -38,6 +38,8 @@ pub struct Parts {
     /// Where clients' connections are served, if not by the runtime that serves everything else.
     pub per_core: Option<PerCore>,
     pub models: Arc<dyn ModelServer>,
+    /// None where no jobs are taken.
+    pub jobs: Option<Arc<dyn JobServer>>,
     pub recent: Recent,
     pub registry: Registry,
     pub pool: BufferPool,
@@ -58,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) per_core: Option<PerCore>,
     pub(crate) models: Arc<dyn ModelServer>,
+    pub(crate) jobs: Option<Arc<dyn JobServer>>,
     pub(crate) recent: Recent,
     pub(crate) registry: Registry,
     pub(crate) pool: BufferPool,
@@ -126,6 +129,7 @@ impl Gateway {
             tasks: parts.tasks,
             per_core: parts.per_core,
             models: parts.models,
+            jobs: parts.jobs,
             recent: parts.recent,
             registry: parts.registry,
             pool: parts.pool,

@@ -28,9 +28,10 @@ enum Answer {
     Metrics,
     /// Server-sent events.
     Events,
+    Text,
 }
 
-use Answer::{Events, Json, Maybe, Metrics, Tensors};
+use Answer::{Events, Json, Maybe, Metrics, Tensors, Text};
 
 /// No key, a wrong one, one for other models, too many bodies at once, a bug.
 const GUARDED: &[u16] = &[400, 401, 403, 404, 408, 500, 501, 503, 504];
@@ -148,6 +149,13 @@ const ROUTES: &[Route] = &[
     post(Operation::SharedMemory, "/v2/cudasharedmemory/region/{region}/register", "Refused: there is no CUDA here", ("Anything", Json("Anything"))),
     post(Operation::SharedMemory, "/v2/cudasharedmemory/region/{region}/unregister", "Forget a region", ("Nothing", Json("Anything"))),
     post(Operation::SharedMemory, "/v2/cudasharedmemory/unregister", "Forget every region", ("Nothing", Json("Anything"))),
+    get(Operation::Jobs, "/api/v1/jobs", "Jobs, newest first", Json("Jobs")),
+    post(Operation::Jobs, "/api/v1/jobs", "Submit a job", ("JobManifest", Json("Job"))),
+    get(Operation::Jobs, "/api/v1/jobs/{job}", "One job", Json("Job")),
+    post(Operation::Jobs, "/api/v1/jobs/{job}/cancel", "Stop a job", ("Nothing", Json("Job"))),
+    get(Operation::Jobs, "/api/v1/jobs/{job}/logs", "What a job printed", Text),
+    get(Operation::Jobs, "/api/v1/jobs/{job}/explain", "Why a job waits, or what became of it", Json("Document")),
+    get(Operation::Jobs, "/api/v1/nodes", "Nodes that jobs run on, and what is free on them", Json("Document")),
 ];
 
 /// The whole document. One text for one version, so that it can be compared.
@@ -165,7 +173,7 @@ pub(crate) fn document(version: &str) -> String {
             "title": "kapok",
             "version": version,
             "description": "The public port over REST: OpenAI's calls below /v1, the Open Inference Protocol with Triton's \
-                            extensions below /v2.",
+                            extensions below /v2, jobs below /api/v1.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "paths": paths,
@@ -203,7 +211,17 @@ fn parameters(path: &str) -> Vec<Value> {
 
 fn operation(route: &Route) -> Value {
     let mut responses = Map::new();
-    responses.insert("200".to_owned(), good(route.answer));
+    let submits = route.path == "/api/v1/jobs" && route.method == "post";
+    // 200 is the answer to a dry run.
+    if submits {
+        responses.insert("201".to_owned(), good(route.answer));
+    }
+    let answer = if submits {
+        Json("Document")
+    } else {
+        route.answer
+    };
+    responses.insert("200".to_owned(), good(answer));
     let shape = if route.path.starts_with("/v1/") {
         "openai"
     } else {
@@ -254,7 +272,7 @@ fn good(answer: Answer) -> Value {
             content
         }
         Events => json!({ "text/event-stream": {} }),
-        Metrics => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        Metrics | Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
     };
     json!({ "description": "Done", "content": content })
 }

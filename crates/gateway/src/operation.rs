@@ -12,6 +12,7 @@ pub(crate) enum Operation {
     Metrics,
     OpenApi,
     Admin,
+    Jobs,
     ChatCompletions,
     Completions,
     Embeddings,
@@ -67,6 +68,7 @@ impl Operation {
             Self::Metrics => "metrics",
             Self::OpenApi => "openapi",
             Self::Admin => "admin",
+            Self::Jobs => "jobs",
             Self::ChatCompletions => "openai chat.completions",
             Self::Completions => "openai completions",
             Self::Embeddings => "openai embeddings",
@@ -160,7 +162,7 @@ impl Operation {
     pub(crate) fn remembered(self) -> bool {
         !matches!(
             self,
-            Self::Health | Self::GrpcHealth | Self::Metrics | Self::Admin
+            Self::Health | Self::GrpcHealth | Self::Metrics | Self::Admin | Self::Jobs
         )
     }
 
@@ -206,6 +208,7 @@ impl Operation {
             }
             Self::Metrics => Scope::Metrics,
             Self::Admin => Scope::Admin,
+            Self::Jobs => Scope::Jobs,
             Self::ChatCompletions
             | Self::Completions
             | Self::Embeddings

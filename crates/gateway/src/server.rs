@@ -1,13 +1,16 @@
-//! What the gateway needs from whoever runs models in this process. `kapok` adapts `runtime` to it.
+//! What the gateway needs from whoever runs models, and jobs, in this process. `kapok` adapts `runtime` to it.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use base::Deadline;
+use bytes::Bytes;
 use protocol::embed::{EmbedRequest, Embeddings};
 use protocol::model::{IndexEntry, LoadRequest, ModelDescription, ModelMetadata, ModelTraits};
 use protocol::oip::proto::{ModelConfig, ModelStatistics};
+use protocol::resource::{Job, JobState, Submission};
 use protocol::{ApiError, InferRequest, InferResponse, StreamedResponse, Timing};
 
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
@@ -79,4 +82,46 @@ pub trait ModelServer: Send + Sync + fmt::Debug + 'static {
 
     /// Engine choices and their figures, for operators.
     fn describe(&self) -> Vec<ModelDescription>;
+}
+
+/// Which jobs are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobQuery {
+    pub state: Option<JobState>,
+    pub tenant: Option<String>,
+    pub limit: usize,
+}
+
+/// Jobs of this node.
+pub trait JobServer: Send + Sync + fmt::Debug + 'static {
+    fn submit(&self, submission: Submission) -> Answer<'_, Job>;
+
+    /// What would become of it; nothing is submitted.
+    fn check(&self, submission: Submission) -> Answer<'_, serde_json::Value>;
+
+    /// Newest first.
+    fn list(&self, query: JobQuery) -> Answer<'_, Vec<Job>>;
+
+    /// At once, or when it has ended or `wait` is over.
+    fn get<'a>(&'a self, id: &'a str, wait: Option<Duration>) -> Answer<'a, Job>;
+
+    fn cancel<'a>(&'a self, id: &'a str) -> Answer<'a, Job>;
+
+    fn explain<'a>(&'a self, id: &'a str) -> Answer<'a, serde_json::Value>;
+
+    /// What it printed: the last `tail` lines of it, or all; with `follow` also what it prints from now on.
+    fn logs<'a>(
+        &'a self,
+        id: &'a str,
+        tail: Option<usize>,
+        follow: bool,
+    ) -> Answer<'a, Box<dyn JobLog>>;
+
+    fn nodes(&self) -> Answer<'_, serde_json::Value>;
+}
+
+/// What a job prints. Dropping it stops it.
+pub trait JobLog: Send {
+    /// The next piece; none at the end.
+    fn next(&mut self) -> Answer<'_, Option<Bytes>>;
 }

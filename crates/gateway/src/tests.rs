@@ -83,6 +83,7 @@ impl Served {
             tasks: tasks.clone(),
             per_core,
             models: Arc::clone(&models) as Arc<dyn crate::server::ModelServer>,
+            jobs: None,
             recent: recent.clone(),
             registry: Registry::new(),
             pool: BufferPool::default(),

@@ -97,8 +97,8 @@ pub trait Executor: Send + Sync + fmt::Debug + 'static {
     fn name(&self) -> &'static str;
 
     /// Called once, before anything else. The executor sends its nodes at once and whenever they change. `known` are the
-    /// runs that had not ended when kapok last stopped: the executor goes on watching those that go on, and tells
-    /// [`How::Lost`] of the others.
+    /// runs that had not ended when kapok last stopped, of all executors: of those whose first place is a node of its own,
+    /// the executor goes on watching the ones that go on, and tells [`How::Lost`] of the others.
     fn watch(&self, known: Vec<Run>, events: Events) -> Answer<'_, ()>;
 
     /// Begins a run and returns; how it goes is told by events. All members start, or none. Starting what has been started

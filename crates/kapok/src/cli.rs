@@ -1,6 +1,7 @@
 //! What can be asked for. Only words and shapes: nothing is read or done here.
 
 mod ask;
+mod jobs;
 mod simulate;
 mod up;
 
@@ -10,6 +11,7 @@ pub(crate) use ask::{
     ChatArgs, CheckArgs, EmbedArgs, ExplainArgs, InferArgs, ModelsArgs, ModelsCommand, ServerArgs,
     TuneArgs,
 };
+pub(crate) use jobs::{JobPriorityArg, JobsArgs, JobsCommand, SubmitArgs};
 pub(crate) use simulate::{Arrival, SimulateArgs};
 pub(crate) use up::{LogFormat, Switch, UpArgs};
 
@@ -84,9 +86,15 @@ pub(crate) enum Command {
     /// Models behind this endpoint
     #[command(after_help = ask::MODELS_EXAMPLES)]
     Models(ModelsArgs),
-    /// Where one request's time went, and who answered it
+    /// Where one request's time went and who answered it, or why a job waits
     #[command(after_help = ask::EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
+    /// Give the scheduler a program to run or a model to serve
+    #[command(after_help = jobs::SUBMIT_EXAMPLES)]
+    Submit(Box<SubmitArgs>),
+    /// Jobs of this node: list, show, logs, cancel
+    #[command(after_help = jobs::JOBS_EXAMPLES)]
+    Jobs(JobsArgs),
     /// Compare scheduling policies on lists of nodes and pods, without a cluster
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(SimulateArgs),

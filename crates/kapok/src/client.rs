@@ -123,6 +123,48 @@ impl Client {
         }
     }
 
+    /// A document, or none where there is nothing at the path.
+    pub(crate) async fn find(&self, path: &str) -> Outcome<Option<Value>> {
+        let asked = self.send(Method::GET, path, HeaderMap::new(), Bytes::new());
+        let response = self.in_time(asked).await?;
+        if response.status() == http::StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.in_time(self.collect(response)).await?.json().map(Some)
+    }
+
+    /// A body that is still arriving; none where there is nothing at the path.
+    pub(crate) async fn open(&self, path: &str) -> Outcome<Option<Incoming>> {
+        let asked = self.send(Method::GET, path, HeaderMap::new(), Bytes::new());
+        let response = self.in_time(asked).await?;
+        match response.status() {
+            status if status.is_success() => Ok(Some(response.into_body())),
+            http::StatusCode::NOT_FOUND => Ok(None),
+            _ => self
+                .in_time(self.collect(response))
+                .await
+                .map(|_reply| None),
+        }
+    }
+
+    /// The next piece of a body that may be silent for as long as it likes.
+    pub(crate) async fn piece(&self, body: &mut Incoming) -> Outcome<Option<Bytes>> {
+        loop {
+            match body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => {
+                    let error = anyhow::Error::new(error).context("the answer was cut off");
+                    return Err(Failure::from(error));
+                }
+            }
+        }
+    }
+
     /// The next frame of a body, with the client's timeout as the longest silence.
     pub(crate) async fn next_chunk(&self, body: &mut Incoming) -> Outcome<Option<Bytes>> {
         self.in_time(async {
@@ -240,6 +282,8 @@ fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
         .and_then(|value| value.to_str().ok());
     match (status, id) {
         (401 | 403, _) => failure.hint("give a key with --api-key or KAPOK_API_KEY"),
+        // Jobs are not found in words that say where to look.
+        (404, _) if message.is_some_and(|message| message.contains("`kapok jobs`")) => failure,
         (404, _) => failure.hint("kapok models list"),
         (429 | 503, _) => {
             failure.hint("it is busy or not ready yet: try again, or see `kapok models list`")

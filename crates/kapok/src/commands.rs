@@ -7,6 +7,7 @@ mod doctor;
 mod embed;
 mod explain;
 mod infer;
+mod jobs;
 mod models;
 mod simulate;
 mod tune;
@@ -31,6 +32,8 @@ pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment
         Command::Chat(args) => chat::run(&args, printer, environment),
         Command::Models(args) => models::run(&args, printer, environment),
         Command::Explain(args) => explain::run(&args, printer, environment),
+        Command::Submit(args) => jobs::submit(&args, printer, environment),
+        Command::Jobs(args) => jobs::jobs(&args, printer, environment),
         Command::Simulate(args) => simulate::run(&args, printer),
         Command::Doctor => doctor::run(printer, environment),
         Command::RunManaged { parent, command } => Ok(process::become_managed(parent, &command)?),
@@ -41,4 +44,15 @@ pub(crate) fn run(command: Command, printer: &Printer, environment: &Environment
         Command::RunEngine { engine } => crate::engine_process::run(&engine, environment),
         Command::Completions { shell } => completions::run(shell, printer),
     }
+}
+
+/// A path's segment: what is no letter, digit, `-`, `_`, `.` or `~` as `%XX`.
+fn escaped(segment: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    segment.bytes().map(byte).collect()
 }

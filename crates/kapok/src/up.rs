@@ -9,6 +9,7 @@ mod director;
 mod engines;
 mod gpus;
 mod handover;
+mod jobs;
 mod local;
 mod node;
 mod notify;
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
             registry: Registry::new(),
             logs,
         };
-        let node = Node::start(&config, environment, outside)?;
+        let node = Node::start(&config, environment, (outside, &addresses))?;
         let progress = Progress::new(&config, &addresses, started);
         let running = match &inherited {
             Some(inherited) => {

@@ -20,6 +20,7 @@ mod ensembles;
 mod faults;
 mod fidelity;
 mod idle;
+mod jobs;
 mod keys;
 mod laws;
 mod ledger;

@@ -39,6 +39,7 @@ pub(super) async fn answer(
         | Call::Ready(_)
         | Call::Metrics
         | Call::OpenApi
+        | Call::Job(_)
         | Call::OpenAi(_)
         | Call::Oip(_) => {
             return Err(Failure::no_such_path("/admin/v1"));

@@ -4,6 +4,7 @@ mod openai;
 
 use http::Method;
 
+use super::jobs::{self, JobCall};
 use crate::listener::Door;
 use crate::operation::Operation;
 use crate::reply::{Failure, Shape};
@@ -22,6 +23,7 @@ pub(super) enum Call {
     RollBack(String),
     Upstreams,
     Config,
+    Job(JobCall),
     OpenAi(OpenAi),
     Oip(Oip),
 }
@@ -105,6 +107,7 @@ impl Call {
             | Self::RollBack(_)
             | Self::Upstreams
             | Self::Config => Operation::Admin,
+            Self::Job(_) => Operation::Jobs,
             Self::OpenAi(OpenAi::List | OpenAi::Get(_)) => Operation::OpenAiModels,
             Self::OpenAi(OpenAi::Post(operation) | OpenAi::Stored(operation)) => *operation,
             Self::OpenAi(OpenAi::Delete(_) | OpenAi::Other) => Operation::OpenAiOther,
@@ -143,6 +146,9 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
         ["metrics"] => (Call::Metrics, GET),
         ["openapi.json"] if door == Door::Public => (Call::OpenApi, GET),
         ["admin", "v1", rest @ ..] if door == Door::Admin => admin(rest).ok_or_else(unknown)?,
+        ["api", "v1", rest @ ..] if matches!(door, Door::Public | Door::Admin) => {
+            jobs::call(rest).ok_or_else(unknown)?
+        }
         ["v1", rest @ ..] if door == Door::Public => {
             openai::call(method, rest).ok_or_else(unknown)?
         }
@@ -167,9 +173,9 @@ pub(super) fn call(door: Door, method: &Method, path: &str) -> Result<Call, Fail
     Ok(call)
 }
 
-const GET: &str = "GET, HEAD";
-const POST: &str = "POST";
-const BOTH: &str = "GET, HEAD, POST";
+pub(super) const GET: &str = "GET, HEAD";
+pub(super) const POST: &str = "POST";
+pub(super) const BOTH: &str = "GET, HEAD, POST";
 const DELETE: &str = "GET, HEAD, DELETE";
 /// Neither API changes what it keeps with PUT or PATCH.
 const ANY: &str = "GET, HEAD, POST, DELETE";

@@ -70,6 +70,15 @@ fn answers() -> Value {
         "Model": object(&["name", "versions", "platform", "inputs", "outputs"], &json!({
             "name": text(), "versions": list(&text()), "platform": text(), "inputs": list(&tensor), "outputs": list(&tensor),
         })),
+        "Job": object(&["apiVersion", "kind", "metadata", "spec", "status"], &json!({
+            "apiVersion": text(), "kind": { "const": "Job" }, "metadata": { "type": "object" }, "spec": { "type": "object" },
+            "status": object(&["id", "state", "reason", "message", "conditions"], &json!({
+                "id": text(), "reason": text(), "message": text(),
+                "state": { "enum": ["Queued", "Starting", "Running", "Stopping", "Succeeded", "Failed", "Cancelled"] },
+                "conditions": list(&json!({ "type": "object" })),
+            })),
+        })),
+        "Jobs": object(&["jobs"], &json!({ "jobs": list(&named("Job")) })),
         "ModelReady": object(&["name", "ready"], &json!({ "name": text(), "ready": { "type": "boolean" } })),
         "ModelConfig": object(&["name"], &json!({ "name": text() })),
         "Statistics": object(&["model_stats"], &json!({
@@ -106,6 +115,10 @@ fn requests() -> Value {
     let flag = json!({ "type": ["boolean", "null"] });
     let number = json!({ "type": ["string", "null"], "pattern": "^[0-9]{1,9}$" });
     json!({
+        "JobManifest": object(&["apiVersion", "kind", "spec"], &json!({
+            "apiVersion": { "const": "kapok.dev/v1alpha1" }, "kind": { "const": "Job" },
+            "metadata": { "type": "object" }, "spec": { "type": "object" },
+        })),
         "Nothing": { "type": "object", "maxProperties": 0 },
         "ModelNamed": object(&["model"], &json!({ "model": text(), "stream": { "type": "boolean" } })),
         "Embed": object(&["model", "input"], &json!({

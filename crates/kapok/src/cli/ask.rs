@@ -37,6 +37,7 @@ pub(super) const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   kapok explain req-0123456789abcdef00000001
   kapok explain last            the newest finished request
+  kapok explain train-x7k2p     a job: why it waits, or what became of it
 
 Every response carries its id in `x-request-id`.";
 
@@ -189,8 +190,9 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// The `x-request-id` of a response, or `last`
-    pub(crate) request_id: String,
+    /// The `x-request-id` of a response, `last`, or a job's id
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

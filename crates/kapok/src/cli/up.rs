@@ -41,6 +41,9 @@ pub(crate) struct UpArgs {
     /// Change one field: `node.FIELD=VALUE` or `upstream.NAME.FIELD=VALUE`; may be repeated
     #[arg(long, value_name = "PATH=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Where jobs and their history are kept; without it they are gone with the process
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
     /// Lines for people or one JSON object a line, on stderr
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,

@@ -10,10 +10,20 @@ use crate::output::{Printer, Style, Table};
 const BAR_CHARS: usize = 40;
 
 pub(super) fn run(args: &ExplainArgs, printer: &Printer, environment: &Environment) -> Outcome {
+    // Requests' ids can be a client's own words, so a job is looked for first; `req-` are ours.
+    if args.id != "last" && !args.id.starts_with("req-") {
+        let public = Client::public(&args.server, environment)?;
+        let path = format!("/api/v1/jobs/{}/explain", super::escaped(&args.id));
+        // A server that cannot be asked for jobs can still be asked for requests.
+        if let Ok(Some(told)) = block_on(public.find(&path)) {
+            printer.print(&told, super::jobs::explained)?;
+            return Ok(());
+        }
+    }
     let client = Client::admin(&args.server, environment)?;
     let record = block_on(async {
-        if args.request_id != "last" {
-            let path = format!("/admin/v1/requests/{}", escape(&args.request_id));
+        if args.id != "last" {
+            let path = format!("/admin/v1/requests/{}", super::escaped(&args.id));
             return client.get(&path).await?.json();
         }
         let latest = client.get("/admin/v1/requests?limit=1").await?.json()?;
@@ -27,18 +37,6 @@ pub(super) fn run(args: &ExplainArgs, printer: &Printer, environment: &Environme
     })?;
     printer.print(&record, table)?;
     Ok(())
-}
-
-/// Ids are visible ASCII; what a path cannot hold is written as %XX.
-fn escape(id: &str) -> String {
-    id.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }
 
 fn table(record: &Value, style: Style) -> String {

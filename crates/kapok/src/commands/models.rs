@@ -2,6 +2,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::escaped;
 use crate::cli::{ModelsArgs, ModelsCommand, ServerArgs};
 use crate::client::{Client, block_on};
 use crate::config::Environment;
@@ -82,17 +83,6 @@ async fn order(
     let client = Client::public(server, environment)?;
     let path = format!("/v2/repository/models/{}/{verb}", escaped(model));
     client.post_json(&path, body).await.map(|_reply| ())
-}
-
-/// A path's segment: what is no letter, digit, `-`, `_`, `.` or `~` as `%XX`.
-fn escaped(segment: &str) -> String {
-    let byte = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    segment.bytes().map(byte).collect()
 }
 
 fn done(printer: &Printer, model: &str, what: &str) -> Outcome {

@@ -44,6 +44,9 @@ pub(super) fn from_flags(resources: &mut Vec<Resource>, args: &UpArgs) -> Outcom
     if !args.model_repo.is_empty() {
         node.model_repositories = args.model_repo.clone();
     }
+    if args.data.is_some() {
+        node.data_dir = args.data.clone();
+    }
     node.listen = args.listen.unwrap_or(node.listen);
     node.admin = args.admin.unwrap_or(node.admin);
     for alias in [&mut node.grpc_alias, &mut node.metrics_alias] {

@@ -27,6 +27,19 @@ impl Gpus {
         Arc::new(Budgeted::new(engine, monitor, budget))
     }
 
+    /// Devices that are not divided, as jobs want them.
+    pub(super) fn whole(&self) -> Vec<jobs::local::Gpu> {
+        let reading = self.monitor.latest();
+        let whole = reading.gpus.iter().filter(|gpu| gpu.partitions.is_none());
+        whole
+            .map(|gpu| jobs::local::Gpu {
+                uuid: gpu.uuid.clone(),
+                model: gpu.name.trim_start_matches("NVIDIA ").to_owned(),
+                memory_mib: u32::try_from(gpu.memory.total >> 20).unwrap_or(u32::MAX),
+            })
+            .collect()
+    }
+
     /// The devices that a configuration may name.
     pub(super) fn usable(&self) -> Vec<i32> {
         usable(&self.monitor.latest())

@@ -15,7 +15,9 @@ use telemetry::trace::Tracer;
 use super::director::{self, Director, Running, Status};
 use super::engines;
 use super::gpus::Gpus;
+use super::jobs::{Around, LocalJobs};
 use super::local::LocalModels;
+use super::ports::Addresses;
 use super::ready::Progress;
 use crate::cli::UpArgs;
 use crate::config::{Config, Environment};
@@ -48,7 +50,7 @@ impl Node {
     pub(super) fn start(
         config: &Config,
         environment: &Environment,
-        outside: Outside,
+        (outside, addresses): (Outside, &Addresses),
     ) -> Outcome<Self> {
         let Outside {
             clock,
@@ -77,6 +79,18 @@ impl Node {
             Failure::usage(base::chain(&error))
                 .hint("name folders in Triton's layout: <repository>/<model>/<version>/model.onnx")
         })?;
+        let processes = Tasks::new();
+        let jobs = LocalJobs::start(
+            config,
+            Around {
+                models: &models,
+                gpus: &gpus,
+                registry: &registry,
+                clock: clock.clone(),
+                tasks: processes.clone(),
+                endpoint: addresses.url(&config.node),
+            },
+        )?;
         let gateway = Gateway::new(gateway::Parts {
             config: gateway::Config::from(&config.node),
             clock: clock.clone(),
@@ -86,6 +100,7 @@ impl Node {
                 models: models.clone(),
                 gpus,
             }),
+            jobs: Some(Arc::new(jobs)),
             recent: Recent::new(config.node.recent_requests_max),
             registry: registry.clone(),
             pool,
@@ -105,7 +120,7 @@ impl Node {
             status: Status::new(&registry, gateway.clone()),
             clock,
             tasks,
-            processes: Tasks::new(),
+            processes,
             models,
             gateway,
             tracer,
@@ -213,7 +228,8 @@ mod tests {
             registry: registry.clone(),
             logs: Logs::detached(),
         };
-        let node = Node::start(&config, &environment, outside);
+        let addresses = Addresses::default();
+        let node = Node::start(&config, &environment, (outside, &addresses));
         assert!(node.is_ok());
         let mut expected: Vec<_> = registry
             .names()

@@ -38,7 +38,7 @@ impl Kept {
 }
 
 /// Where the doors are; port 0 has become a real one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Addresses(Vec<(Door, SocketAddr)>);
 
 impl Ports {
@@ -111,6 +111,15 @@ const NO_ALIASES: &str =
     "it stands for one of Triton's ports: do without them with --triton-ports off";
 
 impl Addresses {
+    /// Where clients of this machine reach the public port.
+    pub(super) fn url(&self, node: &NodeSpec) -> String {
+        let mut address = self.public().unwrap_or(node.listen);
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        format!("http://{address}")
+    }
+
     pub(super) fn public(&self) -> Option<SocketAddr> {
         self.of(Door::Public)
     }

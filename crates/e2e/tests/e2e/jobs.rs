@@ -1,0 +1,302 @@
+//! Jobs: programs that run when there is room for them, and models that are served.
+
+use e2e::repository::Builtin;
+use e2e::{Kapok, Repository, Running, alive, signal, wait};
+use serde_json::{Value, json};
+
+fn submit(kapok: &Running, spec: &Value) -> String {
+    let answer = try_submit(kapok, spec);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    answer.json()["status"]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned()
+}
+
+fn try_submit(kapok: &Running, spec: &Value) -> e2e::Response {
+    let manifest = json!({ "apiVersion": "kapok.dev/v1alpha1", "kind": "Job", "spec": spec });
+    kapok.http().post("/api/v1/jobs", manifest.to_string())
+}
+
+fn shell(script: &str) -> Value {
+    json!({ "command": ["/bin/sh", "-c", script] })
+}
+
+fn status(kapok: &Running, id: &str) -> Value {
+    let job = kapok.http().get(&format!("/api/v1/jobs/{id}"));
+    assert_eq!(job.status, 200, "{}", job.text());
+    job.json()["status"].clone()
+}
+
+/// The status, once the state is reached.
+fn becomes(kapok: &Running, id: &str, state: &str) -> Value {
+    wait::until(&format!("job `{id}` is {state}"), || {
+        let status = status(kapok, id);
+        (status["state"] == state).then_some(status)
+    })
+}
+
+fn logs(kapok: &Running, id: &str) -> String {
+    kapok.http().get(&format!("/api/v1/jobs/{id}/logs")).text()
+}
+
+#[test]
+fn a_program_runs_and_its_words_and_its_end_are_kept() {
+    let kapok = Kapok::new().when_live().start();
+    let good = submit(
+        &kapok,
+        &shell("echo hello from $KAPOK_JOB_ID; echo oops >&2"),
+    );
+    let status = becomes(&kapok, &good, "Succeeded");
+    assert_eq!(status["end"]["exitCode"], 0);
+    let printed = logs(&kapok, &good);
+    assert!(
+        printed.contains(&format!("hello from {good}\n")),
+        "{printed}"
+    );
+    assert!(printed.contains("oops\n"), "{printed}");
+    let bad = submit(&kapok, &shell("echo this is why; exit 3"));
+    let status = becomes(&kapok, &bad, "Failed");
+    assert_eq!(status["end"]["exitCode"], 3);
+    let message = status["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("exit status: 3") && message.contains("this is why"),
+        "{message}"
+    );
+    let listed = kapok.http().get("/api/v1/jobs?state=failed").json();
+    assert_eq!(listed["jobs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(listed["jobs"][0]["status"]["id"], bad.as_str());
+}
+
+#[test]
+fn a_killed_process_is_noticed_and_a_time_out_cancels() {
+    let kapok = Kapok::new().when_live().start();
+    let victim = submit(&kapok, &shell("echo $$; exec sleep 600"));
+    becomes(&kapok, &victim, "Running");
+    let pid: u32 = wait::until("the process says its number", || {
+        logs(&kapok, &victim).trim().parse().ok()
+    });
+    signal("KILL", pid);
+    let status = becomes(&kapok, &victim, "Failed");
+    assert_eq!(status["end"]["signal"], 9);
+    let message = status["message"].as_str().unwrap_or_default();
+    assert!(message.contains("signal: 9 (SIGKILL)"), "{message}");
+
+    let mut slow =
+        shell("echo $$; trap 'echo asked to end; exit 0' TERM; while :; do sleep 0.05; done");
+    slow["timeoutSeconds"] = json!(1);
+    let slow = submit(&kapok, &slow);
+    let status = becomes(&kapok, &slow, "Cancelled");
+    assert_eq!(status["reason"], "MaximumExecutionTimeExceeded");
+    let message = status["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("`timeoutSeconds`, which is 1"),
+        "{message}"
+    );
+    assert!(logs(&kapok, &slow).contains("asked to end"));
+}
+
+#[test]
+fn a_cancelled_job_leaves_no_process() {
+    let kapok = Kapok::new().when_live().start();
+    let mut spec = shell("echo $$; trap '' TERM; while :; do sleep 0.05; done");
+    spec["graceSeconds"] = json!(0);
+    let id = submit(&kapok, &spec);
+    let pid: u32 = wait::until("the process says its number", || {
+        logs(&kapok, &id).trim().parse().ok()
+    });
+    let answer = kapok.http().post(&format!("/api/v1/jobs/{id}/cancel"), "");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    becomes(&kapok, &id, "Cancelled");
+    assert!(!alive(pid));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_reason() {
+    let config = "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: n}\nspec: {region: gz-nansha, jobs: {queueMax: 1}}\n";
+    let kapok = Kapok::new().config(config).when_live().start();
+    for (spec, words) in [
+        (
+            json!({ "command": ["true"], "region": "mars" }),
+            "region `mars` does not exist; there are: `gz-nansha`",
+        ),
+        (
+            json!({ "command": ["true"], "qosLevel": 9 }),
+            "`spec.qosLevel`",
+        ),
+        (
+            json!({ "command": ["true"], "gpu": 1 }),
+            "unknown field `gpu`",
+        ),
+        (json!({}), "`spec.command`"),
+    ] {
+        let refused = try_submit(&kapok, &spec);
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.text().contains(words), "{}", refused.text());
+    }
+    // More than this machine has: they wait for ever.
+    let mut large = shell("true");
+    large["resources"] = json!({ "cpu": 10_000 });
+    let waits = submit(&kapok, &large);
+    let status = becomes(&kapok, &waits, "Queued");
+    assert_eq!(status["reason"], "NoMatchingFlavor");
+    let refused = try_submit(&kapok, &large);
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(
+        refused.text().contains("the queue is full"),
+        "{}",
+        refused.text()
+    );
+    let why = kapok.cli(&["explain", &waits]);
+    assert!(
+        why.stdout.contains("no node could take it"),
+        "{}",
+        why.stdout
+    );
+}
+
+#[test]
+fn jobs_that_do_not_fit_together_run_one_after_the_other() {
+    let kapok = Kapok::new().when_live().start();
+    let node = kapok.http().get("/api/v1/nodes").json()["nodes"][0].clone();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let go = folder.path().join("go");
+    let mut all = shell(&format!(
+        "while [ ! -e {} ]; do sleep 0.02; done",
+        go.display()
+    ));
+    all["resources"] = json!({ "cpu": format!("{}m", node["cpuMilli"]) });
+    let first = submit(&kapok, &all);
+    becomes(&kapok, &first, "Running");
+    let second = submit(&kapok, &all);
+    let waits = status(&kapok, &second);
+    assert_eq!(
+        (&waits["state"], &waits["attempts"]),
+        (&json!("Queued"), &json!(0))
+    );
+    std::fs::write(&go, "").expect("the folder is ours");
+    let (first, second) = (
+        becomes(&kapok, &first, "Succeeded"),
+        becomes(&kapok, &second, "Succeeded"),
+    );
+    assert!(first["finishedAt"].as_str() <= second["startedAt"].as_str());
+}
+
+#[test]
+fn history_outlives_kapok_and_what_ran_runs_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let start = || Kapok::new().arg("--data").arg(&data).when_live().start();
+    let kapok = start();
+    let done = submit(&kapok, &shell("echo once"));
+    becomes(&kapok, &done, "Succeeded");
+    let long = submit(
+        &kapok,
+        &shell("echo attempt $KAPOK_ATTEMPT; exec sleep 600"),
+    );
+    becomes(&kapok, &long, "Running");
+    assert_eq!(kapok.stop(), 0);
+    let kapok = start();
+    let after = becomes(&kapok, &done, "Succeeded");
+    assert_eq!(after["end"]["exitCode"], 0);
+    assert!(logs(&kapok, &done).contains("once"));
+    let again = becomes(&kapok, &long, "Running");
+    assert_eq!(again["attempts"], 2);
+    wait::until("the second attempt speaks", || {
+        logs(&kapok, &long).contains("attempt 2").then_some(())
+    });
+    kapok
+        .http()
+        .post(&format!("/api/v1/jobs/{long}/cancel"), "");
+    becomes(&kapok, &long, "Cancelled");
+}
+
+#[test]
+fn a_models_job_loads_it_and_its_end_unloads_it() {
+    let repo = Repository::new().builtin(
+        "echo",
+        &Builtin {
+            dtype: "INT32",
+            dims: "2",
+            max_batch: 8,
+            ..Builtin::default()
+        },
+    );
+    let config = "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: n}\nspec: {modelControl: explicit}\n";
+    let kapok = Kapok::new()
+        .config(config)
+        .model_repo(repo.path())
+        .when_live()
+        .start();
+    let infer = || {
+        let body = json!({ "inputs": [{ "name": "INPUT0", "shape": [1, 2], "datatype": "INT32", "data": [4, 5] }] });
+        kapok.http().post("/v2/models/echo/infer", body.to_string())
+    };
+    assert_ne!(infer().status, 200);
+    let id = submit(&kapok, &json!({ "model": "echo", "batchSize": 4 }));
+    let status = becomes(&kapok, &id, "Running");
+    assert_eq!(status["endpoint"], kapok.url());
+    assert_eq!(infer().status, 200, "{}", infer().text());
+    let config = kapok.http().get("/v2/models/echo/config").json();
+    assert_eq!(config["max_batch_size"], 4);
+    kapok.http().post(&format!("/api/v1/jobs/{id}/cancel"), "");
+    becomes(&kapok, &id, "Cancelled");
+    assert_ne!(infer().status, 200);
+    let nothing = submit(&kapok, &json!({ "model": "nobody" }));
+    let status = becomes(&kapok, &nothing, "Failed");
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("nobody"),
+        "{status}"
+    );
+}
+
+#[test]
+fn the_command_line_submits_follows_lists_and_cancels() {
+    let kapok = Kapok::new().when_live().start();
+    let run = kapok.cli(&[
+        "submit",
+        "--name",
+        "greet",
+        "--follow",
+        "--",
+        "/bin/sh",
+        "-c",
+        "echo one; echo two",
+    ]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert_eq!(run.stdout, "one\ntwo\n");
+    let failed = kapok.cli(&["submit", "--wait", "--", "/bin/sh", "-c", "exit 4"]);
+    assert_eq!(failed.code, 1);
+    assert!(
+        failed.stderr.contains("exit status: 4"),
+        "{}",
+        failed.stderr
+    );
+    let listed = kapok.cli(&["jobs"]);
+    assert!(
+        listed.stdout.contains("greet-") && listed.stdout.contains("Succeeded"),
+        "{}",
+        listed.stdout
+    );
+    let told = kapok.cli(&["submit", "--dry-run", "--cpu", "100000", "--", "true"]);
+    assert!(told.stdout.contains("it would wait"), "{}", told.stdout);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "apiVersion: kapok.dev/v1alpha1\nkind: Job\nmetadata: {name: nap}\nspec:\n  command: [sleep, \"600\"]\n")
+        .expect("the file is ours");
+    let path = file.path().to_string_lossy().into_owned();
+    let submitted = kapok.cli(&["submit", "-f", &path, "-o", "json"]);
+    let job: Value = serde_json::from_str(&submitted.stdout).expect("one document");
+    let id = job["status"]["id"].as_str().expect("an id").to_owned();
+    becomes(&kapok, &id, "Running");
+    let shown = kapok.cli(&["jobs", "show", &id]);
+    assert!(
+        shown.stdout.contains("sleep 600") && shown.stdout.contains("PodsReady"),
+        "{}",
+        shown.stdout
+    );
+    assert_eq!(kapok.cli(&["jobs", "cancel", &id]).code, 0);
+    becomes(&kapok, &id, "Cancelled");
+}
