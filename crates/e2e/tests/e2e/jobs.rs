@@ -267,7 +267,7 @@ fn the_command_line_submits_follows_lists_and_cancels() {
         "echo one; echo two",
     ]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    assert_eq!(run.stdout, "one\ntwo\n");
+    assert_eq!(run.stdout, "one\ntwo");
     let failed = kapok.cli(&["submit", "--wait", "--", "/bin/sh", "-c", "exit 4"]);
     assert_eq!(failed.code, 1);
     assert!(
