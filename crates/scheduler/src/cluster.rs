@@ -67,6 +67,15 @@ pub struct Spot {
     pub slice: u8,
 }
 
+/// Of what is free on a node, what is kept from others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    pub node: usize,
+    pub cpu_milli: u32,
+    pub memory_mib: u32,
+    pub free: [u16; GPUS_MAX],
+}
+
 #[derive(Debug, Clone)]
 pub struct Cluster {
     nodes: Vec<Node>,
@@ -257,27 +266,33 @@ impl Cluster {
         Ok(())
     }
 
+    /// Keeps this from being taken; what is not free any more is not kept.
+    pub(crate) fn hold(&mut self, hold: &mut Hold) {
+        let state = &mut self.states[hold.node];
+        hold.cpu_milli = hold.cpu_milli.min(state.cpu_milli);
+        hold.memory_mib = hold.memory_mib.min(state.memory_mib);
+        state.cpu_milli -= hold.cpu_milli;
+        state.memory_mib -= hold.memory_mib;
+        for (kept, free) in hold.free.iter_mut().zip(&mut state.free) {
+            *kept = (*kept).min(*free);
+            *free -= *kept;
+        }
+    }
+
+    /// Gives back what [`hold`](Self::hold) kept.
+    pub(crate) fn unhold(&mut self, hold: &Hold) {
+        let state = &mut self.states[hold.node];
+        state.cpu_milli += hold.cpu_milli;
+        state.memory_mib += hold.memory_mib;
+        for (kept, free) in hold.free.iter().zip(&mut state.free) {
+            *free += *kept;
+        }
+    }
+
     /// Gives back what [`place`](Self::place) took.
     pub fn release(&mut self, ask: &Ask, placement: &Placement) {
         let node = placement.node;
-        let state = &mut self.states[node];
-        state.cpu_milli += ask.cpu_milli;
-        state.memory_mib += ask.memory_mib;
-        if ask.divides() {
-            let shape = ask.shape(state).zip(state.geometry());
-            let at = placement.gpus.first().zip(placement.slice);
-            if let Some(((shape, geometry), (gpu, slice))) = shape.zip(at) {
-                let gpu = usize::from(*gpu);
-                let before = state.divided[gpu];
-                let after = geometry.automaton().without(before, shape, slice);
-                state.divided[gpu] = after.unwrap_or(before);
-                state.free[gpu] = if state.divided[gpu] == 0 { MILLI } else { 0 };
-            }
-        }
-        for gpu in placement.gpus.iter().filter(|_| !ask.divides()) {
-            let free = &mut state.free[usize::from(*gpu)];
-            *free = (*free + ask.milli).min(MILLI);
-        }
+        ask.give_back(&mut self.states[node], placement);
         self.allocated_milli -= u64::from(ask.total_milli());
         let last = self.count(ask, node).is_some_and(|count| {
             *count = count.saturating_sub(1);

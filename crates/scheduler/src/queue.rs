@@ -11,15 +11,20 @@
 mod action;
 mod books;
 mod config;
+mod defragment;
 mod entry;
 pub mod foretell;
+mod head;
 mod intake;
 mod job;
+mod journal;
 mod order;
 pub mod qos;
 mod refused;
 mod room;
 mod step;
+mod victims;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,12 +32,14 @@ pub use action::{Action, Admission, Eviction, Place, Preemption, Resource, Wait}
 pub use config::{Amounts, Config, Order, Tenant};
 pub use entry::{Entry, Phase, Saved};
 pub use job::{Job, JobId, Priority, Region};
+pub use journal::{Line, Told};
 pub use qos::Level;
 pub use refused::Refused;
 
 use crate::cluster::{Cluster, Node};
 use crate::state::Ask;
 use crate::workload::Workload;
+use defragment::Member;
 use entry::VERSION;
 use order::Usage;
 use room::{Room, Taken};
@@ -46,10 +53,16 @@ pub struct Queue {
     /// Those of them that wait for places.
     pending: BTreeSet<JobId>,
     pending_of: BTreeMap<String, usize>,
+    /// Those that have places and have not been started.
+    reserved: BTreeSet<JobId>,
     /// What each job's members take, where they may be; found again when the nodes change.
     asks: BTreeMap<JobId, Vec<Ask>>,
+    /// Those that would not fit even if nothing ran.
+    hopeless: BTreeSet<JobId>,
     /// What jobs have that start or run.
     taken: BTreeMap<JobId, Vec<Taken>>,
+    /// Who is on which node.
+    on_node: BTreeMap<usize, BTreeSet<Member>>,
     /// What jobs still have that are being stopped. Others may get it, and start when these have stopped.
     draining: BTreeMap<JobId, Vec<Taken>>,
     usage: Usage,
@@ -88,8 +101,11 @@ impl Queue {
             entries: BTreeMap::new(),
             pending: BTreeSet::new(),
             pending_of: BTreeMap::new(),
+            reserved: BTreeSet::new(),
             asks: BTreeMap::new(),
+            hopeless: BTreeSet::new(),
             taken: BTreeMap::new(),
+            on_node: BTreeMap::new(),
             draining: BTreeMap::new(),
             usage,
             outbox: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use crate::cluster::{Cluster, Placement, Spot};
+use crate::cluster::{Cluster, Hold, Placement, Spot};
 use crate::decision::{Candidate, Decision};
 use crate::error::Error;
 use crate::index::{Index, NEVER, UNSCORED};
@@ -114,6 +114,16 @@ impl Scheduler {
         self.cluster.occupy(ask, placement)?;
         self.index.changed(placement.node, self.cluster.states());
         Ok(())
+    }
+
+    pub(crate) fn hold(&mut self, hold: &mut Hold) {
+        self.cluster.hold(hold);
+        self.index.changed(hold.node, self.cluster.states());
+    }
+
+    pub(crate) fn unhold(&mut self, hold: &Hold) {
+        self.cluster.unhold(hold);
+        self.index.changed(hold.node, self.cluster.states());
     }
 
     pub fn release(&mut self, ask: &Ask, placement: &Placement) {

@@ -1,13 +1,14 @@
 //! A cluster's life in a second: arrivals, a policy, and what came of them.
 //!
 //! Reading order: this file (requests come until the cluster is more than full), [`arrivals`] (which ones), [`curve`]
-//! (what is measured), [`churn`] (requests also leave),
+//! (what is measured), [`churn`] (requests also leave), [`jobs`] (a queue decides who is next),
 //! [`division`] (MIG instances that come and leave), [`report`] (results as CSV and as a page).
 
 mod arrivals;
 mod churn;
 mod curve;
 mod division;
+pub mod jobs;
 pub mod report;
 
 use crate::cluster::{Cluster, Node};

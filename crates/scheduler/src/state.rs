@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use crate::cluster::Placement;
 use crate::mig::{Automaton, GEOMETRIES, Geometry};
 use crate::request::{MILLI, Request};
 
@@ -220,6 +221,59 @@ impl Ask {
 
     pub fn fits(&self, state: &State) -> bool {
         self.obstacle(state).is_none()
+    }
+
+    /// Frees on a node what was taken there; tags stay.
+    pub(crate) fn give_back(&self, state: &mut State, placement: &Placement) {
+        state.cpu_milli += self.cpu_milli;
+        state.memory_mib += self.memory_mib;
+        if self.divides() {
+            let shape = self.shape(state).zip(state.geometry());
+            let at = placement.gpus.first().zip(placement.slice);
+            if let Some(((shape, geometry), (gpu, slice))) = shape.zip(at) {
+                let gpu = usize::from(*gpu);
+                let before = state.divided[gpu];
+                let after = geometry.automaton().without(before, shape, slice);
+                state.divided[gpu] = after.unwrap_or(before);
+                state.free[gpu] = if state.divided[gpu] == 0 { MILLI } else { 0 };
+            }
+            return;
+        }
+        for gpu in &placement.gpus {
+            let free = &mut state.free[usize::from(*gpu)];
+            *free = (*free + self.milli).min(MILLI);
+        }
+    }
+
+    /// How many of these the node can take.
+    pub fn times(&self, state: &State) -> u32 {
+        if !self.kinds.contains(state.kind) {
+            return 0;
+        }
+        if self.divides() {
+            let mut state = *state;
+            let mut times = 0;
+            // From the end: starts there block fewest others.
+            while self.fits(&state)
+                && let Some(slot) = self.slots(&state).last()
+            {
+                state = self.on_slot(&state, slot.gpu, slot.after);
+                times += 1;
+            }
+            return times;
+        }
+        let by = |free: u32, asked: u32| free.checked_div(asked).unwrap_or(u32::MAX);
+        let by_gpus = if self.gpus == 0 {
+            u32::MAX
+        } else if self.gpus == 1 {
+            let free = state.free().iter();
+            free.map(|free| u32::from(*free / self.milli.max(1))).sum()
+        } else {
+            u32::try_from(self.sufficient(state)).unwrap_or(0) / u32::from(self.gpus)
+        };
+        by_gpus
+            .min(by(state.cpu_milli, self.cpu_milli))
+            .min(by(state.memory_mib, self.memory_mib))
     }
 
     /// The first thing that stands in the way.

@@ -4,6 +4,7 @@
 //! `name,cpu_milli,memory_mib,num_gpu,gpu_milli` and if wanted `gpu_spec,mig,region,creation_time,deletion_time`. Columns may
 //! come in any order, others are passed over.
 
+mod jobs;
 mod table;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::mig;
 use crate::request::{MILLI, Request};
 use crate::state::GPUS_MAX;
+pub use jobs::jobs;
 use table::{Row, Table};
 
 /// A pod of a trace.
@@ -122,9 +124,10 @@ fn micros(price: f64) -> u64 {
 /// Any bytes; for the fuzzer and its corpus.
 pub fn fuzz(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
-        // Both parsers must come to an end without a panic; what they say is not of interest here.
+        // All parsers must come to an end without a panic; what they say is not of interest here.
         drop(nodes(text));
         drop(pods(text));
+        drop(jobs(text));
     }
 }
 

@@ -10,10 +10,12 @@ Examples:
   kapok simulate --nodes nodes.csv --pods a.csv.gz --pods b.csv.gz --policy kapok --seeds 42..51 --output csv
   kapok simulate --nodes nodes.csv --pods pods.csv --policy fgd,bestfit,kapok --output html > report.html
   kapok simulate --nodes nodes.csv --pods pods.csv --policy kapok --arrival poisson --load 0.95
+  kapok simulate --nodes nodes.csv --pods philly.csv.gz --arrival jobs --rules fifo,promises --policy kapok
 
 Policies: random, dotproduct, gpuclustering, gpupacking, bestfit, fgd, kapok, kapok-online.
 Nodes: sn,cpu_milli,memory_mib,gpu,model; pods: name,cpu_milli,memory_mib,num_gpu,gpu_milli and if wanted
-gpu_spec,region,creation_time,deletion_time (the columns of Alibaba's cluster-trace-gpu-v2023). Files may be gzipped.";
+gpu_spec,region,creation_time,deletion_time (the columns of Alibaba's cluster-trace-gpu-v2023). Files may be gzipped.
+Rules: fifo, easy, best-effort-fifo, deadline, deadline-preempting, quota, promises.";
 
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
@@ -31,6 +33,14 @@ pub(crate) struct SimulateArgs {
         value_name = "NAME[,NAME…]"
     )]
     pub(crate) policy: Vec<String>,
+    /// Who goes first (with jobs); several are compared
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "fifo,deadline,quota,promises",
+        value_name = "NAME[,NAME…]"
+    )]
+    pub(crate) rules: Vec<String>,
     /// First and last seed; each is one run
     #[arg(long, value_parser = seeds, default_value = "42..51", value_name = "A..B")]
     pub(crate) seeds: Seeds,
@@ -60,6 +70,8 @@ pub(crate) enum Arrival {
     Trace,
     /// Drawn at random moments; they wait, run as long as the file says, and leave
     Poisson,
+    /// Jobs of tenants in a queue, by several rules (lists in the columns of Philly or Chronus)
+    Jobs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

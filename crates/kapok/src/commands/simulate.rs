@@ -1,5 +1,6 @@
 //! `kapok simulate`: policies on the same arrivals, side by side.
 
+mod jobs;
 mod progress;
 mod timing;
 
@@ -30,6 +31,9 @@ pub(super) fn run(args: &SimulateArgs, printer: &Printer) -> Outcome {
             args.nodes.display()
         )));
     }
+    if args.arrival == Arrival::Jobs {
+        return jobs::run(args, &nodes, printer);
+    }
     let mut pods = Vec::new();
     for path in &args.pods {
         pods.push((name(path), list(path, trace::pods)?));
@@ -54,7 +58,7 @@ pub(super) fn run(args: &SimulateArgs, printer: &Printer) -> Outcome {
     match args.arrival {
         Arrival::Inflate if args.timing => timing::run(&jobs, &nodes, printer),
         Arrival::Inflate => inflated(&all(&jobs, |job| job.inflate(&nodes))?, printer),
-        Arrival::Trace | Arrival::Poisson => {
+        Arrival::Trace | Arrival::Poisson | Arrival::Jobs => {
             stayed(&all(&jobs, |job| job.stay(&nodes, args))?, printer)
         }
     }

@@ -66,6 +66,8 @@ pub enum Admission {
     Backfilled { head: JobId },
     /// Others were stopped for it.
     Preempting { stopped: Vec<JobId> },
+    /// Others were moved for it.
+    Defragmenting,
 }
 
 /// Why a job must stop or move.
@@ -128,6 +130,7 @@ impl Admission {
             Self::Borrowing => "Borrowing",
             Self::Backfilled { .. } => "Backfilled",
             Self::Preempting { .. } => "Preempting",
+            Self::Defragmenting => "Defragmenting",
         }
     }
 }
@@ -180,6 +183,7 @@ impl fmt::Display for Admission {
             Self::Preempting { stopped } => {
                 write!(formatter, "{} jobs were stopped for it", stopped.len())
             }
+            Self::Defragmenting => formatter.write_str("others were moved for it"),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A job's way through its phases, and what it takes on that way.
 
 use super::action::{Action, Admission, Eviction, Wait};
+use super::defragment::Member;
 use super::entry::{Entry, Phase};
-use super::job::JobId;
+use super::job::{Job, JobId};
 use super::refused::Refused;
 use super::room::Taken;
 use super::{Amounts, Queue, Usage};
@@ -21,48 +22,106 @@ impl Queue {
             reason,
         };
         self.usage.add(&entry.job);
-        self.taken.insert(id, taken);
+        self.seat(id, taken);
+        self.reserved.insert(id);
         self.no_longer_pending(id);
     }
 
-    /// Running → stopping. What it has is free for others, who start when it has stopped.
-    pub(super) fn stop(&mut self, id: JobId, reason: Eviction, again: bool) {
-        let Some(taken) = self.taken.remove(&id) else {
+    /// Running → stopping. What it has is free for others, who start when it has stopped. It waits again from `again_ms` on.
+    pub(super) fn stop(&mut self, id: JobId, reason: Eviction, again_ms: Option<u64>) {
+        let Some(mut taken) = self.unseat(id) else {
             return;
         };
         self.room.give_back(&taken);
-        self.draining.insert(id, taken);
-        self.stopping(id, reason, again);
+        self.draining.entry(id).or_default().append(&mut taken);
+        self.stopping(id, reason, again_ms);
     }
 
-    fn stopping(&mut self, id: JobId, reason: Eviction, again: bool) {
+    fn stopping(&mut self, id: JobId, reason: Eviction, again_ms: Option<u64>) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
         self.usage.remove(&entry.job);
+        if let Some(now_ms) = again_ms {
+            entry.saved_ms = entry.saved_by(now_ms);
+        }
+        let mut places = entry.phase.places().to_vec();
+        if let Phase::Running { leaving, .. } = &mut entry.phase {
+            places.append(leaving);
+        }
         entry.phase = Phase::Stopping {
-            places: entry.phase.places().to_vec(),
+            places,
             reason: reason.clone(),
-            again,
+            again: again_ms.is_some(),
         };
         self.outbox.push(Action::Stop { job: id, reason });
     }
 
     /// It has nothing any more.
     pub(super) fn vacate(&mut self, id: JobId) {
-        if let Some(taken) = self.taken.remove(&id) {
+        if let Some(taken) = self.unseat(id) {
             self.room.give_back(&taken);
             if let Some(entry) = self.entries.get(&id) {
                 self.usage.remove(&entry.job);
             }
         }
+        self.reserved.remove(&id);
+        self.drained(id);
+    }
+
+    /// What it was leaving is free.
+    pub(super) fn drained(&mut self, id: JobId) {
         if self.draining.remove(&id).is_some() {
-            for entry in self.entries.values_mut() {
-                if let Phase::Reserved { waits_for, .. } = &mut entry.phase {
+            for other in &self.reserved {
+                if let Some(entry) = self.entries.get_mut(other)
+                    && let Phase::Reserved { waits_for, .. } = &mut entry.phase
+                {
                     waits_for.remove(&id);
                 }
             }
         }
+    }
+
+    /// What the job takes here, and whether it ever can.
+    pub(super) fn measure(&mut self, job: &Job) {
+        let asks = self.room.asks(job, &self.config);
+        if self.room.possible(&asks, job.gang) {
+            self.hopeless.remove(&job.id);
+        } else {
+            self.hopeless.insert(job.id);
+        }
+        self.asks.insert(job.id, asks);
+    }
+
+    /// Enters its members in the books of their nodes.
+    fn seat(&mut self, id: JobId, taken: Vec<Taken>) {
+        for (index, member) in taken.iter().enumerate() {
+            let there = self.on_node.entry(member.placement.node).or_default();
+            there.insert(Member { job: id, index });
+        }
+        self.taken.insert(id, taken);
+    }
+
+    fn unseat(&mut self, id: JobId) -> Option<Vec<Taken>> {
+        let taken = self.taken.remove(&id)?;
+        for (index, member) in taken.iter().enumerate() {
+            if let Some(there) = self.on_node.get_mut(&member.placement.node) {
+                there.remove(&Member { job: id, index });
+            }
+        }
+        Some(taken)
+    }
+
+    /// Gives a member another place; the one it had is returned.
+    pub(super) fn reseat(&mut self, member: Member, to: Taken) -> Option<Taken> {
+        let node = to.placement.node;
+        let taken = self.taken.get_mut(&member.job)?.get_mut(member.index)?;
+        let from = std::mem::replace(taken, to);
+        if let Some(there) = self.on_node.get_mut(&from.placement.node) {
+            there.remove(&member);
+        }
+        self.on_node.entry(node).or_default().insert(member);
+        Some(from)
     }
 
     /// Back in line, where it was before.
@@ -81,6 +140,7 @@ impl Queue {
     pub(super) fn forget(&mut self, id: JobId) {
         self.no_longer_pending(id);
         self.asks.remove(&id);
+        self.hopeless.remove(&id);
         self.entries.remove(&id);
     }
 
@@ -103,7 +163,9 @@ impl Queue {
         self.room = super::room::Room::new(&self.config, nodes, &self.planned)?;
         self.usage = Usage::new(Amounts::in_cluster(self.cluster()));
         self.taken.clear();
+        self.on_node.clear();
         self.draining.clear();
+        self.reserved.clear();
         let entries = std::mem::take(&mut self.entries);
         let mut homeless = Vec::new();
         for (id, entry) in entries {
@@ -136,40 +198,54 @@ impl Queue {
     /// Gives it what it has; else says on which node that is not possible, and it has nothing.
     fn settle(&mut self, entry: Entry) -> Result<(), String> {
         let id = entry.job.id;
-        self.asks
-            .insert(id, self.room.asks(&entry.job, &self.config));
-        let taken: Vec<_> = {
-            let places = entry.phase.places().iter();
-            places
-                .map(|place| (place, self.room.taken(&entry.job, place)))
-                .collect()
-        };
-        let missing = taken.iter().find(|(_, taken)| taken.is_none());
-        let missing = missing.map(|(place, _)| place.node.clone());
-        let first = taken.first().map(|(place, _)| place.node.clone());
-        let here: Vec<_> = taken.into_iter().filter_map(|(_, taken)| taken).collect();
-        let stopping = matches!(entry.phase, Phase::Stopping { .. });
-        if !stopping && first.is_some() {
-            self.usage.add(&entry.job);
+        self.measure(&entry.job);
+        let mut here = Vec::new();
+        let mut wrong = None;
+        for place in entry.phase.places() {
+            match self.room.taken(&entry.job, place) {
+                Some(taken) => here.push(taken),
+                None => wrong = wrong.or_else(|| Some(place.node.clone())),
+            }
+        }
+        let mut leaving = Vec::new();
+        if let Phase::Running { leaving: left, .. } = &entry.phase {
+            leaving.extend(
+                left.iter()
+                    .filter_map(|place| self.room.taken(&entry.job, place)),
+            );
+        }
+        let first = entry.phase.places().first().map(|place| place.node.clone());
+        match entry.phase {
+            Phase::Pending { .. } => {}
+            Phase::Stopping { .. } => leaving.append(&mut here),
+            Phase::Reserved { .. } | Phase::Running { .. } => {
+                self.usage.add(&entry.job);
+                if wrong.is_none() && self.room.occupy(&here).is_err() {
+                    wrong = first;
+                }
+                if wrong.is_some() {
+                    leaving.append(&mut here);
+                } else {
+                    self.seat(id, here);
+                }
+            }
+        }
+        if !leaving.is_empty() {
+            self.draining.insert(id, leaving);
+        }
+        let (reserved, stopping) = (
+            matches!(entry.phase, Phase::Reserved { .. }),
+            matches!(entry.phase, Phase::Stopping { .. }),
+        );
+        if reserved {
+            self.reserved.insert(id);
         }
         self.entries.insert(id, entry);
-        if stopping {
-            self.draining.insert(id, here);
-            return Ok(());
+        match wrong {
+            // What is gone has stopped already.
+            Some(node) if !stopping => Err(node),
+            _ => Ok(()),
         }
-        if let Some(node) = missing {
-            self.draining.insert(id, here);
-            return Err(node);
-        }
-        let Some(first) = first else {
-            return Ok(());
-        };
-        if self.room.occupy(&here).is_err() {
-            self.draining.insert(id, here);
-            return Err(first);
-        }
-        self.taken.insert(id, here);
-        Ok(())
     }
 
     /// A node of this job is gone, or too small now.
@@ -177,18 +253,18 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        entry.saved_ms = entry.saved_by(now_ms);
         if let Phase::Reserved { .. } = entry.phase {
             // It has not been started, so there is nothing to stop.
             self.usage.remove(&entry.job);
             let since_ms = entry.since_ms;
             self.draining.remove(&id);
+            self.reserved.remove(&id);
             self.wait_again(id, since_ms);
             return;
         }
         let reason = Eviction::NodeFailures {
             node: node.to_owned(),
         };
-        self.stopping(id, reason, true);
+        self.stopping(id, reason, Some(now_ms));
     }
 }

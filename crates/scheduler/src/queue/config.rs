@@ -76,7 +76,7 @@ pub struct Config {
     pub reservations_max: usize,
     /// Limits of all slices of a device together, in percent of it.
     pub overcommit_percent: u16,
-    /// Members that may be moved in an hour, in thousandths of those that run; 0 for none.
+    /// Members that may be moved in an hour, in thousandths of those that run; 0 where nobody can move them.
     pub moves_permille_hour: u16,
 }
 
@@ -94,7 +94,7 @@ impl Default for Config {
             backfill: true,
             reservations_max: 4,
             overcommit_percent: 200,
-            moves_permille_hour: 10,
+            moves_permille_hour: 0,
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Entry {
     pub submitted_ms: u64,
     /// Since when it waits; later than it came when it was stopped in between.
     pub since_ms: u64,
+    /// How long it waited before its last start.
+    pub waited_ms: u64,
     /// Times that it was started.
     pub attempts: u32,
     /// Of what it has to do, so much was done and saved before it was stopped.
@@ -40,6 +42,8 @@ pub enum Phase {
         since_ms: u64,
         /// When it last said that its work is saved; from then on its own interval counts.
         checkpoint_ms: u64,
+        /// Where members were that are being moved, and may still be.
+        leaving: Vec<Place>,
     },
     /// It was told to stop, and is not known to have done so.
     Stopping {

@@ -46,12 +46,13 @@ impl Queue {
         }
         *pending += 1;
         self.learn(&job)?;
-        self.asks.insert(id, self.room.asks(&job, &self.config));
+        self.measure(&job);
         self.pending.insert(id);
         let entry = Entry {
             job,
             submitted_ms: now_ms,
             since_ms: now_ms,
+            waited_ms: 0,
             attempts: 0,
             saved_ms: 0,
             phase: Phase::Pending {
@@ -115,7 +116,7 @@ impl Queue {
                 self.vacate(id);
                 self.forget(id);
             }
-            Phase::Running { .. } => self.stop(id, Eviction::Deactivated, false),
+            Phase::Running { .. } => self.stop(id, Eviction::Deactivated, None),
             Phase::Stopping { .. } => {
                 if let Some(entry) = self.entries.get_mut(&id)
                     && let Phase::Stopping { again, .. } = &mut entry.phase

@@ -6,6 +6,7 @@ use super::action::{Resource, Wait};
 use super::config::{Amounts, Config, Order};
 use super::entry::{Entry, Phase};
 use super::job::{Job, Priority};
+use super::qos::Level;
 use crate::cluster::Cluster;
 
 /// What tenants use, and what there is.
@@ -113,6 +114,12 @@ impl Usage {
         nominal.is_some_and(|nominal| then.beyond(nominal).is_some())
     }
 
+    /// Uses more than its own already.
+    pub(super) fn borrowing(&self, tenant: &str, config: &Config) -> bool {
+        let nominal = config.tenant(tenant).nominal;
+        nominal.is_some_and(|nominal| self.of(tenant).beyond(nominal).is_some())
+    }
+
     /// Why the tenant may not have this job now.
     pub(super) fn obstacle(&self, job: &Job, config: &Config) -> Option<Wait> {
         let tenant = config.tenant(&job.tenant);
@@ -134,7 +141,9 @@ impl Usage {
         let id = job.id.0 as f64;
         let share = || self.share(&job.tenant, config);
         let borrows = || f64::from(u8::from(self.borrows(job, config)));
-        let realtime = f64::from(u8::from(job.priority != Priority::Realtime));
+        // A deadline that cannot be kept any more hurries nobody.
+        let lapsed = lapsed(entry, now_ms);
+        let realtime = f64::from(u8::from(job.priority != Priority::Realtime || lapsed));
         Key(match config.order {
             Order::Fifo => [0.0, 0.0, 0.0, 0.0, arrival, id],
             Order::Deadline => {
@@ -146,9 +155,7 @@ impl Usage {
                 if starves(entry, config, now_ms) {
                     return Key([-1.0, bound_ms(entry, config) as f64, 0.0, 0.0, arrival, id]);
                 }
-                let slack = slack_ms(entry, now_ms);
-                // A deadline that cannot be kept any more hurries nobody.
-                let hurry = slack.filter(|slack| *slack >= 0).and(job.deadline_ms);
+                let hurry = job.deadline_ms.filter(|_| !lapsed);
                 let deadline = hurry.map_or(f64::MAX, |deadline| deadline as f64);
                 [realtime, deadline, borrows(), share(), arrival, id]
             }
@@ -163,10 +170,28 @@ pub(super) fn slack_ms(entry: &Entry, now_ms: u64) -> Option<i64> {
     Some(deadline.saturating_sub(i64::try_from(done).unwrap_or(i64::MAX)))
 }
 
-/// From then on nothing overtakes it.
+/// Its deadline cannot be kept any more.
+pub(super) fn lapsed(entry: &Entry, now_ms: u64) -> bool {
+    slack_ms(entry, now_ms).is_some_and(|slack| slack < 0)
+}
+
+/// Its deadline cannot wait any longer: a minute is left, or a tenth of what it takes.
+pub(super) fn last_start_ms(entry: &Entry) -> Option<u64> {
+    let takes = entry.remaining_ms().unwrap_or(0);
+    let margin = takes.saturating_add((takes / 10).max(60_000));
+    Some(entry.job.deadline_ms?.saturating_sub(margin))
+}
+
+/// From then on nothing overtakes it. Who has a deadline goes by that, and when it is lost waits
+/// as the lowest level does.
 pub(super) fn bound_ms(entry: &Entry, config: &Config) -> u64 {
-    let overtaken = config.qos.of(entry.job.qos).overtaken_ms;
-    entry.since_ms.saturating_add(overtaken)
+    let level = match entry.job.deadline_ms {
+        Some(_) => Level::LOWEST,
+        None => entry.job.qos,
+    };
+    let overtaken = config.qos.of(level).overtaken_ms;
+    let left = overtaken.saturating_sub(entry.waited_ms);
+    entry.since_ms.saturating_add(left)
 }
 
 pub(super) fn starves(entry: &Entry, config: &Config, now_ms: u64) -> bool {

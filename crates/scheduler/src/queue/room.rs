@@ -174,18 +174,23 @@ impl Room {
         Ok(())
     }
 
-    /// A member could be there if nothing ran.
-    pub(super) fn possible(&self, asks: &[Ask]) -> bool {
+    /// All members would fit if nothing ran.
+    pub(super) fn possible(&self, asks: &[Ask], gang: u32) -> bool {
         let cluster = self.scheduler.cluster();
-        let mut nodes = cluster.nodes().iter().zip(cluster.states());
-        nodes.any(|(node, state)| {
+        let nodes = cluster.nodes().iter().zip(cluster.states());
+        let idle = nodes.map(|(node, state)| {
             let mut idle = *state;
             idle.cpu_milli = node.cpu_milli;
             idle.memory_mib = node.memory_mib;
             idle.free[..usize::from(node.gpus)].fill(MILLI);
             idle.divided.fill(0);
-            asks.iter().any(|ask| ask.fits(&idle))
-        })
+            idle
+        });
+        let times = idle.map(|state| {
+            let each = asks.iter().map(|ask| ask.times(&state));
+            u64::from(each.max().unwrap_or(0))
+        });
+        times.sum::<u64>() >= u64::from(gang)
     }
 
     /// Whose stopping these places have to wait for: on their nodes there is less room than what is being freed there.

@@ -1,3 +1,5 @@
+mod laws;
+
 use super::*;
 use crate::request::Request;
 
@@ -39,23 +41,43 @@ pub(super) fn started(actions: &[Action]) -> Vec<u64> {
 
 #[test]
 fn a_gang_starts_together_or_not_at_all() {
-    let mut queue = queue(vec![node("a", 64, 4), node("b", 64, 4)]);
+    let mut queue = queue(vec![node("a", 64, 4), node("b", 64, 4), node("c", 64, 2)]);
     let gang = Job {
         gang: 3,
         ..job(1, 4)
     };
     queue.submit(gang, 0).unwrap();
-    queue.submit(job(2, 4), 0).unwrap();
-    assert_eq!(started(&queue.step(0)), [2]);
+    assert_eq!(queue.step(0), []);
+    let why = &queue.get(JobId(1)).unwrap().phase;
     assert_eq!(
-        queue.get(JobId(1)).unwrap().phase,
+        why,
+        &Phase::Pending {
+            wait: Wait::NoMatchingFlavor
+        }
+    );
+    queue.node_joined(node("c", 64, 4), 1).unwrap();
+    queue.submit(job(2, 2), 1).unwrap();
+    queue.cancel(JobId(1)).unwrap();
+    queue
+        .submit(
+            Job {
+                id: JobId(3),
+                gang: 3,
+                ..job(1, 4)
+            },
+            2,
+        )
+        .unwrap();
+    assert_eq!(started(&queue.step(2)), [2]);
+    assert_eq!(
+        queue.get(JobId(3)).unwrap().phase,
         Phase::Pending {
             wait: Wait::TopologyPlacementFailed { fit: 2 }
         }
     );
-    queue.node_joined(node("c", 64, 8), 1).unwrap();
-    assert_eq!(started(&queue.step(1)), [1]);
-    assert_eq!(queue.get(JobId(1)).unwrap().phase.places().len(), 3);
+    queue.finish(JobId(2)).unwrap();
+    assert_eq!(started(&queue.step(3)), [3]);
+    assert_eq!(queue.get(JobId(3)).unwrap().phase.places().len(), 3);
 }
 
 #[test]
@@ -78,4 +100,121 @@ fn a_nodes_loss_sends_its_jobs_back_in_line() {
     queue.stopped(JobId(1), 6).unwrap();
     queue.node_joined(node("b", 64, 4), 7).unwrap();
     assert_eq!(started(&queue.step(7)), [1]);
+}
+
+#[test]
+fn slices_reserve_memory_by_their_level_on_the_smallest_device_that_is_enough() {
+    let large = Node {
+        gpu_memory_mib: 80_000,
+        ..node("large", 64, 1)
+    };
+    let mut queue = queue(vec![large, node("small", 64, 1)]);
+    let slice = |id, qos, device_memory_mib| Job {
+        qos: Level::try_from(qos).unwrap(),
+        device_memory_mib,
+        request: Request {
+            gpu_milli: 1,
+            ..job(0, 1).request
+        },
+        ..job(id, 1)
+    };
+    // Of 40,000 MiB: 34,000 at level 3; 110 % of 5,000 at level 5 fits beside it, 4,000 more do not.
+    for (id, qos, memory, node, reserved) in [
+        (1, 3, 40_000, "small", 34_000),
+        (2, 5, 5_000, "small", 5_520),
+        (3, 4, 4_000, "large", 4_000),
+        (4, 1, 40_000, "large", 20_000),
+        (5, 4, 60_000, "none", 0),
+    ] {
+        queue.submit(slice(id, qos, memory), id).unwrap();
+        queue.step(id);
+        let places = queue.get(JobId(id)).unwrap().phase.places();
+        let seen = places
+            .first()
+            .map_or(("none", 0), |place| (place.node.as_str(), place.memory_mib));
+        assert_eq!(seen, (node, reserved), "job {id}");
+    }
+    let too_large = slice(6, 4, 81_000);
+    queue.submit(too_large, 9).unwrap();
+    queue.step(9);
+    let why = &queue.get(JobId(6)).unwrap().phase;
+    assert_eq!(
+        why,
+        &Phase::Pending {
+            wait: Wait::NoMatchingFlavor
+        }
+    );
+}
+
+#[test]
+fn the_cheapest_to_start_again_make_room_and_only_as_many_as_needed() {
+    let mut queue = queue(vec![node("a", 64, 4), node("b", 64, 4)]);
+    for (id, gpus, checkpoint_ms) in [(1, 4, None), (2, 2, Some(600)), (3, 2, Some(900))] {
+        let soft = Job {
+            preemptible: true,
+            checkpoint_ms,
+            qos: Level::LOWEST,
+            ..job(id, gpus)
+        };
+        queue.submit(soft, 0).unwrap();
+    }
+    assert_eq!(started(&queue.step(0)), [1, 2, 3]);
+    let hurried = |id| Job {
+        priority: Priority::Realtime,
+        ..job(id, 2)
+    };
+    // Job 2 saved its work 100 ms ago, job 3 400 ms ago.
+    queue.submit(hurried(4), 1_300).unwrap();
+    let stops = |actions: &[Action]| -> Vec<u64> {
+        let stops = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Stop { .. }));
+        stops.map(|action| action.job().0).collect()
+    };
+    assert_eq!(stops(&queue.step(1_300)), [2]);
+    let why = &queue.get(JobId(4)).unwrap().phase;
+    assert!(matches!(why, Phase::Reserved { waits_for, .. } if waits_for.contains(&JobId(2))));
+    queue.stopped(JobId(2), 1_310).unwrap();
+    assert_eq!(started(&queue.step(1_310)), [4]);
+    assert_eq!(queue.get(JobId(2)).unwrap().saved_ms, 1_200);
+    // Nothing is stopped for a job that would not fit even then.
+    let gang = Job {
+        gang: 2,
+        ..Job {
+            priority: Priority::Realtime,
+            ..job(5, 4)
+        }
+    };
+    queue.submit(gang, 1_400).unwrap();
+    assert_eq!(queue.step(1_400), []);
+}
+
+#[test]
+fn who_is_too_many_is_told_and_so_is_who_names_a_region_that_is_not_there() {
+    let config = Config {
+        pending_max: 2,
+        tenant_pending_max: 1,
+        ..Config::default()
+    };
+    let mut queue = Queue::new(config, vec![node("a", 64, 4)]).unwrap();
+    let of = |id, tenant: &str| Job {
+        tenant: tenant.to_owned(),
+        ..job(id, 1)
+    };
+    queue.submit(of(1, "x"), 0).unwrap();
+    let full = queue.submit(of(2, "x"), 0).unwrap_err();
+    assert!(matches!(full, Refused::TenantFull { .. }), "{full}");
+    queue.submit(of(3, "y"), 0).unwrap();
+    let full = queue.submit(of(4, "z"), 0).unwrap_err();
+    assert_eq!(full, Refused::Full { max: 2 });
+    queue.step(0);
+    let elsewhere = Job {
+        region: Region::Required("mars".to_owned()),
+        ..job(5, 1)
+    };
+    let refused = queue.submit(elsewhere, 0).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "region `mars` is not known; there are: here"
+    );
 }
