@@ -49,7 +49,7 @@ pub struct Played {
 }
 
 /// Rules that jobs are played by, side by side.
-pub const RULES: [&str; 7] = [
+pub const RULES: [&str; 8] = [
     "fifo",
     "easy",
     "best-effort-fifo",
@@ -57,10 +57,12 @@ pub const RULES: [&str; 7] = [
     "deadline-preempting",
     "quota",
     "promises",
+    "promises-unbounded",
 ];
 
 /// `fifo` is strict; `easy` fills in behind the head, `best-effort-fifo` past it; `deadline` is earliest deadline first;
-/// `quota` is Kueue's fair sharing without pre-emption; `promises` is ours. Traces have no bound on how many wait.
+/// `quota` is Kueue's fair sharing without pre-emption; `promises` is ours,
+/// `promises-unbounded` the same without room kept for anybody, so that nothing bounds how long one is overtaken. Traces have no bound on how many wait.
 pub fn rules(name: &str, policy: &str) -> Option<Config> {
     let base = Config {
         policy: policy.to_owned(),
@@ -97,7 +99,12 @@ pub fn rules(name: &str, policy: &str) -> Option<Config> {
         "promises" => Config {
             order: Order::Promises,
             preemption: true,
-            reservations_max: 1,
+            reservations_max: Config::default().reservations_max,
+            ..base
+        },
+        "promises-unbounded" => Config {
+            order: Order::Promises,
+            preemption: true,
             ..base
         },
         _ => return None,
