@@ -24,8 +24,10 @@ fn text() -> Value {
 /// Every schema, by name.
 pub(super) fn all() -> Value {
     let mut all = answers();
-    for (name, schema) in requests().as_object_mut().into_iter().flatten() {
-        all[name] = schema.take();
+    for mut more in [jobs(), requests()] {
+        for (name, schema) in more.as_object_mut().into_iter().flatten() {
+            all[name] = schema.take();
+        }
     }
     all
 }
@@ -70,15 +72,6 @@ fn answers() -> Value {
         "Model": object(&["name", "versions", "platform", "inputs", "outputs"], &json!({
             "name": text(), "versions": list(&text()), "platform": text(), "inputs": list(&tensor), "outputs": list(&tensor),
         })),
-        "Job": object(&["apiVersion", "kind", "metadata", "spec", "status"], &json!({
-            "apiVersion": text(), "kind": { "const": "Job" }, "metadata": { "type": "object" }, "spec": { "type": "object" },
-            "status": object(&["id", "state", "reason", "message", "conditions"], &json!({
-                "id": text(), "reason": text(), "message": text(),
-                "state": { "enum": ["Queued", "Starting", "Running", "Stopping", "Succeeded", "Failed", "Cancelled"] },
-                "conditions": list(&json!({ "type": "object" })),
-            })),
-        })),
-        "Jobs": object(&["jobs"], &json!({ "jobs": list(&named("Job")) })),
         "ModelReady": object(&["name", "ready"], &json!({ "name": text(), "ready": { "type": "boolean" } })),
         "ModelConfig": object(&["name"], &json!({ "name": text() })),
         "Statistics": object(&["model_stats"], &json!({
@@ -108,6 +101,20 @@ fn answers() -> Value {
                 "log_format": { "enum": ["default", "ISO8601"] },
             }),
         ),
+    })
+}
+
+fn jobs() -> Value {
+    json!({
+        "Job": object(&["apiVersion", "kind", "metadata", "spec", "status"], &json!({
+            "apiVersion": text(), "kind": { "const": "Job" }, "metadata": { "type": "object" }, "spec": { "type": "object" },
+            "status": object(&["id", "state", "reason", "message", "conditions"], &json!({
+                "id": text(), "reason": text(), "message": text(),
+                "state": { "enum": ["Queued", "Starting", "Running", "Stopping", "Succeeded", "Failed", "Cancelled"] },
+                "conditions": list(&json!({ "type": "object" })),
+            })),
+        })),
+        "Jobs": object(&["jobs"], &json!({ "jobs": list(&named("Job")) })),
     })
 }
 

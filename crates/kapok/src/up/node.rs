@@ -66,7 +66,7 @@ impl Node {
         if config.node.memory_budget_mb.is_some() {
             onnx::keep_little();
         }
-        let models = Runtime::start(runtime::Parts {
+        let models = start_models(runtime::Parts {
             config: runtime_config(config, environment, &gpus),
             engines: engines::find(config, environment, &gpus),
             clock: clock.clone(),
@@ -74,10 +74,6 @@ impl Node {
             registry: registry.clone(),
             buffers: pool.clone(),
             give_back: onnx::give_back,
-        })
-        .map_err(|error| {
-            Failure::usage(base::chain(&error))
-                .hint("name folders in Triton's layout: <repository>/<model>/<version>/model.onnx")
         })?;
         let processes = Tasks::new();
         let jobs = LocalJobs::start(
@@ -159,6 +155,13 @@ impl Node {
         };
         Director::start(parts, config, running)
     }
+}
+
+fn start_models(parts: runtime::Parts) -> Outcome<Runtime> {
+    Runtime::start(parts).map_err(|error| {
+        Failure::usage(base::chain(&error))
+            .hint("name folders in Triton's layout: <repository>/<model>/<version>/model.onnx")
+    })
 }
 
 fn start_tracer(config: &Config) -> Outcome<Tracer> {

@@ -100,8 +100,7 @@ impl End<'_> {
         loop {
             tokio::select! {
                 asked = signals.any() => if let Some(name) = asked {
-                    let limit_ms = millis(self.director.settings().drain_timeout);
-                    tracing::info!(signal = name, limit_ms, "stopping: requests in flight may finish; a second signal ends them");
+                    self.asked_by(name);
                     return Why::Asked;
                 },
                 () = self.node.tasks.stopped() => {
@@ -119,11 +118,7 @@ impl End<'_> {
             };
             match handed {
                 Ok(pid) => {
-                    notify::tell(self.environment, &notify::main_pid(pid));
-                    tracing::info!(
-                        pid,
-                        "upgraded: the new process serves; this one answers what it has begun, and ends"
-                    );
+                    self.replaced_by(pid);
                     return Why::Replaced;
                 }
                 Err(error) => tracing::error!(
@@ -132,6 +127,23 @@ impl End<'_> {
                 ),
             }
         }
+    }
+
+    fn asked_by(&self, signal: &str) {
+        let limit_ms = millis(self.director.settings().drain_timeout);
+        tracing::info!(
+            signal,
+            limit_ms,
+            "stopping: requests in flight may finish; a second signal ends them"
+        );
+    }
+
+    fn replaced_by(&self, pid: u32) {
+        notify::tell(self.environment, &notify::main_pid(pid));
+        tracing::info!(
+            pid,
+            "upgraded: the new process serves; this one answers what it has begun, and ends"
+        );
     }
 }
 
