@@ -30,13 +30,14 @@ pub trait Models: Send + Sync + fmt::Debug + 'static {
     /// Whether it answers already.
     fn answers(&self, model: &str) -> bool;
 
-    /// Resolves when it answers, or with the reason why not. A dropped future does not undo the load.
+    /// Resolves when it answers, with what of this could not be had, or with the reason why it does not answer. A dropped
+    /// future does not undo the load.
     fn load<'a>(
         &'a self,
         model: &'a str,
         batch_size: Option<u32>,
         gpus: &'a [u8],
-    ) -> Answer<'a, ()>;
+    ) -> Answer<'a, Option<String>>;
 
     fn unload<'a>(&'a self, model: &'a str) -> Answer<'a, ()>;
 

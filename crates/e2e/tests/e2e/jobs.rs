@@ -287,13 +287,14 @@ fn the_command_line_submits_follows_lists_and_cancels() {
     std::fs::write(file.path(), "apiVersion: kapok.dev/v1alpha1\nkind: Job\nmetadata: {name: nap}\nspec:\n  command: [sleep, \"600\"]\n")
         .expect("the file is ours");
     let path = file.path().to_string_lossy().into_owned();
-    let submitted = kapok.cli(&["submit", "-f", &path, "-o", "json"]);
+    let submitted = kapok.cli(&["submit", "-f", &path]);
+    assert_eq!(submitted.code, 0, "{}", submitted.stderr);
     let job: Value = serde_json::from_str(&submitted.stdout).expect("one document");
     let id = job["status"]["id"].as_str().expect("an id").to_owned();
     becomes(&kapok, &id, "Running");
     let shown = kapok.cli(&["jobs", "show", &id]);
     assert!(
-        shown.stdout.contains("sleep 600") && shown.stdout.contains("PodsReady"),
+        shown.stdout.contains("sleep") && shown.stdout.contains("PodsReady"),
         "{}",
         shown.stdout
     );

@@ -50,3 +50,18 @@ fn the_python_sdk_asks_models() {
         tests("tests/live/test_models.py").against(&kapok).run()
     );
 }
+
+#[test]
+fn the_python_sdk_submits_follows_and_cancels_jobs() {
+    let (_models, kapok) = node();
+    println!("{}", tests("tests/live/test_jobs.py").against(&kapok).run());
+}
+
+#[test]
+fn what_the_readmes_print_runs() {
+    let (_models, kapok) = node();
+    println!(
+        "{}",
+        tests("tests/live/test_readme.py").against(&kapok).run()
+    );
+}

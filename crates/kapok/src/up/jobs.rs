@@ -150,7 +150,12 @@ impl Models for NodeModels {
         self.models.model_ready(model, None).unwrap_or(false)
     }
 
-    fn load<'a>(&'a self, model: &'a str, batch_size: Option<u32>, gpus: &'a [u8]) -> Done<'a, ()> {
+    fn load<'a>(
+        &'a self,
+        model: &'a str,
+        batch_size: Option<u32>,
+        gpus: &'a [u8],
+    ) -> Done<'a, Option<String>> {
         Box::pin(async move {
             let known = self.models.config(model, None);
             let plain = batch_size.is_none() && gpus.is_empty();
@@ -158,24 +163,24 @@ impl Models for NodeModels {
                 self.models.load(request(model, None)).await?;
             }
             if plain {
-                return Ok(());
+                return Ok(None);
             }
             let config = self.models.config(model, None)?;
             let mut wanted: Value =
                 serde_json::from_str(&config::to_json(&config)).unwrap_or_default();
-            if let Some(size) = batch_size {
-                if u32::try_from(config.max_batch_size).ok() == Some(size) && gpus.is_empty() {
-                    return Ok(());
-                }
-                wanted["max_batch_size"] = json!(size);
-            }
             if !gpus.is_empty() {
                 let group = json!([{ "kind": "KIND_GPU", "count": 1, "gpus": gpus }]);
                 wanted["instance_group"] = group;
+                let config = Some(wanted.to_string());
+                self.models.load(request(model, config)).await?;
             }
-            self.models
-                .load(request(model, Some(wanted.to_string())))
-                .await
+            match batch_size {
+                Some(size) => {
+                    self.batch(model, (config.max_batch_size, size), wanted)
+                        .await
+                }
+                None => Ok(None),
+            }
         })
     }
 
@@ -185,6 +190,33 @@ impl Models for NodeModels {
 
     fn endpoint(&self) -> String {
         self.endpoint.clone()
+    }
+}
+
+impl NodeModels {
+    /// A model that takes a fixed number of items cannot have another; what loaded without goes on answering.
+    async fn batch(
+        &self,
+        model: &str,
+        (has, size): (i32, u32),
+        mut wanted: Value,
+    ) -> Result<Option<String>, protocol::ApiError> {
+        if u32::try_from(has).ok() == Some(size) {
+            return Ok(None);
+        }
+        wanted["max_batch_size"] = json!(size);
+        let loaded = self
+            .models
+            .load(request(model, Some(wanted.to_string())))
+            .await;
+        match loaded {
+            Ok(()) => Ok(None),
+            Err(error) if self.answers(model) => Ok(Some(format!(
+                "`batchSize` {size} is not to be had, the model serves with its own: {}",
+                error.message
+            ))),
+            Err(error) => Err(error),
+        }
     }
 }
 

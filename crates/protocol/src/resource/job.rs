@@ -51,7 +51,7 @@ pub struct JobSpec {
     /// A model of the repository: the node that is chosen loads it, and its doors answer for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Largest batch of the model, instead of its configuration's.
+    /// Largest batch of the model, instead of its configuration's. One that cannot have it serves with its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<u32>,
     /// Where it is to run; absent means anywhere.
