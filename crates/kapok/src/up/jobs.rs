@@ -12,6 +12,7 @@ use jobs::local::{Hardware, Local, Models};
 use jobs::{Filter, Jobs, Metrics};
 use protocol::config;
 use protocol::model::LoadRequest;
+use protocol::oip::proto::ModelConfig;
 use protocol::resource::{Job, NodeSpec, Spec, Submission};
 use runtime::Runtime;
 use serde_json::{Value, json};
@@ -168,19 +169,25 @@ impl Models for NodeModels {
             let config = self.models.config(model, None)?;
             let mut wanted: Value =
                 serde_json::from_str(&config::to_json(&config)).unwrap_or_default();
+            let mut missing = None;
+            match batch_size {
+                Some(size) if is_fixed(&config) => {
+                    missing = Some(format!(
+                        "the file of model `{model}` fixes how many items a call has: `batchSize` {size} changes nothing"
+                    ));
+                }
+                Some(size) => wanted["max_batch_size"] = json!(size),
+                None => {}
+            }
             if !gpus.is_empty() {
                 let group = json!([{ "kind": "KIND_GPU", "count": 1, "gpus": gpus }]);
                 wanted["instance_group"] = group;
-                let config = Some(wanted.to_string());
-                self.models.load(request(model, config)).await?;
+            } else if wanted["max_batch_size"] == json!(config.max_batch_size) {
+                return Ok(missing);
             }
-            match batch_size {
-                Some(size) => {
-                    self.batch(model, (config.max_batch_size, size), wanted)
-                        .await
-                }
-                None => Ok(None),
-            }
+            let wanted = Some(wanted.to_string());
+            self.models.load(request(model, wanted)).await?;
+            Ok(missing)
         })
     }
 
@@ -193,31 +200,10 @@ impl Models for NodeModels {
     }
 }
 
-impl NodeModels {
-    /// A model that takes a fixed number of items cannot have another; what loaded without goes on answering.
-    async fn batch(
-        &self,
-        model: &str,
-        (has, size): (i32, u32),
-        mut wanted: Value,
-    ) -> Result<Option<String>, protocol::ApiError> {
-        if u32::try_from(has).ok() == Some(size) {
-            return Ok(None);
-        }
-        wanted["max_batch_size"] = json!(size);
-        let loaded = self
-            .models
-            .load(request(model, Some(wanted.to_string())))
-            .await;
-        match loaded {
-            Ok(()) => Ok(None),
-            Err(error) if self.answers(model) => Ok(Some(format!(
-                "`batchSize` {size} is not to be had, the model serves with its own: {}",
-                error.message
-            ))),
-            Err(error) => Err(error),
-        }
-    }
+/// Whether its file fixes how many items a call has: no batch can be had of it.
+fn is_fixed(config: &ModelConfig) -> bool {
+    let mut inputs = config.input.iter();
+    config.max_batch_size == 0 && inputs.any(|input| input.dims.first() != Some(&-1))
 }
 
 fn request(model: &str, config: Option<String>) -> LoadRequest {
