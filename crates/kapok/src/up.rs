@@ -5,6 +5,7 @@
 //! loads them before it serves. Stopping goes the other way round: stop accepting and let requests finish,
 //! then stop the processes that were answering them.
 
+mod cluster;
 mod director;
 mod engines;
 mod gpus;
@@ -21,7 +22,7 @@ mod upgrade;
 
 use std::time::Duration;
 
-use base::Clock;
+use base::{Clock, Tasks};
 use gateway::Door;
 use runtime::Runtime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -72,10 +73,13 @@ pub(crate) fn run(args: &UpArgs, printer: &Printer, environment: &Environment) -
         let ports = Ports::open(&config.node, listeners.unwrap_or_default())?;
         let kept = ports.keep()?;
         let addresses = ports.addresses();
+        let processes = Tasks::new();
         let outside = Outside {
             clock: clock.clone(),
             registry: Registry::new(),
             logs,
+            cluster: cluster::executor(&config, (processes.clone(), clock.clone())).await?,
+            processes,
         };
         let node = Node::start(&config, environment, (outside, &addresses))?;
         let progress = Progress::new(&config, &addresses, started);

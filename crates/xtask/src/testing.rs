@@ -67,6 +67,8 @@ pub(crate) fn run_all(cache: Option<PathBuf>, filter: &[String]) -> Result<()> {
             "clippy",
             "--workspace",
             "--all-targets",
+            // The tests' binary does without.
+            "--features=kapok/kubernetes",
             "--",
             "-D",
             "warnings",

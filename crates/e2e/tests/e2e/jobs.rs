@@ -301,3 +301,16 @@ fn the_command_line_submits_follows_lists_and_cancels() {
     assert_eq!(kapok.cli(&["jobs", "cancel", &id]).code, 0);
     becomes(&kapok, &id, "Cancelled");
 }
+
+#[test]
+fn a_cluster_needs_a_kapok_that_was_built_for_it() {
+    let config = "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: node}\n\
+                  spec:\n  jobs:\n    kubernetes: {namespace: vision}\n";
+    let run = Kapok::new().config(config).run();
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("--features kubernetes"),
+        "{}",
+        run.stderr
+    );
+}

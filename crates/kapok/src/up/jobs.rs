@@ -33,6 +33,8 @@ pub(super) struct Around<'a> {
     pub(super) tasks: Tasks,
     /// The public address.
     pub(super) endpoint: String,
+    /// Where jobs run, if not here.
+    pub(super) cluster: Option<Arc<dyn Executor>>,
 }
 
 /// Jobs, as the gateway wants them.
@@ -55,7 +57,7 @@ impl Drop for Temporary {
 }
 
 impl LocalJobs {
-    pub(super) fn start(config: &Config, around: Around<'_>) -> Outcome<Self> {
+    pub(super) fn start(config: &Config, mut around: Around<'_>) -> Outcome<Self> {
         let node = &config.node;
         let temporary = match &node.data_dir {
             Some(_) => None,
@@ -70,29 +72,15 @@ impl LocalJobs {
             (None, Some(temporary)) => temporary.0.clone(),
             (None, None) => PathBuf::new(),
         };
-        let local = Local::new(jobs::local::Parts {
-            hardware: hardware(config, around.gpus),
-            models: Arc::new(NodeModels {
-                models: around.models.clone(),
-                endpoint: around.endpoint,
-            }),
-            log_bytes_max: node.jobs.log_mb.saturating_mul(1 << 20),
-            hidden: &[HANDOVER],
-            keeper: process::Keeper::default(),
-            tasks: around.tasks.clone(),
-            logs: logs.clone(),
-        })
-        .map_err(|error| {
-            let logs = logs.display();
-            Failure::failed(format!("jobs cannot be kept in `{logs}`: {error}"))
-                .hint("name a folder that can be written with --data DIR")
-        })?;
-        let executors: Vec<Arc<dyn Executor>> = vec![Arc::new(local)];
+        let executor = match around.cluster.take() {
+            Some(cluster) => cluster,
+            None => local(config, &around, &logs)?,
+        };
         Ok(Self {
             jobs: Jobs::start(jobs::Parts {
                 config: jobs::Config::from(&node.jobs),
                 folder,
-                executors,
+                executors: vec![executor],
                 clock: around.clock,
                 tasks: around.tasks,
                 metrics: Metrics::register(around.registry),
@@ -100,6 +88,28 @@ impl LocalJobs {
             _temporary: temporary,
         })
     }
+}
+
+/// The executor that runs jobs on this node.
+fn local(config: &Config, around: &Around<'_>, logs: &Path) -> Outcome<Arc<dyn Executor>> {
+    let local = Local::new(jobs::local::Parts {
+        hardware: hardware(config, around.gpus),
+        models: Arc::new(NodeModels {
+            models: around.models.clone(),
+            endpoint: around.endpoint.clone(),
+        }),
+        log_bytes_max: config.node.jobs.log_mb.saturating_mul(1 << 20),
+        hidden: &[HANDOVER],
+        keeper: process::Keeper::default(),
+        tasks: around.tasks.clone(),
+        logs: logs.to_owned(),
+    })
+    .map_err(|error| {
+        let logs = logs.display();
+        Failure::failed(format!("jobs cannot be kept in `{logs}`: {error}"))
+            .hint("name a folder that can be written with --data DIR")
+    })?;
+    Ok(Arc::new(local))
 }
 
 fn hardware(config: &Config, gpus: &Gpus) -> Hardware {

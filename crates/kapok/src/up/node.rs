@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use base::{Clock, PerCore, Tasks};
 use gateway::{Gateway, Readiness};
+use jobs::executor::Executor;
 use protocol::BufferPool;
 use protocol::oip::settings::TraceSettings;
 use protocol::resource::{IoThreads, NodeSpec, RateLimit};
@@ -43,6 +44,10 @@ pub(super) struct Outside {
     pub(super) clock: Clock,
     pub(super) registry: Registry,
     pub(super) logs: Logs,
+    /// Where jobs run, if not here.
+    pub(super) cluster: Option<Arc<dyn Executor>>,
+    /// Stopped after the requests that are answered.
+    pub(super) processes: Tasks,
 }
 
 impl Node {
@@ -56,6 +61,8 @@ impl Node {
             clock,
             registry,
             logs,
+            cluster,
+            processes,
         } = outside;
         let tracer = start_tracer(config)?;
         let tasks = Tasks::new();
@@ -75,7 +82,6 @@ impl Node {
             buffers: pool.clone(),
             give_back: onnx::give_back,
         })?;
-        let processes = Tasks::new();
         let jobs = LocalJobs::start(
             config,
             Around {
@@ -85,6 +91,7 @@ impl Node {
                 clock: clock.clone(),
                 tasks: processes.clone(),
                 endpoint: addresses.url(&config.node),
+                cluster,
             },
         )?;
         let gateway = Gateway::new(gateway::Parts {
@@ -105,9 +112,8 @@ impl Node {
             version: env!("CARGO_PKG_VERSION"),
         })
         .and_then(|gateway| {
-            gateway
-                .publish(&config.resources)
-                .map(|_generation| gateway)
+            let published = gateway.publish(&config.resources);
+            published.map(|_generation| gateway)
         })
         .map_err(|error| {
             Failure::usage(base::chain(&error)).hint("correct the configuration and start again")
@@ -230,6 +236,8 @@ mod tests {
             clock: Clock::real(),
             registry: registry.clone(),
             logs: Logs::detached(),
+            cluster: None,
+            processes: Tasks::new(),
         };
         let addresses = Addresses::default();
         let node = Node::start(&config, &environment, (outside, &addresses));
