@@ -165,25 +165,9 @@ impl Client {
         }
     }
 
-    /// The next frame of a body, with the client's timeout as the longest silence.
+    /// The next piece of a body, with the client's timeout as the longest silence.
     pub(crate) async fn next_chunk(&self, body: &mut Incoming) -> Outcome<Option<Bytes>> {
-        self.in_time(async {
-            loop {
-                match body.frame().await {
-                    None => return Ok(None),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            return Ok(Some(data));
-                        }
-                    }
-                    Some(Err(error)) => {
-                        let error = anyhow::Error::new(error).context("the answer was cut off");
-                        return Err(Failure::from(error));
-                    }
-                }
-            }
-        })
-        .await
+        self.in_time(self.piece(body)).await
     }
 
     async fn send(

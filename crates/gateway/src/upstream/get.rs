@@ -55,7 +55,7 @@ pub(crate) async fn get(
     take(upstream, connection, response, (clock, bytes_max)).await
 }
 
-/// The whole of a small answer; its connection is free for the next request.
+/// The whole of a small answer.
 pub(crate) async fn take(
     upstream: &Upstream,
     mut connection: Connection,
@@ -63,6 +63,12 @@ pub(crate) async fn take(
     (clock, bytes_max): (&Clock, usize),
 ) -> Result<Bytes, GetError> {
     let document = whole(&mut connection, &response, bytes_max).await?;
+    give_back(connection, upstream, clock).await;
+    Ok(document)
+}
+
+/// Its connection is free for the next request.
+pub(super) async fn give_back(connection: Connection, upstream: &Upstream, clock: &Clock) {
     let mut read = Some(connection);
     poll_fn(|cx| {
         if let Some(connection) = read.take() {
@@ -71,7 +77,6 @@ pub(crate) async fn take(
         Poll::Ready(())
     })
     .await;
-    Ok(document)
 }
 
 /// A document somewhere else, over a connection of its own.

@@ -1,14 +1,13 @@
 use std::future::poll_fn;
-use std::task::Poll;
 
 use base::{Clock, Tasks};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode};
 
 use super::body::RequestBody;
-use super::connection::{Connection, SendError};
+use super::connection::SendError;
 use super::dial::Via;
-use super::get::{GetError, unanswered};
+use super::get::{GetError, give_back, unanswered};
 use super::{Address, Upstream};
 
 /// Everything of an answer.
@@ -75,16 +74,4 @@ fn request(
     let host = address.authority.clone();
     request.headers_mut().insert(http::header::HOST, host);
     Ok(request)
-}
-
-/// Its connection is free for the next message.
-async fn give_back(connection: Connection, upstream: &Upstream, clock: &Clock) {
-    let mut read = Some(connection);
-    poll_fn(|cx| {
-        if let Some(connection) = read.take() {
-            connection.release(&upstream.live, clock.now(), cx);
-        }
-        Poll::Ready(())
-    })
-    .await;
 }
