@@ -75,6 +75,18 @@ const fn post(
     }
 }
 
+const fn delete(
+    operation: Operation,
+    path: &'static str,
+    summary: &'static str,
+    answer: Answer,
+) -> Route {
+    Route {
+        method: "delete",
+        ..get(operation, path, summary, answer)
+    }
+}
+
 const fn open(route: Route) -> Route {
     Route {
         errors: OPEN,
@@ -97,6 +109,8 @@ const ROUTES: &[Route] = &[
     get(Operation::OpenApi, "/openapi.json", "This document", Json("Document")),
     get(Operation::OpenAiModels, "/v1/models", "Every model, of this process and of upstreams", Json("OpenAiModels")),
     get(Operation::OpenAiModels, "/v1/models/{model}", "One model", Json("OpenAiModel")),
+    relayed(delete(Operation::OpenAiOther, "/v1/models/{model}", "Delete what was trained at an upstream", Json("Anything"))),
+    relayed(get(Operation::OpenAiStored, "/v1/chat/completions", "Conversations that an upstream keeps", Json("Anything"))),
     relayed(post(Operation::ChatCompletions, "/v1/chat/completions", "Continue a conversation", ("ModelNamed", Maybe))),
     relayed(post(Operation::Completions, "/v1/completions", "Continue a text", ("ModelNamed", Maybe))),
     relayed(post(Operation::Embeddings, "/v1/embeddings", "Turn texts into vectors", ("Embed", Json("Embeddings")))),
