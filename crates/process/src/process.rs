@@ -90,6 +90,8 @@ pub struct Process {
     line: UnixStream,
     /// What of a word has come over the line.
     heard: Vec<u8>,
+    /// The keeper's last word, once it has come: the raw wait status, or none if the keeper is gone.
+    ended: Option<Option<i32>>,
     output: Output,
     streams: (OwnedFd, OwnedFd),
 }
@@ -171,6 +173,7 @@ impl Process {
             pid,
             line: UnixStream::from_std(line)?,
             heard: Vec::new(),
+            ended: None,
             output,
             streams: (handles.stdout, handles.stderr),
         })
@@ -188,8 +191,8 @@ impl Process {
         }
     }
 
-    /// Passes on what it prints until it ends, with everything that it left behind, and says how it ended. Cancel-safe up
-    /// to its end.
+    /// Passes on what it prints until it ends, with everything that it left behind, and says how it ended. Cancel-safe: its
+    /// end is remembered.
     pub async fn exited(&mut self) -> Exit {
         let status = self.ending().await;
         // Whatever left the group can hold the streams open for ever.
@@ -204,7 +207,7 @@ impl Process {
     /// The raw wait status; none if the keeper is gone.
     async fn ending(&mut self) -> Option<i32> {
         let mut silent = false;
-        loop {
+        while self.ended.is_none() {
             let Self {
                 line,
                 heard,
@@ -220,11 +223,12 @@ impl Process {
                 }
             };
             match word {
-                Some(Word::Ended(status)) => return Some(status),
+                Some(Word::Ended(status)) => self.ended = Some(Some(status)),
                 Some(Word::Started(_) | Word::Failed(_)) => {}
-                None => return None,
+                None => self.ended = Some(None),
             }
         }
+        self.ended.flatten()
     }
 
     async fn hear(&mut self) -> Option<Word> {
@@ -316,4 +320,48 @@ fn ended(status: ExitStatus, last_line: &str) -> String {
         format!("; it said: {last_line}")
     };
     format!("its process ended with {status}{said}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_end_is_told_however_often_the_question_is_dropped() {
+        // What it leaves behind holds its streams open, so that there is something to wait for after its end.
+        let command = [
+            "/bin/sh",
+            "-c",
+            "setsid sh -c 'echo $$; exec sleep 600' & sleep 0.2; exit 3",
+        ]
+        .map(str::to_owned);
+        let (said, hears) = std::sync::mpsc::sync_channel(1);
+        let mut process = Process::start(Launch {
+            command: &command,
+            env: &BTreeMap::new(),
+            hidden: &[],
+            working_dir: None,
+            patience: Duration::ZERO,
+            keeper: Keeper::Thread,
+            sink: Sink::Lines(std::sync::Arc::new(move |line| {
+                said.send(line.to_owned()).expect("we listen");
+            })),
+        })
+        .await
+        .expect("a shell");
+        let mut dropped = 0;
+        let exit = loop {
+            let limit = Duration::from_millis(if dropped < 100 { 5 } else { 30_000 });
+            match timeout(limit, process.exited()).await {
+                Ok(exit) => break exit,
+                Err(_elapsed) => dropped += 1,
+            }
+            assert!(dropped <= 100, "its end was forgotten");
+        };
+        assert_eq!(exit.code(), Some(3));
+        let line = hears.try_recv().expect("it printed a line");
+        let left_behind = line.trim().parse().ok().and_then(Pid::from_raw);
+        rustix::process::kill_process(left_behind.expect("its pid"), rustix::process::Signal::KILL)
+            .expect("it lives");
+    }
 }
