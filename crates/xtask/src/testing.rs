@@ -63,16 +63,15 @@ pub(crate) fn run_all(cache: Option<PathBuf>, filter: &[String]) -> Result<()> {
     report.step("tidy", crate::tidy::run);
     report.step("generated code", || crate::codegen(true));
     report.step("clippy", || {
-        run(environment(&mut cargo()).args([
-            "clippy",
+        // The tests' binary does without the feature.
+        let what = [
             "--workspace",
             "--all-targets",
-            // The tests' binary does without.
             "--features=kapok/kubernetes",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        ];
+        let mut clippy = cargo();
+        environment(&mut clippy).arg("clippy").args(what);
+        run(clippy.args(["--", "-D", "warnings"]))
     });
     let libraries = report.step("models", || {
         let catalogue = Catalogue::read(&workspace::root())?;
