@@ -7,6 +7,7 @@
 mod backoff;
 mod clock;
 mod cores;
+mod date;
 mod digits;
 mod error;
 mod id;
@@ -17,6 +18,7 @@ mod tasks;
 pub use backoff::Backoff;
 pub use clock::{Clock, Deadline};
 pub use cores::core_budget;
+pub use date::date;
 pub use digits::{push_hex, push_thousandths};
 pub use error::{ErrorKind, Retry, chain};
 pub use id::RequestId;

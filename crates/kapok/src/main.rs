@@ -12,6 +12,7 @@ mod config;
 mod engine_process;
 mod exit;
 mod managed;
+mod memory;
 
 mod output;
 mod triton;

@@ -13,7 +13,7 @@ use jobs::{Filter, Jobs, Metrics};
 use protocol::config;
 use protocol::model::LoadRequest;
 use protocol::oip::proto::ModelConfig;
-use protocol::resource::{Job, NodeSpec, Spec, Submission};
+use protocol::resource::{Job, Spec, Submission};
 use runtime::Runtime;
 use serde_json::{Value, json};
 use telemetry::metrics::Registry;
@@ -21,6 +21,7 @@ use telemetry::metrics::Registry;
 use super::gpus::Gpus;
 use crate::config::{Config, HANDOVER};
 use crate::exit::{Failure, Outcome};
+use crate::memory::{cgroup_limit, meminfo};
 
 /// What jobs need of the rest of the node.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ fn hardware(config: &Config, gpus: &Gpus) -> Hardware {
     let node = scheduler::Node {
         name: named.unwrap_or_else(|| "node".to_owned()),
         cpu_milli: cores.saturating_mul(1_000),
-        memory_mib: memory_mib(&config.node),
+        memory_mib: memory_mib(),
         region: config.node.region.clone().unwrap_or_default(),
         ..scheduler::Node::default()
     };
@@ -132,20 +133,10 @@ fn hardware(config: &Config, gpus: &Gpus) -> Hardware {
 }
 
 /// What the machine has, or the cgroup allows; models and the gateway itself live in it too, so an eighth is left to them.
-fn memory_mib(_node: &NodeSpec) -> u32 {
-    let total = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix("MemTotal:"))?;
-            let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            Some(kibibytes / 1024)
-        });
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    let limit = limit.and_then(|text| Some(text.trim().parse::<u64>().ok()? >> 20));
+fn memory_mib() -> u32 {
+    let all = meminfo("MemTotal:").into_iter().chain(cgroup_limit());
     // A machine that does not tell is taken for a small one.
-    let all = total.into_iter().chain(limit).min().unwrap_or(4096);
+    let all = all.min().map_or(4096, |bytes| bytes >> 20);
     u32::try_from(all - all / 8).unwrap_or(u32::MAX)
 }
 

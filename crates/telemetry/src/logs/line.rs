@@ -81,7 +81,7 @@ fn write_glog_head(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
     };
     let now = Clock::real().wall().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or(Duration::ZERO);
-    let (month, day) = month_and_day(now.as_secs() / 86_400);
+    let (_year, month, day) = base::date(now.as_secs() / 86_400);
     let second = now.as_secs() % 86_400;
     let file = metadata.file().unwrap_or_default();
     let file = file.rsplit('/').next().unwrap_or_default();
@@ -95,41 +95,4 @@ fn write_glog_head(writer: &mut Writer<'_>, event: &Event<'_>) -> fmt::Result {
         std::process::id(),
         metadata.line().unwrap_or_default(),
     )
-}
-
-/// Of a day counted from 1 January 1970, by counting years of 365 or 366 days from a March, so that the leap day is last
-/// (Hinnant, "chrono-compatible low-level date algorithms").
-fn month_and_day(days: u64) -> (u64, u64) {
-    let day_of_era = (days + 719_468) % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    (month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_become_dates() {
-        for (days, expected) in [
-            (0, (1, 1)),
-            (58, (2, 28)),
-            (59, (3, 1)),
-            (364, (12, 31)),
-            (11_016, (2, 29)),
-            (11_017, (3, 1)),
-            (20_779, (11, 22)),
-        ] {
-            assert_eq!(month_and_day(days), expected, "{days}");
-        }
-    }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Check, Verdict};
+use crate::memory::{cgroup_limit, meminfo};
 
 /// One connection on each side of a relayed request, twice the default of 1,024, and room for files.
 const OPEN_FILES_WANTED: u64 = 8192;
@@ -45,10 +46,7 @@ fn memory() -> Check {
         .fix("nothing to do outside Linux");
     };
     let total = meminfo("MemTotal:").unwrap_or(available);
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok());
-    let cgroup = limit.map_or_else(String::new, |bytes| {
+    let cgroup = cgroup_limit().map_or_else(String::new, |bytes| {
         format!(", cgroup limit {}", gib(bytes))
     });
     let found = format!("{} free of {}{cgroup}", gib(available), gib(total));
@@ -57,14 +55,6 @@ fn memory() -> Check {
             .fix("small models need 100 to 300 MB each: stop something, or give more memory");
     }
     Check::new("memory", Verdict::Ok, found)
-}
-
-/// A field of /proc/meminfo, in bytes.
-fn meminfo(field: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with(field))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib << 10)
 }
 
 fn gib(bytes: u64) -> String {

@@ -60,21 +60,9 @@ impl Timestamp {
         (read.date() == (year, month, day)).then_some(read)
     }
 
-    /// Year, month and day (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
+    /// Year, month and day.
     fn date(self) -> (u64, u64, u64) {
-        let days = self.0 / DAY_MS + 719_468;
-        let era = days / 146_097;
-        let of_era = days % 146_097;
-        let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year + year / 4 - year / 100);
-        let shifted = (5 * of_year + 2) / 153;
-        let day = of_year - (153 * shifted + 2) / 5 + 1;
-        let month = if shifted < 10 {
-            shifted + 3
-        } else {
-            shifted - 9
-        };
-        (year + era * 400 + u64::from(month <= 2), month, day)
+        base::date(self.0 / DAY_MS)
     }
 }
 
