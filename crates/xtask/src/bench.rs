@@ -79,8 +79,12 @@ enum What {
     Batcher,
     /// Ten thousand calls at a time, beside the smallest servers of tonic, Go and Python
     Grpc,
-    /// Placements on the traces of Alibaba's GPU cluster beside FGD's own, and decisions per second
+    /// All of `scheduler-…`
     Scheduler,
+    /// Placements on the traces of Alibaba's GPU cluster beside FGD's own
+    SchedulerAllocation,
+    /// Decisions per second on 1,213 nodes and on 100,000
+    SchedulerSpeed,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
     /// The two below: the model server
@@ -99,14 +103,17 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const ALL: [What; 13] = [
+const SCHEDULER: [What; 2] = [What::SchedulerAllocation, What::SchedulerSpeed];
+
+const ALL: [What; 14] = [
     What::Startup,
     What::Gateway,
     What::Soak,
     What::Faults,
     What::Grpc,
     What::Embed,
-    What::Scheduler,
+    What::SchedulerAllocation,
+    What::SchedulerSpeed,
     What::Batcher,
     What::ServeIdentity,
     What::ServeModels,
@@ -114,6 +121,13 @@ const ALL: [What; 13] = [
     What::Density,
     What::Routing,
 ];
+
+impl What {
+    /// The others call our libraries.
+    fn needs_kapok(self) -> bool {
+        !matches!(self, Self::Batcher | Self::Routing)
+    }
+}
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Profile {
@@ -156,7 +170,8 @@ impl Bench<'_> {
             What::Soak => gateway::soak::run(self),
             What::Faults => faults::run(self),
             What::Grpc => grpc::run(self),
-            What::Scheduler => scheduler::run(self),
+            What::SchedulerAllocation => scheduler::allocation::run(self),
+            What::SchedulerSpeed => scheduler::speed::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),
@@ -164,7 +179,7 @@ impl Bench<'_> {
             What::Swap => swap::run(self),
             What::Density => density::run(self),
             What::Routing => routing::run(self),
-            What::All | What::Serve => bail!("that is several benches"),
+            What::All | What::Serve | What::Scheduler => bail!("that is several benches"),
         }
     }
 
@@ -188,7 +203,7 @@ impl Bench<'_> {
 pub(crate) fn run_bench(options: &Options) -> Result<()> {
     process::catch_signals()?;
     let profile = options.profile;
-    if !matches!(options.what, What::Batcher | What::Routing) {
+    if options.what.needs_kapok() {
         eprintln!("kapok, {} build", profile.name());
         run(cargo().args(["build", "-p", "kapok", "--profile", profile.name()]))?;
     }
@@ -205,6 +220,7 @@ pub(crate) fn run_bench(options: &Options) -> Result<()> {
     for what in match options.what {
         What::All => &ALL[..],
         What::Serve => &SERVE[..],
+        What::Scheduler => &SCHEDULER[..],
         _ => &one[..],
     } {
         let around = around.again();
