@@ -26,7 +26,7 @@ pub(crate) fn limit(snapshot: &Snapshot, model: &str, wire: Wire) -> Option<Dura
     let limit = match group.plan.hold {
         Some(limit) => limit,
         None => {
-            let mut upstreams = group.upstreams();
+            let mut upstreams = group.candidates();
             let loading = upstreams.any(|upstream| upstream.speaks(wire) && upstream.loading());
             if loading || !group.plan.awaited.is_empty() {
                 HOLD

@@ -33,6 +33,8 @@ pub(crate) struct RequestFacts<'a> {
     pub(crate) wire: Wire,
     pub(crate) local: Local,
     pub(crate) hints: &'a Hints,
+    /// Whether somebody has refused it as longer than a model's context: then only who is there for that is asked.
+    pub(crate) longer: bool,
     /// Upstreams that it must not see again.
     pub(crate) tried: &'a [Arc<Upstream>],
     /// What it is about is kept there and nowhere else.
@@ -247,7 +249,7 @@ fn local(claim: Claim) -> Pick {
 
 /// Whether any upstream of the group could take the request if it were ready.
 fn speaks(group: &Group, wire: Wire) -> bool {
-    !group.plan.awaited.is_empty() || group.upstreams().any(|upstream| upstream.speaks(wire))
+    !group.plan.awaited.is_empty() || group.candidates().any(|upstream| upstream.speaks(wire))
 }
 
 fn not_ready(group: &Group, facts: &RequestFacts<'_>) -> NoRoute {
@@ -256,7 +258,7 @@ fn not_ready(group: &Group, facts: &RequestFacts<'_>) -> NoRoute {
         tried.any(|tried| Arc::ptr_eq(tried, upstream))
     };
     let down = group
-        .upstreams()
+        .candidates()
         .filter(|upstream| upstream.speaks(facts.wire) && !tried(upstream));
     let down = down.map(|upstream| (upstream.name.to_string(), upstream.reason()));
     let awaited = group.plan.awaited.iter();

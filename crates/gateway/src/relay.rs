@@ -13,6 +13,7 @@ mod head;
 mod race;
 pub(crate) mod retry_after;
 mod talk;
+mod too_long;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -131,26 +132,45 @@ impl Going {
         course: &mut Course,
         (about, mut answered): (About, Answered),
     ) -> Option<Answered> {
-        let status = answered.status();
+        let (status, end) = (answered.status(), answered.end());
         let upstream = &about.upstream;
         exchange.head_came(upstream, status, answered.connected_at);
         if !praised(status) {
-            answered.place.judge(End::Status(status));
+            answered.place.judge(end);
         }
         course.note_refusal(exchange, &answered);
-        self.next = course.another(exchange, End::Status(status));
-        if self.next.is_none() && (self.race.is_empty() || !course.goes_on(End::Status(status))) {
+        self.next = course.another(exchange, end);
+        let last = self.next.is_none() && (self.race.is_empty() || !course.goes_on(end));
+        let first_too_long = last && !praised(status) && self.too_long();
+        if last && !first_too_long {
             exchange.answered_by(upstream);
             return Some(answered);
         }
-        exchange.passed_over(upstream, &format!("answered {status}"));
+        let why = if end == End::TooLong {
+            ": the request is longer than its context"
+        } else {
+            ""
+        };
+        exchange.passed_over(upstream, &format!("answered {status}{why}"));
         exchange.mark_attempt(Some(answered.connected_at));
-        // "Later" tells the client more than "broken".
-        let kept = self.refusal.as_ref().map(Answered::status);
-        if kept.is_none_or(|kept| !refused(kept)) {
+        if first_too_long {
+            let first = self.refusal.take()?;
+            exchange.answered_by(&first.place.upstream);
+            return Some(first);
+        }
+        // "Later" tells the client more than "broken", and "too long" more than both.
+        let kept = self.refusal.as_ref();
+        let kept = kept
+            .is_some_and(|kept| kept.too_long() || refused(kept.status()) && end != End::TooLong);
+        if !kept {
             self.refusal = Some(answered);
         }
         None
+    }
+
+    /// Whether somebody said so whose word the client gets if nobody with a larger context answers.
+    fn too_long(&self) -> bool {
+        self.refusal.as_ref().is_some_and(Answered::too_long)
     }
 
     fn failed(
@@ -239,6 +259,7 @@ async fn reply(
         connection,
         response,
         via,
+        early,
         ..
     } = answered;
     let (head, ()) = response.into_parts();
@@ -256,6 +277,7 @@ async fn reply(
         connection,
         via,
         status,
+        early,
     };
     if event::can_be_rescued(&head, exchange.operation) {
         let heartbeat_ms = course.rules.rescue.heartbeat_ms;

@@ -26,6 +26,7 @@ mod remote;
 mod rescue;
 mod shared;
 mod stream;
+mod too_long;
 mod upstream;
 
 use std::net::SocketAddr;

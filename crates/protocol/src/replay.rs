@@ -75,6 +75,11 @@ fn answers_that_tell_usage() {
 }
 
 #[test]
+fn refusals_of_what_is_too_long() {
+    replay("too_long", crate::openai::fuzz_too_long);
+}
+
+#[test]
 fn resource_files() {
     replay("resource_yaml", crate::resource::fuzz_resource_yaml);
 }

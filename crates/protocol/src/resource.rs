@@ -49,7 +49,7 @@ pub use node::{
 };
 pub use otlp::{OtlpProtocol, OtlpSpec, Share};
 pub use parse::{fuzz_resource_yaml, parse_documents};
-pub use route::{RouteFallback, RouteSpec, RouteTarget};
+pub use route::{FallbackReason, RouteFallback, RouteSpec, RouteTarget};
 pub use routing::{AffinitySpec, CheapestSpec, ColourSpec, RegionSpec, RoutePolicy};
 pub use secret::Secret;
 pub use upstream::{LoadSpec, OipForm, ProcessSpec, UpstreamKind, UpstreamSpec};

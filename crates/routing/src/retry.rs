@@ -12,6 +12,8 @@ pub enum End {
     Silent,
     /// The answer has this status.
     Status(u16),
+    /// The answer says that the request is longer than the model's context, and another's is said to be larger.
+    TooLong,
     /// The answer began and did not come to its end, or was not what it says it is.
     Broken,
     /// The caller left, or its own deadline passed.
@@ -42,7 +44,7 @@ pub enum Blame {
 /// not done; of anything else nobody knows.
 pub fn again(end: End, replay: Replay) -> bool {
     match end {
-        End::Unsent => true,
+        End::Unsent | End::TooLong => true,
         End::Status(status) if refused(status) => true,
         End::Lost | End::Silent => replay == Replay::Safe,
         End::Status(500 | 502 | 504) => replay == Replay::Safe,
@@ -62,7 +64,7 @@ pub fn blame(end: End) -> Blame {
         End::Status(200..=399) => Blame::Praise,
         End::Status(501 | 503 | 505 | 529) => Blame::Nobody,
         End::Status(500..) => Blame::Upstream,
-        End::Status(_) | End::GivenUp => Blame::Nobody,
+        End::Status(_) | End::TooLong | End::GivenUp => Blame::Nobody,
     }
 }
 
@@ -77,6 +79,7 @@ mod tests {
             (End::Status(429), true, true),
             (End::Status(503), true, true),
             (End::Status(529), true, true),
+            (End::TooLong, true, true),
             (End::Lost, false, true),
             (End::Silent, false, true),
             (End::Status(500), false, true),
@@ -119,6 +122,7 @@ mod tests {
             (End::Status(501), Blame::Nobody),
             (End::Status(503), Blame::Nobody),
             (End::Status(529), Blame::Nobody),
+            (End::TooLong, Blame::Nobody),
             (End::GivenUp, Blame::Nobody),
         ] {
             assert_eq!(blame(end), expected, "{end:?}");

@@ -1,7 +1,12 @@
 //! The wall of sixteen: whatever a provider does, the caller gets the whole answer or the truth.
 
-use e2e::Kapok;
+use e2e::chat::{Chat, End};
+
 use e2e::faults::{FALLBACK_MODEL, Gateway, Judgement, MODEL, SCENARIOS, Scenario, Stage, Verdict};
+use e2e::provider::ANSWER;
+use e2e::{Client, Kapok, Response};
+
+const CHAT: &str = "/v1/chat/completions";
 
 /// Everything as shipped, and the catalogue's 30 seconds.
 fn play(scenario: Scenario) -> Judgement {
@@ -33,9 +38,53 @@ const LESS: &[(&str, Verdict, &str)] = &[
     (
         "S12",
         Verdict::Safe,
-        "a request that is too long is the caller's to shorten",
+        "a fallback is asked for what is too long only if it is named for that",
     ),
 ];
+
+/// What a provider says of its own refusal, without kapok.
+fn said_by(stage: &Stage, body: &str) -> Response {
+    let address = stage.primary.url().replace("http://", "");
+    Client::to(address.parse().expect("an address")).post(CHAT, body)
+}
+
+/// S12 and S13, with a fallback that is named for them and without: what is too long goes to whoever is named for it, and
+/// otherwise the client reads what the provider wrote.
+#[test]
+fn what_is_too_long_goes_where_the_owner_says_and_what_is_filtered_goes_nowhere() {
+    for (id, named, rescued) in [
+        ("S12", true, true),
+        ("S12", false, false),
+        ("S13", true, false),
+        ("S13", false, false),
+    ] {
+        let scenario = SCENARIOS.into_iter().find(|one| one.id == id);
+        let stage = Stage::of(scenario.expect("a scenario"));
+        let mut config = stage.kapok_yaml();
+        if named {
+            let reasons = "{for: [failure, contextLength], upstream: fallback";
+            config = config.replace("{upstream: fallback", reasons);
+            assert!(config.contains(reasons), "{config}");
+        }
+        let kapok = Kapok::new().config(config).allow_log("upstream").start();
+        for chat in [Chat::streaming(MODEL, "x"), Chat::whole(MODEL, "x")] {
+            let (primary, fallback) = (stage.primary.attempts(), stage.fallback.attempts());
+            let told = chat.ask(&kapok.http());
+            let asked = stage.primary.attempts().len() - primary.len();
+            assert_eq!(asked, 1, "{id}: {told:?}");
+            let asked = stage.fallback.attempts().len() - fallback.len();
+            assert_eq!(asked, usize::from(rescued), "{id}: {told:?}");
+            if rescued {
+                assert_eq!((told.end, told.text.as_str()), (End::Complete, ANSWER));
+                assert_eq!(told.model.as_deref(), Some(FALLBACK_MODEL));
+                continue;
+            }
+            let expected = said_by(&stage, &chat.body());
+            let got = kapok.http().post(CHAT, chat.body());
+            assert_eq!((got.status, &got.body), (400, &expected.body), "{id}");
+        }
+    }
+}
 
 /// One test, so that the long ones wait together: a minute in all.
 #[test]

@@ -276,6 +276,7 @@ impl<'a> Visit<'a> {
             wire,
             local,
             hints: &self.exchange.hints,
+            longer: false,
             tried: &[],
             keeper: self.exchange.keeper(),
         };

@@ -49,15 +49,22 @@ impl<N: Now> Choosing<'_, N> {
 
     fn of_colour(&self, colour: Option<&[u8]>) -> Option<Choice> {
         let plan = &self.group.plan;
+        let longer = self.facts.longer;
         let shared = match plan.branches.as_slice() {
+            _ if longer => None,
             [only] if only.weight > 0 => self.member(only, colour),
             branches => self.shared(branches, colour),
         };
         shared.or_else(|| {
             let mut chain = plan.fallback.iter().zip(1..);
             chain.find_map(|(branch, step)| {
+                let serves = branch.serves;
+                if !(if longer { serves.longer } else { serves.any }) {
+                    return None;
+                }
                 let mut choice = self.member(branch, colour)?;
                 choice.decision.fallback = Some(step);
+                choice.decision.longer = longer;
                 Some(choice)
             })
         })

@@ -15,6 +15,8 @@ pub(crate) struct Decision {
     pub(crate) turn: Option<(Arc<str>, usize)>,
     /// How often the fallback chain was gone down, from 1 on.
     pub(crate) fallback: Option<usize>,
+    /// Whether that was because the request is longer than the context of whoever was asked.
+    pub(crate) longer: bool,
     /// The request's colour, and whether upstreams without one answer for want of any that has it.
     pub(crate) colour: Option<(String, bool)>,
     /// Requests at the best of its own region, which sent this one elsewhere.
@@ -97,6 +99,10 @@ impl Decision {
     fn routed(&self, route: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.chosen;
         match (&self.turn, self.fallback) {
+            (_, Some(step)) if self.longer => write!(
+                f,
+                "route `{route}`: the request is longer than the context of who was asked, and fallback {step} is `{name}`"
+            ),
             (_, Some(step)) => write!(
                 f,
                 "route `{route}`: no target can answer, and fallback {step} is `{name}`"

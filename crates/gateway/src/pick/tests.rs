@@ -81,6 +81,7 @@ fn check(cases: &[Case]) {
             wire: *wire,
             local: *local,
             hints: &Hints::default(),
+            longer: false,
             tried: &[],
             keeper: None,
         };
@@ -151,6 +152,7 @@ fn shares(model: &str, local: Local, down: &[&str], turns: u64) -> Vec<(String, 
             wire: Wire::OpenAi,
             local,
             hints: &Hints::default(),
+            longer: false,
             tried: &[],
             keeper: None,
         };

@@ -9,6 +9,7 @@ use routing::Caller;
 use routing::retry::{Blame, End, blame};
 use tokio::time::timeout;
 
+use super::too_long::Early;
 use crate::admission;
 use crate::gateway::Gateway;
 use crate::grpc;
@@ -105,6 +106,8 @@ pub(super) struct Answered {
     pub(super) response: Response<()>,
     pub(super) connected_at: Instant,
     pub(super) via: Via,
+    /// What of its body was read already; none of most.
+    pub(super) early: Option<Box<Early>>,
 }
 
 impl Answered {
@@ -115,6 +118,19 @@ impl Answered {
             Some(code) if status == 200 && self.via == Via::Grpc => http_of_grpc(code),
             _ => status,
         }
+    }
+
+    pub(super) fn end(&self) -> End {
+        if self.too_long() {
+            End::TooLong
+        } else {
+            End::Status(self.status())
+        }
+    }
+
+    /// Whether it says that the request is longer than its model's context.
+    pub(super) fn too_long(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.too_long)
     }
 }
 
@@ -154,6 +170,7 @@ pub(super) async fn attempt(
                     response,
                     connected_at,
                     via,
+                    early: None,
                 });
             }
             Err(SendError::Unsent(unsent)) if may_be_stale => {

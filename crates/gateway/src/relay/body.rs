@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use super::attempt::{Place, bad_upstream};
 use super::event::EventStream;
 use super::silence;
+use super::too_long::Early;
 use crate::exchange::Exchange;
 use crate::metrics::UpstreamFault;
 use crate::upstream::{Connection, ReceiveError, Via};
@@ -37,9 +38,45 @@ pub(super) struct Source {
     pub(super) via: Via,
     /// For its upstream's health once the answer is whole.
     pub(super) status: u16,
+    /// What was read of it before.
+    pub(super) early: Option<Box<Early>>,
 }
 
 impl Source {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
+        if let Some(part) = self
+            .early
+            .as_mut()
+            .and_then(|early| early.parts.pop_front())
+        {
+            return Poll::Ready(Some(Ok(part)));
+        }
+        self.connection.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let all_passed = self
+            .early
+            .as_ref()
+            .is_none_or(|early| early.parts.is_empty());
+        all_passed && self.connection.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.connection.size_hint();
+        if let Some(early) = &self.early {
+            let bytes = early.bytes();
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper + bytes);
+            }
+            hint.set_lower(hint.lower() + bytes);
+        }
+        hint
+    }
+
     /// The answer is whole: its connection may serve the next request.
     pub(super) fn release(mut self, latest: Instant, cx: &mut Context<'_>) {
         self.place.judge(End::Status(self.status));
@@ -94,12 +131,12 @@ impl Relayed {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         let source = self.source.as_ref();
-        source.map_or_else(SizeHint::default, |source| source.connection.size_hint())
+        source.map_or_else(SizeHint::default, Source::size_hint)
     }
 
     fn is_end_stream(&self) -> bool {
         let source = self.source.as_ref();
-        source.is_some_and(|source| source.connection.is_end_stream())
+        source.is_some_and(Source::is_end_stream)
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange) -> Polled {
@@ -176,7 +213,7 @@ impl Relayed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         match &mut self.source {
-            Some(source) => source.connection.poll_frame(cx),
+            Some(source) => source.poll_frame(cx),
             None => Poll::Ready(None),
         }
     }

@@ -15,6 +15,7 @@ use super::chunks::{Chunks, GoingOn};
 use super::head;
 use super::race::{About, Race};
 use super::retry_after;
+use super::too_long::looked_at;
 use super::{Outgoing, silence};
 use crate::admission;
 use crate::exchange::Exchange;
@@ -22,7 +23,7 @@ use crate::operation::Operation;
 use crate::pick::{self, Local, Placing, RequestFacts, Running};
 use crate::reply::Failure;
 use crate::snapshot::{OnFailure, Snapshot, Target};
-use crate::upstream::{RequestBody, Upstream};
+use crate::upstream::{RequestBody, Upstream, Wire};
 
 /// A caller whose own limit is shorter than this and passes has learnt nothing of the upstream.
 const SILENCE_TELLS: Duration = Duration::from_secs(10);
@@ -40,6 +41,10 @@ pub(super) struct Course {
     /// None once nobody else can be asked.
     outgoing: Option<Outgoing>,
     tried: Vec<Arc<Upstream>>,
+    /// Whether refusals are read, for somebody is there for what is too long for others.
+    looks: bool,
+    /// Whether the request is longer than the context of somebody who was asked.
+    longer: bool,
     /// In the upstream to ask next, where only so many may be.
     next_place: Option<admission::Place>,
     /// Whether the budget refused an attempt.
@@ -102,6 +107,8 @@ impl Course {
             caller,
             outgoing: Some(outgoing),
             tried: Vec::new(),
+            looks: group.has_longer() && exchange.operation.wire() != Wire::Oip,
+            longer: false,
             next_place: None,
             spent: false,
             patience: patience(&rules, wait).filter(|_| replay == Replay::Safe),
@@ -139,7 +146,9 @@ impl Course {
             started_at,
             until: (started_at + upstream.idle_timeout()).min(self.answer_by),
         };
-        race.start(about, attempt(place, (request, via)));
+        // What cannot be sent again is not held either.
+        let looks = self.looks && self.outgoing.is_some();
+        race.start(about, looked_at(attempt(place, (request, via)), looks));
         Ok(())
     }
 
@@ -253,6 +262,7 @@ impl Course {
 
     /// Whom to ask after an attempt ended so, if the law, the budget and the route have anybody.
     pub(super) fn another(&mut self, exchange: &mut Exchange, end: End) -> Option<Arc<Upstream>> {
+        self.longer |= end == End::TooLong;
         if self.outgoing.is_none()
             || self.tried.len() >= self.attempts_max()
             || !again(end, self.replay)
@@ -267,6 +277,7 @@ impl Course {
             // What was meant for an upstream cannot be answered here.
             local: Local::Absent,
             hints: &exchange.hints,
+            longer: self.longer,
             tried: &self.tried,
             keeper: exchange.keeper(),
         };

@@ -309,6 +309,7 @@ impl Talk {
             connection: answered.connection,
             status,
             via: answered.via,
+            early: answered.early,
         };
         let now = exchange.gateway.shared().clock.now();
         self.now = Some(Speaker::new(exchange, source, now));
@@ -417,7 +418,7 @@ impl Speaker {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
-        self.source.connection.poll_frame(cx)
+        self.source.poll_frame(cx)
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderName;
-use protocol::resource::{HedgeSpec, RescueSpec, RetrySpec, RouteSpec};
+use protocol::resource::{FallbackReason, HedgeSpec, RescueSpec, RetrySpec, RouteSpec};
 use routing::Budget;
 use routing::Draw;
 
@@ -84,6 +84,30 @@ pub(crate) struct Branch {
     /// What the model is called there, if not as the client calls it.
     pub(crate) model: Option<Arc<str>>,
     pub(crate) to: To,
+    pub(crate) serves: Serves,
+}
+
+/// What a target is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Serves {
+    /// Whatever comes, in its turn.
+    pub(crate) any: bool,
+    /// What was longer than the context of whoever was asked.
+    pub(crate) longer: bool,
+}
+
+impl Serves {
+    pub(crate) const ANY: Self = Self {
+        any: true,
+        longer: false,
+    };
+
+    pub(super) fn of(reasons: &[FallbackReason]) -> Self {
+        Self {
+            any: reasons.contains(&FallbackReason::Failure),
+            longer: reasons.contains(&FallbackReason::ContextLength),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -93,6 +117,13 @@ pub(crate) enum To {
 }
 
 impl Branch {
+    fn members(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        match &self.to {
+            To::Local => [].iter(),
+            To::Pool(pool) => pool.members.iter(),
+        }
+    }
+
     /// Whether there is nobody to send to.
     pub(super) fn is_empty(&self) -> bool {
         matches!(&self.to, To::Pool(pool) if pool.members.is_empty())
@@ -152,12 +183,23 @@ impl Group {
 
     /// Every upstream that it may send to, those of the fallback last.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.asked().flat_map(Branch::members)
+    }
+
+    /// Those of them that may be asked before anybody has refused the request.
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        let first = self.asked().filter(|branch| branch.serves.any);
+        first.flat_map(Branch::members)
+    }
+
+    fn asked(&self) -> impl Iterator<Item = &Branch> {
         let sharing = self.plan.branches.iter().filter(|branch| branch.weight > 0);
-        let branches = sharing.chain(&self.plan.fallback);
-        branches.flat_map(|branch| match &branch.to {
-            To::Local => [].iter(),
-            To::Pool(pool) => pool.members.iter(),
-        })
+        sharing.chain(&self.plan.fallback)
+    }
+
+    /// Whether somebody is there for what is too long for others.
+    pub(crate) fn has_longer(&self) -> bool {
+        self.plan.fallback.iter().any(|branch| branch.serves.longer)
     }
 
     /// What the model is called at one of them, if not as the client calls it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::nearest;
 use protocol::resource::{RouteFallback, RoutePolicy, RouteSpec, RouteTarget};
 
-use super::group::BRANCHES_MAX;
+use super::group::{BRANCHES_MAX, Serves};
 use super::pool::{Around, Pool};
 use super::{Branch, Group, LOCAL, OnFailure, Plan, Rules, Snapshot, To, Why, invalid};
 use routing::Budget;
@@ -53,21 +53,28 @@ impl Snapshot {
         if spec.targets.iter().all(|target| target.weight == 0) {
             return Err(invalid("Route", route, "no target has a weight above 0"));
         }
-        let branch = |name: &str, weight, model: &Option<String>| {
+        let branch = |name: &str, model: &Option<String>, (weight, serves)| {
             Ok(Branch {
                 name: name.into(),
                 weight,
                 model: model.as_deref().map(Arc::from),
                 to: self.to(route, name, spec, pools)?,
+                serves,
             })
         };
-        let target = |target: &RouteTarget| branch(&target.upstream, target.weight, &target.model);
-        let last = |last: &RouteFallback| branch(&last.upstream, 1, &last.model);
+        let target = |target: &RouteTarget| {
+            let share = (target.weight, Serves::ANY);
+            branch(&target.upstream, &target.model, share)
+        };
+        let last = |last: &RouteFallback| {
+            let share = (1, Serves::of(&last.reasons));
+            branch(&last.upstream, &last.model, share)
+        };
         let branches: Vec<Branch> = spec.targets.iter().map(target).collect::<Result<_, _>>()?;
         let fallback: Vec<Branch> = spec.fallback.iter().map(last).collect::<Result<_, _>>()?;
         let rules = rules(spec, branches.iter().chain(&fallback));
         let all = branches.iter().chain(&fallback);
-        let awaited = all.filter(|branch| branch.is_empty());
+        let awaited = all.filter(|branch| branch.serves.any && branch.is_empty());
         Ok(Plan {
             awaited: awaited.map(|branch| Arc::clone(&branch.name)).collect(),
             hold: spec.hold_ms.map(Duration::from_millis),
@@ -100,6 +107,7 @@ impl Snapshot {
             weight: 1,
             model: None,
             to: To::Pool(self.pool(members, &spec)),
+            serves: Serves::ANY,
         }];
         let rules = rules(&spec, branches.iter());
         let plan = Plan {

@@ -24,7 +24,7 @@ pub struct RouteSpec {
     /// starting or loading, and no time for others; 0 refuses at once.
     #[serde(default)]
     pub hold_ms: Option<u64>,
-    /// Asked one after the other when no target can answer, each only once.
+    /// Asked one after the other when no target can answer, or for what is too long for one, each only once.
     #[serde(default)]
     pub fallback: Vec<RouteFallback>,
     /// How one of a pool's upstreams is chosen.
@@ -71,6 +71,23 @@ pub struct RouteFallback {
     /// Another model may answer.
     #[serde(default)]
     pub model: Option<String>,
+    /// What it is asked for.
+    #[serde(default = "failures", rename = "for")]
+    pub reasons: Vec<FallbackReason>,
+}
+
+/// Why a fallback is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FallbackReason {
+    /// No target can answer.
+    Failure,
+    /// Whoever was asked refused the request with 400 as longer than its model's context.
+    ContextLength,
+}
+
+fn failures() -> Vec<FallbackReason> {
+    vec![FallbackReason::Failure]
 }
 
 pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
@@ -109,6 +126,8 @@ pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
         found.check(is_name(&fallback.upstream), &path, || {
             "the name of an Upstream or a pool, or `local`".to_owned()
         });
+        let targets = &spec.targets;
+        check_reasons(fallback, targets, &format!("spec.fallback.{index}"), found);
     }
     let said = spec.targets.iter().map(|target| ("targets", &target.model));
     let said = said.chain(spec.fallback.iter().map(|last| ("fallback", &last.model)));
@@ -121,4 +140,28 @@ pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
         });
     }
     routing::check(spec, found);
+}
+
+fn check_reasons(
+    fallback: &RouteFallback,
+    targets: &[RouteTarget],
+    path: &str,
+    found: &mut Findings,
+) {
+    let reasons = &fallback.reasons;
+    found.check(!reasons.is_empty(), &format!("{path}.for"), || {
+        "say what it is asked for: `failure`, `contextLength` or both".to_owned()
+    });
+    if !reasons.contains(&FallbackReason::ContextLength) {
+        return;
+    }
+    let name = &fallback.upstream;
+    let path = format!("{path}.upstream");
+    found.check(name != "local", &path, || {
+        "what an upstream refused as too long cannot be answered by `local`; name an Upstream or a pool".to_owned()
+    });
+    let target = targets.iter().any(|target| target.upstream == *name);
+    found.check(!target, &path, || {
+        format!("no upstream sees a request twice, and `{name}` is a target; name another Upstream, perhaps with the same url")
+    });
 }

@@ -409,3 +409,43 @@ fn deep_and_self_multiplying_files_are_refused_early() {
         errors(&laughs)
     );
 }
+
+#[test]
+fn a_fallback_says_what_it_is_for() {
+    let route = |fallback: &str| {
+        format!("  models: [m]\n  targets: [{{upstream: a}}]\n  fallback: [{fallback}]\n")
+    };
+    for (fallback, path, expected) in [
+        (
+            "{upstream: b, for: []}",
+            "spec.fallback.0.for",
+            "say what it is asked for: `failure`, `contextLength` or both",
+        ),
+        (
+            "{upstream: local, for: [contextLength]}",
+            "spec.fallback.0.upstream",
+            "what an upstream refused as too long cannot be answered by `local`; name an Upstream or a pool",
+        ),
+        (
+            "{upstream: a, model: long, for: [contextLength]}",
+            "spec.fallback.0.upstream",
+            "no upstream sees a request twice, and `a` is a target; name another Upstream, perhaps with the same url",
+        ),
+    ] {
+        let found = errors(&document("Route", &route(fallback)));
+        assert!(
+            found.contains(&format!("`{path}`: {expected}")),
+            "{fallback}: {found}"
+        );
+    }
+    for fallback in [
+        "{upstream: b, for: [failure, contextLength]}",
+        "{upstream: a}",
+    ] {
+        assert_eq!(
+            errors(&document("Route", &route(fallback))),
+            "",
+            "{fallback}"
+        );
+    }
+}

@@ -68,6 +68,7 @@ fn ask(snapshot: &Snapshot, hints: &Hints, tried: &[Arc<Upstream>], world: &Worl
         wire: Wire::OpenAi,
         local: Local::Absent,
         hints,
+        longer: false,
         tried,
         keeper: None,
     };
@@ -116,6 +117,7 @@ fn a_canary_pool_gets_its_weight_whatever_its_size() {
         wire: Wire::OpenAi,
         local: Local::Absent,
         hints: &Hints::default(),
+        longer: false,
         tried: &[],
         keeper: None,
     };
@@ -173,6 +175,7 @@ fn each_attempt_meets_somebody_else_then_the_fallback_chain() {
             wire: Wire::OpenAi,
             local: Local::Absent,
             hints: &hints,
+            longer: false,
             tried: &tried,
             keeper: None,
         };
