@@ -17,7 +17,7 @@ mod tests;
 mod too_long;
 pub mod usage;
 
-pub use chunk::{Chunk, Identity, StreamError, chunk, fuzz_openai_chunk};
+pub use chunk::{Change, Chunk, Identity, StreamError, chunk, fuzz_openai_chunk};
 pub use embeddings::{EncodingFormat, INPUTS_MAX, encode_embeddings, parse_embeddings};
 pub use form::{FormScan, Seen, fuzz_openai_form};
 pub use kept::{IdScan, fuzz_openai_kept, references};

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use protocol::openai::{Chunk, Identity, StreamError, chunk};
+use protocol::openai::{Change, Chunk, Identity, StreamError, chunk};
 
 use crate::exchange::Said;
 
@@ -35,11 +35,23 @@ pub(super) struct Chunks {
     /// Whether the upstream told the client what went wrong.
     pub(super) told: bool,
     going_on: GoingOn,
+    tokens: Tokens,
     /// What is said of the answer beside its text; whether its names are wanted too.
     pub(super) said: Said,
     keeps_details: bool,
     /// Whether nothing is looked at any more.
     blind: bool,
+}
+
+/// Tokens of the answer, for its usage.
+#[derive(Debug, Default)]
+struct Tokens {
+    /// Of others, given to the one who speaks as a part of its prompt.
+    before: u64,
+    /// The pieces that there were when it began.
+    pieces: u64,
+    /// What it told of its own.
+    told: Option<u64>,
 }
 
 /// What the stream is to one that began elsewhere.
@@ -125,6 +137,15 @@ impl Chunks {
 
     /// Another upstream's stream follows.
     pub(super) fn go_on(&mut self, going_on: GoingOn) {
+        self.tokens = match going_on {
+            GoingOn::Continued => Tokens {
+                before: self.tokens.so_far(self.pieces),
+                pieces: self.pieces,
+                told: None,
+            },
+            // It makes the whole answer anew.
+            GoingOn::First | GoingOn::Repeated { .. } => Tokens::default(),
+        };
         self.pending.clear();
         self.finished = false;
         self.done = false;
@@ -188,7 +209,8 @@ impl Chunks {
             return Event::Gone;
         }
         let text = (new.len() < whole.len()).then_some(new);
-        let renamed = chunk.renamed(data, &self.identity, text);
+        let before = self.tokens.before;
+        let renamed = chunk.renamed(data, &self.identity, Change { text, before });
         let changed = [&event[..place.start], &renamed, &event[place.end..]].concat();
         Event::Changed(changed)
     }
@@ -237,7 +259,11 @@ impl Chunks {
 
     /// What is told of a request whose answer this is a part of.
     fn say(&mut self, chunk: &Chunk<'_>) {
-        self.said.usage = chunk.usage.or(self.said.usage);
+        if let Some(usage) = chunk.usage {
+            self.tokens.told = Some(usage.output);
+            let whole = chunk.usage_after(self.tokens.before);
+            self.said.usage = Some(whole.unwrap_or(usage));
+        }
         self.said.begun |= chunk.opaque.is_some() || chunk.finished;
         if self.keeps_details {
             let details = self.said.details.get_or_insert_default();
@@ -266,6 +292,14 @@ impl Chunks {
             at += line.len();
         }
         found
+    }
+}
+
+impl Tokens {
+    /// Of the answer until now: as told, else a piece is a token, which is what engines send.
+    fn so_far(&self, pieces: u64) -> u64 {
+        let own = pieces.saturating_sub(self.pieces);
+        self.before + self.told.unwrap_or(own)
     }
 }
 

@@ -363,3 +363,52 @@ async fn a_route_may_want_no_rescue() {
     let (_, text) = rescued(vec![vec![vec![json("{}")]]], &route, "openai").await;
     assert_eq!(text, "{}");
 }
+
+#[tokio::test]
+async fn a_rescued_answer_is_told_and_charged_as_a_whole() {
+    let usage = |prompt: u64, output: u64| {
+        let usage = value!({"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output});
+        let event = value!({"id": "b", "choices": [], "usage": usage});
+        format!("data: {event}\n\n")
+    };
+    let rest = [role("b"), word("b", " three"), last("b"), usage(12, 1)];
+    let anew = [
+        role("b"),
+        word("b", "one two"),
+        word("b", " three"),
+        last("b"),
+        usage(10, 3),
+    ];
+    for (kind, events) in [("vllm", &rest[..]), ("openai", &anew[..])] {
+        let scripts = vec![vec![half(&[Step::Close])], vec![stream(events, &end())]];
+        let limits = value!({"limits": {"tokens": 1000}});
+        let fleet = Fleet::with(scripts, &limits, &value!({"kind": kind})).await;
+        let body = "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"max_tokens\":9,\
+                    \"stream\":true,\"stream_options\":{\"include_usage\":true}}";
+        let got = fleet.served.post(CHAT, body).await;
+        let (said, _, error) = read(got.text());
+        assert_eq!((said.as_str(), error), ("one two three", None), "{kind}");
+        let line = got
+            .text()
+            .lines()
+            .find(|line| line.contains("prompt_tokens"));
+        let event: Value = line
+            .and_then(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+            .expect("usage");
+        let expected = value!({"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13});
+        assert_eq!(event["usage"], expected, "{kind}");
+        let record = fleet.served.settled(got.request_id()).await;
+        let generation = record.generation.as_ref().expect("an answer");
+        let tokens = (generation.input_tokens, generation.output_tokens);
+        assert_eq!(tokens, (Some(10), Some(3)), "{kind}");
+        let metrics = fleet.served.get("/metrics").await;
+        for (kind, count) in [("prompt", 10), ("output", 3)] {
+            let charged = metrics.text().lines().any(|line| {
+                line.starts_with("kapok_gateway_tokens_total{")
+                    && line.contains(&format!("kind=\"{kind}\""))
+                    && line.ends_with(&format!(" {count}"))
+            });
+            assert!(charged, "{kind}: {}", metrics.text());
+        }
+    }
+}

@@ -20,6 +20,8 @@ pub struct Chunk<'a> {
     pub error: Option<StreamError>,
     /// What it says was used so far.
     pub usage: Option<Usage>,
+    /// The usage as it is written.
+    told: Option<&'a str>,
     /// The text as it is written.
     quoted: Option<&'a str>,
     id: Option<&'a str>,
@@ -59,6 +61,7 @@ fn read(data: &[u8]) -> Result<Chunk<'_>, Fault> {
         created,
         model,
         usage: usage.and_then(Usage::read),
+        told: usage,
         error: error.filter(|error| *error != "null").map(whose_fault),
         ..Chunk::default()
     };
@@ -156,22 +159,63 @@ impl Chunk<'_> {
         }
     }
 
-    /// The event's data as if it belonged to the answer that began under `identity`, and with another text if there is
-    /// one; every other byte stays as it is.
-    pub fn renamed(&self, data: &[u8], identity: &Identity, text: Option<&str>) -> Vec<u8> {
-        let quoted = text.map(|text| serde_json::Value::from(text).to_string());
+    /// What was used for the whole answer, of which `before` tokens were another server's, given to this one as a part of
+    /// its prompt: prompt and answer sum up as before. None if it tells no usage, or one that has no room for them.
+    pub fn usage_after(&self, before: u64) -> Option<Usage> {
+        let usage = self.usage?;
+        Some(Usage {
+            prompt: usage.prompt.checked_sub(before)?,
+            output: usage.output + before,
+        })
+    }
+
+    /// The event's data as if it belonged to the answer that began under `identity`; every other byte stays as it is.
+    pub fn renamed(&self, data: &[u8], identity: &Identity, change: Change<'_>) -> Vec<u8> {
+        let quoted = change
+            .text
+            .map(|text| serde_json::Value::from(text).to_string());
+        let counts = self.counts(change.before);
+        let [prompt, output] = counts.as_ref().map_or([None, None], |counts| {
+            counts
+                .each_ref()
+                .map(|(have, wanted)| Some((*have, wanted.as_str())))
+        });
+        let both = |have, wanted| Option::zip(have, wanted);
         let pairs = [
-            (self.id, identity.id.as_deref()),
-            (self.created, identity.created.as_deref()),
-            (self.quoted, quoted.as_deref()),
+            both(self.id, identity.id.as_deref()),
+            both(self.created, identity.created.as_deref()),
+            both(self.quoted, quoted.as_deref()),
+            prompt,
+            output,
         ];
         let mut edits: Vec<(Range<usize>, &str)> = pairs
             .into_iter()
-            .filter_map(|(have, wanted)| Some((place(data, have?)?, wanted?)))
+            .flatten()
+            .filter_map(|(have, wanted)| Some((place(data, have)?, wanted)))
             .collect();
         edits.sort_by_key(|(place, _)| place.start);
         splice(data, &edits)
     }
+
+    /// Both counts of a usage as they are written, and what they become.
+    fn counts(&self, before: u64) -> Option<[(&str, String); 2]> {
+        let usage = self.usage_after(before).filter(|_| before > 0)?;
+        let names = ["prompt_tokens", "completion_tokens"];
+        let [prompt, output] = Reader::over(self.told?, DEPTH_MAX).fields(names).ok()?;
+        Some([
+            (prompt?, usage.prompt.to_string()),
+            (output?, usage.output.to_string()),
+        ])
+    }
+}
+
+/// What else becomes of an event of an answer that goes on elsewhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'t> {
+    /// Another text, if there is one.
+    pub text: Option<&'t str>,
+    /// Tokens of the answer that were in the prompt.
+    pub before: u64,
 }
 
 /// Where a part that was read from `data` stands in it.
@@ -199,7 +243,10 @@ pub(super) fn splice(data: &[u8], edits: &[(Range<usize>, &str)]) -> Vec<u8> {
 pub fn fuzz_openai_chunk(data: &[u8]) {
     let found = chunk(data);
     if let Ok(chunk) = &found {
-        assert_eq!(chunk.renamed(data, &chunk.identity(), None), data);
+        assert_eq!(
+            chunk.renamed(data, &chunk.identity(), Change::default()),
+            data
+        );
     } else if let Ok(tree) = serde_json::from_slice::<serde_json::Value>(data) {
         let choices = tree.get("choices").and_then(|choices| choices.as_array());
         let odd = choices.is_some_and(|choices| !choices.iter().all(serde_json::Value::is_object));
@@ -322,17 +369,51 @@ mod tests {
             ),
             ("{\"choices\":[]}", "{\"choices\":[]}"),
         ] {
-            let renamed =
-                chunk(data.as_bytes())
-                    .expect(data)
-                    .renamed(data.as_bytes(), &identity, None);
+            let renamed = chunk(data.as_bytes()).expect(data).renamed(
+                data.as_bytes(),
+                &identity,
+                Change::default(),
+            );
             assert_eq!(String::from_utf8(renamed).expect("text"), expected);
         }
         let data = br#"{"id":"b","choices":[{"delta":{"content":"one two"}}]}"#;
-        let shorter = chunk(data)
-            .expect("a chunk")
-            .renamed(data, &identity, Some(" \"two\""));
+        let shorter = chunk(data).expect("a chunk").renamed(
+            data,
+            &identity,
+            Change {
+                text: Some(" \"two\""),
+                before: 0,
+            },
+        );
         let expected = br#"{"id":"first","choices":[{"delta":{"content":" \"two\""}}]}"#;
         assert_eq!(shorter, expected);
+    }
+
+    #[test]
+    fn tokens_that_were_in_the_prompt_are_counted_as_answer() {
+        let identity = Identity::default();
+        for (usage, expected) in [
+            (
+                r#"{"prompt_tokens": 49, "total_tokens":69,"completion_tokens" :20,"prompt_tokens_details":{"cached_tokens":3}}"#,
+                r#"{"prompt_tokens": 9, "total_tokens":69,"completion_tokens" :60,"prompt_tokens_details":{"cached_tokens":3}}"#,
+            ),
+            // It did not count what it was given.
+            (
+                r#"{"prompt_tokens":9,"completion_tokens":20}"#,
+                r#"{"prompt_tokens":9,"completion_tokens":20}"#,
+            ),
+            (r#"{"total_tokens":69}"#, r#"{"total_tokens":69}"#),
+            ("null", "null"),
+        ] {
+            let data = format!(r#"{{"choices":[],"usage":{usage}}}"#);
+            let change = Change {
+                text: None,
+                before: 40,
+            };
+            let read = chunk(data.as_bytes()).expect("a chunk");
+            let changed = read.renamed(data.as_bytes(), &identity, change);
+            let expected = format!(r#"{{"choices":[],"usage":{expected}}}"#);
+            assert_eq!(String::from_utf8(changed).expect("text"), expected);
+        }
     }
 }

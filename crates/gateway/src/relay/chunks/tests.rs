@@ -135,3 +135,90 @@ fn to_a_client_that_has_nothing_any_stream_is_the_first() {
     let stream = text("second", "one");
     assert_eq!(taken(&mut chunks, &[&stream]).0, stream);
 }
+
+fn usage(prompt: u64, output: u64) -> String {
+    format!(
+        "data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{output}}}}}\n\n"
+    )
+}
+
+/// What the client and the books learn of an answer in these parts.
+fn used(parts: &[(GoingOn, String)]) -> (String, Option<(u64, u64)>) {
+    let mut chunks = Chunks::default();
+    let mut seen = String::new();
+    for (going_on, part) in parts {
+        if *going_on != GoingOn::First {
+            chunks.go_on(*going_on);
+        }
+        let (out, broken) = taken(&mut chunks, &[part]);
+        assert_eq!(broken, None, "{part}");
+        seen.push_str(&out);
+    }
+    let told = chunks.said.usage;
+    (seen, told.map(|usage| (usage.prompt, usage.output)))
+}
+
+#[test]
+fn the_usage_of_an_answer_in_parts_is_that_of_the_whole() {
+    let (one, two, three) = (text("a", "one"), text("a", " two"), text("a", " three"));
+    let first = format!("{one}{two}");
+    for (parts, expected) in [
+        // Two tokens went before, and were in the second's prompt of 12.
+        (
+            vec![
+                (GoingOn::First, first.clone()),
+                (GoingOn::Continued, format!("{three}{}", usage(12, 1))),
+            ],
+            (10, 3),
+        ),
+        // The first told that its two pieces were five tokens.
+        (
+            vec![
+                (GoingOn::First, format!("{first}{}", usage(10, 5))),
+                (GoingOn::Continued, format!("{three}{}", usage(15, 1))),
+            ],
+            (10, 6),
+        ),
+        // Three speakers.
+        (
+            vec![
+                (GoingOn::First, one.clone()),
+                (GoingOn::Continued, two.clone()),
+                (GoingOn::Continued, format!("{three}{}", usage(12, 1))),
+            ],
+            (10, 3),
+        ),
+        // The second makes it all anew, and so it counts.
+        (
+            vec![
+                (GoingOn::First, first.clone()),
+                (
+                    GoingOn::Repeated { matched: 0 },
+                    format!("{first}{three}{}", usage(10, 3)),
+                ),
+            ],
+            (10, 3),
+        ),
+        // A third goes on from there.
+        (
+            vec![
+                (GoingOn::First, one.clone()),
+                (GoingOn::Repeated { matched: 0 }, first.clone()),
+                (GoingOn::Continued, format!("{three}{}", usage(12, 1))),
+            ],
+            (10, 3),
+        ),
+        // It cannot have counted what it was given.
+        (
+            vec![
+                (GoingOn::First, first.clone()),
+                (GoingOn::Continued, format!("{three}{}", usage(1, 1))),
+            ],
+            (1, 1),
+        ),
+    ] {
+        let (seen, told) = used(&parts);
+        assert_eq!(told, Some(expected), "{seen}");
+        assert!(seen.ends_with(&usage(expected.0, expected.1)), "{seen}");
+    }
+}
