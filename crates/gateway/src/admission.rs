@@ -20,7 +20,7 @@ use protocol::ApiError;
 use protocol::openai::usage::Unasked;
 
 pub(crate) use account::Account;
-pub(crate) use line::{Line, Place};
+pub(crate) use line::{Ended, Line, Place};
 use line::{Standing, wait};
 pub(crate) use metering::Metering;
 pub(crate) use rules::{KeyRules, RouteRules, class_asked};
@@ -54,8 +54,10 @@ pub(crate) struct Asking<'a> {
     pub(crate) rules: Option<&'a RouteRules>,
     /// None where there are no tokens.
     pub(crate) ask: Option<Ask>,
-    /// How long it can wait.
+    /// How long it can wait for a place.
     pub(crate) patience: Duration,
+    /// How long for the whole answer, if there is an end to that.
+    pub(crate) total: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -148,14 +150,16 @@ impl Permit {
             .unwrap_or_default();
         let limit = queue.wait_ms.map(Duration::from_millis);
         let class = policy::class(self.claim);
+        let since = self.clock.now();
         let standing = Standing {
+            now: since,
+            end: asking.total.map(|total| since + total),
             class,
             cost: cost(asking.ask.as_ref()),
             queue_max: queue.max,
             patience: limit.map_or(asking.patience, |limit| limit.min(asking.patience)),
         };
         let metrics = self.metrics.clone();
-        let since = self.clock.now();
         let in_line = metrics.admission().in_line(class);
         let waited = wait(lines, standing).await;
         drop(in_line);
@@ -295,6 +299,13 @@ impl Permit {
             account.settle(now, reserved, used, told);
             drop(account);
             self.metrics.admission().used(&share.account, used);
+        }
+    }
+
+    /// What its place in the route was for has ended.
+    pub(crate) fn place_ended(&mut self, ended: Option<Ended>) {
+        if let Some(place) = &mut self.place {
+            place.ended(ended);
         }
     }
 

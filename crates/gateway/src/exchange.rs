@@ -17,7 +17,7 @@ use telemetry::trace::{Ticket, Wire};
 use telemetry::{Ledger, Record, Stage, TraceContext};
 
 use crate::activity::Activity;
-use crate::admission::{Ending, Metering, Permit};
+use crate::admission::{Ended, Ending, Metering, Permit};
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
 use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT};
@@ -36,6 +36,9 @@ use measure::{method, state};
 
 /// nginx's "client closed request": what is recorded when the caller went away before there was an answer.
 const CLIENT_GONE: u16 = 499;
+
+/// What is answered when a deadline passes.
+const DEADLINE: u16 = 504;
 
 /// Of each text in a record: clients choose some of it, and a thousand records are kept.
 const TEXT_BYTES_MAX: usize = 2 << 10;
@@ -341,6 +344,15 @@ impl Exchange {
         }
     }
 
+    /// What its place tells those who wait for one: an error says nothing of how long an answer takes.
+    fn place_ended(&self) -> Option<Ended> {
+        match (self.status, self.complete) {
+            (200..300, true) => Some(Ended::Done),
+            (200..300 | CLIENT_GONE, false) | (DEADLINE, _) => Some(Ended::Cut),
+            _ => None,
+        }
+    }
+
     fn target_metrics(&self) -> &TargetMetrics {
         self.target
             .as_ref()
@@ -360,6 +372,7 @@ impl Drop for Exchange {
         let mut permit = self.permit.take();
         if let Some(permit) = &mut permit {
             permit.settle(ending, &self.metering);
+            permit.place_ended(self.place_ended());
         }
         if let Some(ticket) = self.trace.take() {
             ticket.settle(self.started, &self.ledger);

@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use protocol::resource::Priority;
 
+use crate::hold::{Holds, Stay};
 use crate::pace::Pace;
 use crate::queue::{Entry, Full, Queue, Ticket};
 
@@ -15,6 +16,7 @@ pub struct Gate<T> {
     inside: usize,
     queue: Queue<T>,
     pace: Pace,
+    holds: Holds,
 }
 
 /// What came of joining the line.
@@ -34,8 +36,23 @@ pub enum Lined<T> {
 /// Nobody may wait, or waiting is of no use. With the wait that was foretold, if anything could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    Full { wait: Option<Duration> },
-    TooLate { wait: Duration },
+    Full {
+        wait: Option<Duration>,
+    },
+    TooLate {
+        wait: Duration,
+        /// How long it should have left then, if it has to be done by some time.
+        hold: Duration,
+    },
+}
+
+/// How long somebody can wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For a place.
+    pub place: Duration,
+    /// For the end of what it needs the place for; none if that may take as long as it takes.
+    pub end: Option<Duration>,
 }
 
 impl<T> Gate<T> {
@@ -45,6 +62,7 @@ impl<T> Gate<T> {
             inside: 0,
             queue: Queue::default(),
             pace: Pace::default(),
+            holds: Holds::default(),
         }
     }
 
@@ -70,13 +88,13 @@ impl<T> Gate<T> {
         free
     }
 
-    /// Joins the line, unless there is a place after all. `patience` is what is left until the caller gives up;
-    /// `queue_max` how many may wait, and `takes` whether whoever is offered a place takes it.
+    /// Joins the line, unless there is a place after all: then it is given whatever is left, for nobody else wants it.
+    /// `queue_max` says how many may wait, and `takes` whether whoever is offered a place takes it.
     pub fn line_up(
         &mut self,
         entry: Entry<T>,
         queue_max: usize,
-        patience: Duration,
+        patience: Patience,
         takes: impl FnOnce(&T) -> bool,
     ) -> Result<Lined<T>, Refused> {
         if self.free() {
@@ -87,8 +105,13 @@ impl<T> Gate<T> {
             return Ok(Lined::In);
         }
         let wait = self.pace.wait(self.queue.ahead(entry.class, entry.cost));
-        if let Some(wait) = wait.filter(|wait| *wait > patience) {
-            return Err(Refused::TooLate { wait });
+        let hold = patience.end.map_or(Duration::ZERO, |_| self.holds.needed());
+        let late = |wait: &Duration| {
+            let end = wait.saturating_add(hold);
+            *wait > patience.place || patience.end.is_some_and(|until| end > until)
+        };
+        if let Some(wait) = wait.filter(late) {
+            return Err(Refused::TooLate { wait, hold });
         }
         let (ticket, displaced) = self
             .queue
@@ -97,8 +120,14 @@ impl<T> Gate<T> {
         Ok(Lined::Waiting { ticket, displaced })
     }
 
-    /// Somebody inside leaves. Its place is the next one's in line who still takes it: returned to be told.
-    pub fn leave(&mut self, now: Instant, takes: impl FnMut(&T) -> bool) -> Option<T> {
+    /// Somebody inside leaves. Its place is the next one's in line who still takes it: returned to be told. `takes` hears
+    /// how much time it should have left; nothing if nobody is behind it, for then the place would stand free.
+    pub fn leave(
+        &mut self,
+        (now, stay): (Instant, Stay),
+        takes: impl FnMut(&T, Duration) -> bool,
+    ) -> Option<T> {
+        self.holds.note(stay);
         let next = self.next(takes);
         if next.is_none() {
             self.inside = self.inside.saturating_sub(1);
@@ -127,11 +156,16 @@ impl<T> Gate<T> {
     }
 
     /// After places were taken away, the place of one who leaves is gone.
-    fn next(&mut self, takes: impl FnMut(&T) -> bool) -> Option<T> {
+    fn next(&mut self, mut takes: impl FnMut(&T, Duration) -> bool) -> Option<T> {
         if self.inside > self.max {
             return None;
         }
-        self.queue.pop(takes)
+        let mut behind = self.queue.len();
+        let needed = self.holds.needed();
+        self.queue.pop(|item| {
+            behind = behind.saturating_sub(1);
+            takes(item, if behind > 0 { needed } else { Duration::ZERO })
+        })
     }
 }
 

@@ -2,11 +2,11 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::Clock;
 use parking_lot::Mutex;
-use policy::{Entry, Gate, Lined, Refused, Ticket};
+use policy::{Entry, Gate, Lined, Patience, Refused, Stay, Ticket};
 use protocol::resource::Priority;
 use tokio::time::timeout;
 
@@ -25,8 +25,21 @@ pub(crate) struct Line {
 }
 
 /// A place of a line, given up when dropped. In a line without a limit it is a word.
-#[derive(Debug)]
-pub(crate) struct Place(Option<Arc<Line>>);
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// And since when.
+    held: Option<(Arc<Line>, Instant)>,
+    ended: Option<Ended>,
+}
+
+/// How it ended, what the place was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was done.
+    Done,
+    /// It was given up before it was done.
+    Cut,
+}
 
 /// Somebody in line, and which of the lines it stands in this one is.
 #[derive(Debug, Clone)]
@@ -45,6 +58,8 @@ struct Waiting {
     lines: usize,
     outcome: Outcome,
     waker: Option<Waker>,
+    /// When it has to be done with what it needs the place for.
+    end: Option<Instant>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +70,8 @@ enum Outcome {
     Granted(usize),
     /// A higher class took its place in the last of its lines.
     Displaced,
+    /// It had its turn with less time left than this, which is what others need.
+    NoTime(Duration),
     /// It waits no more.
     Gone,
 }
@@ -66,8 +83,11 @@ pub(crate) struct Standing {
     pub(crate) cost: u32,
     /// At most so many may wait.
     pub(crate) queue_max: usize,
-    /// How long it can wait.
+    /// How long it can wait for a place.
     pub(crate) patience: Duration,
+    /// Now, and when it has to be done; none if that may take as long as it takes.
+    pub(crate) now: Instant,
+    pub(crate) end: Option<Instant>,
 }
 
 impl Line {
@@ -101,26 +121,46 @@ impl Line {
     /// A place, if there is one for somebody who just comes.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
         if !self.limited.load(Ordering::Relaxed) {
-            return Some(Place(None));
+            return Some(Place::default());
         }
         let mut gate = self.gate.lock();
         let entered = gate.enter();
         self.note_room(&gate);
-        entered.then(|| Place(Some(Arc::clone(self))))
+        drop(gate);
+        entered.then(|| self.place())
     }
 
-    fn leave(&self) {
+    fn place(self: &Arc<Self>) -> Place {
+        let clock = self.clock.get();
+        Place {
+            held: clock.map(|clock| (Arc::clone(self), clock.now())),
+            ended: None,
+        }
+    }
+
+    fn leave(&self, since: Instant, ended: Option<Ended>) {
         let Some(clock) = self.clock.get() else {
             return;
         };
         let now = clock.now();
+        let held = now.saturating_duration_since(since);
+        let stay = match ended {
+            Some(Ended::Done) => Stay::Done(held),
+            Some(Ended::Cut) => Stay::Cut(held),
+            None => Stay::Unknown,
+        };
+        let mut turned = Vec::new();
         let mut gate = self.gate.lock();
-        let next = gate.leave(now, Caller::takes);
+        let next = gate.leave((now, stay), |caller, needed| {
+            let fits = caller.fits(now, needed);
+            if !fits {
+                turned.push(caller.clone());
+            }
+            fits && caller.takes()
+        });
         self.note_room(&gate);
         drop(gate);
-        if let Some(next) = next {
-            next.wake();
-        }
+        next.iter().chain(&turned).for_each(Caller::wake);
     }
 
     fn cancel(&self, ticket: Ticket) {
@@ -130,7 +170,12 @@ impl Line {
     }
 
     fn line_up(&self, entry: Entry<Caller>, standing: &Standing) -> Result<Lined<Caller>, Refused> {
-        let (max, patience) = (standing.queue_max, standing.patience);
+        let max = standing.queue_max;
+        let end = standing.end;
+        let patience = Patience {
+            place: standing.patience,
+            end: end.map(|end| end.saturating_duration_since(standing.now)),
+        };
         let mut gate = self.gate.lock();
         let lined = gate.line_up(entry, max, patience, Caller::takes);
         self.note_room(&gate);
@@ -155,9 +200,16 @@ impl Line {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(line) = self.0.take() {
-            line.leave();
+        if let Some((line, since)) = self.held.take() {
+            line.leave(since, self.ended);
         }
+    }
+}
+
+impl Place {
+    /// What is said last counts; without a word the stay tells nothing.
+    pub(crate) fn ended(&mut self, ended: Option<Ended>) {
+        self.ended = ended;
     }
 }
 
@@ -172,17 +224,28 @@ impl Caller {
         wants
     }
 
+    /// Whether it would be done in time if others' times are anything to go by; if not it is out of this line.
+    fn fits(&self, now: Instant, needed: Duration) -> bool {
+        let end = self.waiter.0.lock().end;
+        let fits = end.is_none_or(|end| now + needed <= end);
+        if !fits {
+            self.out(Outcome::NoTime(needed));
+        }
+        fits
+    }
+
     /// It lost its place in this line.
     fn displace(&self) {
+        self.out(Outcome::Displaced);
+        self.wake();
+    }
+
+    /// It is out of this line; if that was its last, that is how it ends.
+    fn out(&self, why: Outcome) {
         let mut waiting = self.waiter.0.lock();
         waiting.lines = waiting.lines.saturating_sub(1);
-        let last = waiting.lines == 0 && waiting.outcome == Outcome::None;
-        if last {
-            waiting.outcome = Outcome::Displaced;
-        }
-        drop(waiting);
-        if last {
-            self.wake();
+        if waiting.lines == 0 && waiting.outcome == Outcome::None {
+            waiting.outcome = why;
         }
     }
 
@@ -212,6 +275,7 @@ pub(crate) async fn wait(
         waiter: Arc::default(),
         tickets: Vec::new(),
     };
+    standing_in.waiter.0.lock().end = standing.end;
     standing_in.line_up(&standing)?;
     let waiter = Arc::clone(&standing_in.waiter);
     let decided = poll_fn(|cx| {
@@ -224,6 +288,7 @@ pub(crate) async fn wait(
             }
             Outcome::Granted(_) => Poll::Ready(Ok(())),
             Outcome::Displaced => Poll::Ready(Err(Turned::Displaced)),
+            Outcome::NoTime(hold) => Poll::Ready(Err(Turned::NoTime { hold })),
         }
     });
     match timeout(standing.patience, decided).await {
@@ -275,7 +340,7 @@ impl Lines<'_> {
             return None;
         };
         let line = self.lines.get(index)?;
-        Some((index, Place(Some(Arc::clone(line)))))
+        Some((index, line.place()))
     }
 }
 
@@ -295,7 +360,7 @@ impl Drop for Lines<'_> {
 fn kinder(known: Option<Turned>, refused: Refused) -> Turned {
     let next = match refused {
         Refused::Full { wait } => Turned::Full { wait },
-        Refused::TooLate { wait } => Turned::TooLate { wait },
+        Refused::TooLate { wait, hold } => Turned::TooLate { wait, hold },
     };
     match known {
         Some(known) if known.wait() <= next.wait() => known,

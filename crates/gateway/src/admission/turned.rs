@@ -13,6 +13,12 @@ pub(crate) enum Turned {
     /// It would come too late.
     TooLate {
         wait: Duration,
+        /// How long it would have to take then at most, where there is an end.
+        hold: Duration,
+    },
+    /// It was its turn, and too late to be done in time.
+    NoTime {
+        hold: Duration,
     },
     Displaced,
     /// Its patience is at an end.
@@ -23,7 +29,7 @@ impl Turned {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Full { .. } => "full",
-            Self::TooLate { .. } => "too_late",
+            Self::TooLate { .. } | Self::NoTime { .. } => "too_late",
             Self::Displaced => "displaced",
             Self::Waited => "waited",
         }
@@ -34,7 +40,8 @@ impl Turned {
         const UNKNOWN: Duration = Duration::from_secs(1);
         match self {
             Self::Full { wait } => wait.unwrap_or(UNKNOWN),
-            Self::TooLate { wait } => wait,
+            Self::TooLate { wait, .. } => wait,
+            Self::NoTime { hold } => hold,
             Self::Displaced | Self::Waited => UNKNOWN,
         }
     }
@@ -47,11 +54,26 @@ impl Turned {
                 "queue_full",
                 format!("the line is full for requests of class `{class}`; try again later"),
             ),
-            Self::TooLate { wait } => (
+            Self::TooLate { wait, hold } if hold.is_zero() => (
                 "deadline_unmeetable",
                 format!(
                     "its turn would come in about {} ms, which is later than the caller waits",
                     wait.as_millis()
+                ),
+            ),
+            Self::TooLate { wait, hold } => (
+                "deadline_unmeetable",
+                format!(
+                    "its turn would come in about {} ms, and requests like it take about {} ms, which is longer than the caller waits",
+                    wait.as_millis(),
+                    hold.as_millis()
+                ),
+            ),
+            Self::NoTime { hold } => (
+                "deadline_unmeetable",
+                format!(
+                    "its turn has come, and requests like it take about {} ms, which is longer than the caller still waits",
+                    hold.as_millis()
                 ),
             ),
             Self::Displaced => (

@@ -26,7 +26,7 @@ pub(super) struct Place {
     entered_at: Instant,
     judged: bool,
     /// Where only so many may be: this is one of them.
-    _one_of: Option<admission::Place>,
+    one_of: Option<admission::Place>,
 }
 
 impl Place {
@@ -44,7 +44,7 @@ impl Place {
             caller,
             entered_at: now,
             judged: false,
-            _one_of: one_of,
+            one_of,
         }
     }
 
@@ -72,6 +72,13 @@ impl Place {
     pub(super) fn judge(&mut self, end: End) {
         if std::mem::replace(&mut self.judged, true) {
             return;
+        }
+        if let Some(place) = &mut self.one_of {
+            place.ended(match end {
+                End::Status(200..300) => Some(admission::Ended::Done),
+                End::GivenUp => Some(admission::Ended::Cut),
+                _ => None,
+            });
         }
         // No request can cause that there is no connection.
         let caller = (end != End::Unsent).then_some(self.caller);

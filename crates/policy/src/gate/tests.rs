@@ -1,3 +1,5 @@
+mod goodput;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -8,6 +10,15 @@ use super::*;
 use crate::testing::{ms, start};
 
 const LONG: Duration = Duration::from_secs(600);
+
+const ENDLESS: Patience = Patience {
+    place: LONG,
+    end: None,
+};
+
+fn left(now: Instant) -> (Instant, Stay) {
+    (now, Stay::Unknown)
+}
 
 fn entry<T>(class: Priority, item: T) -> Entry<T> {
     Entry {
@@ -23,6 +34,10 @@ fn line_up(
     item: u32,
     patience: Duration,
 ) -> Result<Lined<u32>, Refused> {
+    let patience = Patience {
+        place: patience,
+        end: None,
+    };
     gate.line_up(entry(class, item), 100, patience, |_| true)
 }
 
@@ -43,23 +58,23 @@ fn a_place_goes_to_the_next_in_line_and_to_nobody_else() {
         ));
     }
     for expected in [Some(3), Some(2), Some(1)] {
-        assert_eq!(gate.leave(now, |_| true), expected);
+        assert_eq!(gate.leave(left(now), |_, _| true), expected);
         assert!(!gate.enter(), "the place has changed hands");
     }
-    assert_eq!(gate.leave(now, |_| true), None);
+    assert_eq!(gate.leave(left(now), |_, _| true), None);
     assert!(gate.enter());
 }
 
 #[test]
 fn a_place_that_is_free_after_all_is_taken_or_left() {
     let mut gate = Gate::new(1);
-    let left = gate.line_up(entry(Standard, 1), 0, LONG, |_| false);
-    assert!(matches!(left, Ok(Lined::Unneeded)));
+    let unneeded = gate.line_up(entry(Standard, 1), 0, ENDLESS, |_| false);
+    assert!(matches!(unneeded, Ok(Lined::Unneeded)));
     assert_eq!(gate.inside(), 0);
-    let taken = gate.line_up(entry(Standard, 1), 0, LONG, |_| true);
+    let taken = gate.line_up(entry(Standard, 1), 0, ENDLESS, |_| true);
     assert!(matches!(taken, Ok(Lined::In)));
     assert_eq!(gate.inside(), 1);
-    let full = gate.line_up(entry(Standard, 1), 0, LONG, |_| true);
+    let full = gate.line_up(entry(Standard, 1), 0, ENDLESS, |_| true);
     assert!(matches!(full, Err(Refused::Full { wait: None })));
 }
 
@@ -73,13 +88,16 @@ fn whoever_cannot_be_in_time_is_told_at_once() {
     }
     for _ in 0..10 {
         now += ms(100);
-        gate.leave(now, |_| true);
+        gate.leave(left(now), |_, _| true);
     }
     // Ten wait, one leaves every 100 ms.
     let refused = line_up(&mut gate, Standard, 99, ms(1000));
     assert_eq!(
         refused.expect_err("too late"),
-        Refused::TooLate { wait: ms(1100) }
+        Refused::TooLate {
+            wait: ms(1100),
+            hold: ms(0)
+        }
     );
     assert!(line_up(&mut gate, Standard, 99, ms(1100)).is_ok());
     assert!(
@@ -99,10 +117,10 @@ fn places_are_added_and_taken_away() {
     assert_eq!(gate.set_max(3, |_| true), [0, 1]);
     assert_eq!(gate.inside(), 3);
     assert!(gate.set_max(1, |_| true).is_empty());
-    assert_eq!(gate.leave(now, |_| true), None);
-    assert_eq!(gate.leave(now, |_| true), None);
+    assert_eq!(gate.leave(left(now), |_, _| true), None);
+    assert_eq!(gate.leave(left(now), |_, _| true), None);
     assert_eq!(gate.inside(), 1);
-    assert_eq!(gate.leave(now, |_| true), Some(2));
+    assert_eq!(gate.leave(left(now), |_, _| true), Some(2));
 }
 
 /// Some gates that callers stand before, several at once.
@@ -127,7 +145,7 @@ impl World {
         for index in at {
             let took = &self.took;
             let takes = |caller: &u32| took.borrow_mut().insert(*caller);
-            match self.gates[*index].line_up(entry(class, caller), 5, LONG, takes) {
+            match self.gates[*index].line_up(entry(class, caller), 5, ENDLESS, takes) {
                 Ok(Lined::In) => return self.granted(caller, *index),
                 Ok(Lined::Unneeded) => unreachable!("whoever waits is granted at once"),
                 Ok(Lined::Waiting { ticket, displaced }) => {
@@ -170,7 +188,7 @@ impl World {
     fn leave(&mut self, at: usize, now: Instant) {
         let (_, gate) = self.inside.swap_remove(at);
         let took = &self.took;
-        let next = self.gates[gate].leave(now, |caller| took.borrow_mut().insert(*caller));
+        let next = self.gates[gate].leave(left(now), |caller, _| took.borrow_mut().insert(*caller));
         if let Some(caller) = next {
             self.granted(caller, gate);
         }

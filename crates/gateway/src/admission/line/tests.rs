@@ -26,6 +26,8 @@ fn standing(class: Priority, queue_max: usize) -> Standing {
         cost: 1,
         queue_max,
         patience: LONG,
+        now: Clock::manual().now(),
+        end: None,
     }
 }
 
@@ -110,6 +112,47 @@ async fn more_places_let_in_who_waits() {
     lines[0].publish(None, &Clock::manual());
     assert!(poll(&mut waits).expect("a place").is_ok());
     assert!(lines[0].enter().is_some());
+}
+
+/// Sixteen who took 100 ms each have gone through.
+fn known_to_take_100_ms(clock: &Clock) -> Arc<Line> {
+    let line = Line::new();
+    line.publish(Some(1), clock);
+    for _ in 0..16 {
+        let mut place = line.enter().expect("a place");
+        clock.advance(Duration::from_millis(100));
+        place.ended(Some(Ended::Done));
+    }
+    line
+}
+
+#[tokio::test]
+async fn whoever_cannot_be_done_in_time_gives_its_turn_to_the_next() {
+    let clock = Clock::manual();
+    let lines = [known_to_take_100_ms(&clock)];
+    let inside = lines[0].enter();
+    let within = |ms: u64| Standing {
+        now: clock.now(),
+        end: Some(clock.now() + Duration::from_millis(ms)),
+        ..standing(Priority::Standard, 9)
+    };
+    let mut short: Waits<'_> = Box::pin(wait(&lines, within(150)));
+    let mut long: Waits<'_> = Box::pin(wait(&lines, within(500)));
+    assert!(poll(&mut short).is_none() && poll(&mut long).is_none());
+    clock.advance(Duration::from_millis(60));
+    drop(inside);
+    let turned = poll(&mut short).expect("told").expect_err("90 ms are left");
+    let hold = Duration::from_millis(100);
+    assert_eq!(turned, Turned::NoTime { hold });
+    let (_, place) = poll(&mut long).expect("a place").expect("a place");
+    drop((short, long));
+    // With nobody behind it, whoever waits gets the place, whatever time is left.
+    let mut alone: Waits<'_> = Box::pin(wait(&lines, within(20)));
+    assert!(poll(&mut alone).is_none());
+    drop(place);
+    assert!(poll(&mut alone).expect("a place").is_ok());
+    drop(alone);
+    assert_eq!((lines[0].inside(), lines[0].waiting()), (0, 0));
 }
 
 proptest! {

@@ -56,7 +56,9 @@ impl Visit<'_> {
         if let Some(key) = self.key {
             key.may_use(model)?;
         }
-        let patience = self.patience();
+        let facts = body.and_then(|(_, facts)| facts);
+        let streams = facts.is_none_or(|facts| facts.stream);
+        let (patience, total) = (self.patience(), self.total(streams));
         let ask = body.and_then(|(body, _)| ask(self.exchange.operation, body));
         let Some(permit) = &mut self.exchange.permit else {
             return Ok(());
@@ -65,6 +67,7 @@ impl Visit<'_> {
             rules: self.snapshot.route_rules(model),
             ask,
             patience,
+            total,
         };
         let line = permit.admit(&asking)?;
         self.exchange.mark(Stage::Admit);
@@ -77,6 +80,12 @@ impl Visit<'_> {
         }
         if self.snapshot.places {
             self.complete_hints(model, body.and_then(|(_, facts)| facts));
+            // The line before the route took some of it.
+            let asking = Asking {
+                patience: self.patience(),
+                total: self.total(streams),
+                ..asking
+            };
             self.find_place(model, &asking).await?;
             self.exchange.mark(Stage::Queue);
         }
@@ -127,6 +136,19 @@ impl Visit<'_> {
             Target::Upstream(upstream) => Ok(upstream),
             Target::Local => Ok(upstream),
         }
+    }
+
+    /// How long it still waits for the last of it, if it said so: what is not streamed comes all at once.
+    fn total(&self, streams: bool) -> Option<Duration> {
+        let said = self.exchange.patience;
+        let all_at_once = said.silence.filter(|_| !streams);
+        said.total.or(all_at_once).map(|_| {
+            if streams {
+                self.exchange.time_left()
+            } else {
+                self.patience()
+            }
+        })
     }
 
     /// How long the caller still waits for the first of its answer.

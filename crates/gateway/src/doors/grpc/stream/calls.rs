@@ -119,6 +119,7 @@ impl Admission {
             rules: self.snapshot.route_rules(model),
             ask: None,
             patience,
+            total: None,
         };
         match self.permit.admit(&asking)? {
             Some(line) => self.permit.stand_in(&line, &asking).await,
