@@ -163,9 +163,13 @@ impl Queue {
         cleared: &BTreeSet<usize>,
         world: &World<'_>,
     ) -> Option<Vec<(Member, Taken)>> {
+        // A move begins at once, so it does not lead to where others are still to stop.
+        let stopping = self.draining.values().flatten();
+        let stopping: BTreeSet<_> = stopping.map(|member| member.placement.node).collect();
         // Where the gang goes is not where they go, wherever that is among the nodes with room.
-        let shut =
-            (0..world.states.len()).filter(|node| cleared.contains(node) || world.times(*node) > 0);
+        let shut = (0..world.states.len()).filter(|node| {
+            cleared.contains(node) || stopping.contains(node) || world.times(*node) > 0
+        });
         let mut holds: Vec<Hold> = shut
             .map(|node| {
                 let state = &self.cluster().states()[node];
