@@ -14,7 +14,7 @@ use base::Backoff;
 use protocol::resource::{ConditionType, Job, JobPlacement, JobState, Timestamp, reason};
 use scheduler::Node;
 use scheduler::queue::foretell::History;
-use scheduler::queue::{self, Action, Eviction, JobId, Phase, Place, Queue};
+use scheduler::queue::{self, Action, Eviction, JobId, Place, Queue};
 
 use crate::config::Config;
 use crate::executor::{Ended, Event, How, Progress, Run, RunId};
@@ -463,7 +463,7 @@ impl Desk {
         let now = self.now;
         let mut changed = Vec::new();
         for entry in self.queue.jobs() {
-            let Phase::Pending { wait } = &entry.phase else {
+            let Some(wait) = self.queue.wait(entry.job.id) else {
                 continue;
             };
             let message = words::waits(wait, entry.job.gang, |job| self.name(job));

@@ -4,11 +4,13 @@
 //! submit · finish · stopped · cancel · nodes ──► Queue ──step(now)──► [Action]: Start · Stop · Move, each with its reason
 //! ```
 //! Reading order: [`Job`], [`qos`] (what its level promises), [`Config`] (quotas and rules), [`Action`] and the reasons,
-//! [`Entry`] (what is known of a job), [`Queue`], then `order` (who goes first), `step` (who starts) and `room` (where).
+//! [`Entry`] (what is known of a job), [`Queue`], then `order` (who goes first), `waiting` (in groups),
+//! `step` and `admit` (who starts) and `room` (where).
 //! Time is an argument in milliseconds and never goes back; where it begins does not matter. Whoever keeps the jobs calls
 //! [`Queue::step`] after every change and when time has passed, does what it says and tells what came of it.
 
 mod action;
+mod admit;
 mod books;
 mod config;
 mod defragment;
@@ -18,12 +20,15 @@ mod head;
 mod intake;
 mod job;
 mod journal;
+
 mod order;
 pub mod qos;
 mod refused;
 mod room;
+mod round;
 mod step;
 mod victims;
+mod waiting;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,10 +44,12 @@ pub use refused::Refused;
 use crate::cluster::{Cluster, Node};
 use crate::state::Ask;
 use crate::workload::Workload;
+use admit::Full;
 use defragment::Member;
 use entry::VERSION;
 use order::Usage;
 use room::{Room, Taken};
+use waiting::Waiting;
 
 /// Jobs, nodes, and who is where.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub struct Queue {
     /// Those of them that wait for places.
     pending: BTreeSet<JobId>,
     pending_of: BTreeMap<String, usize>,
+    /// The same in groups, without those that would not fit even if nothing ran.
+    waiting: Waiting,
     /// Those that have places and have not been started.
     reserved: BTreeSet<JobId>,
     /// What each job's members take, where they may be; found again when the nodes change.
@@ -73,6 +82,11 @@ pub struct Queue {
     learns: bool,
     arrivals: u64,
     moves_ms: Vec<u64>,
+    /// Steps so far.
+    rounds: u64,
+    full: Full,
+    /// Members that have places.
+    seated: usize,
 }
 
 impl Queue {
@@ -101,6 +115,7 @@ impl Queue {
             entries: BTreeMap::new(),
             pending: BTreeSet::new(),
             pending_of: BTreeMap::new(),
+            waiting: Waiting::default(),
             reserved: BTreeSet::new(),
             asks: BTreeMap::new(),
             hopeless: BTreeSet::new(),
@@ -114,6 +129,9 @@ impl Queue {
             learns,
             arrivals: 0,
             moves_ms: Vec::new(),
+            rounds: 0,
+            full: Full::default(),
+            seated: 0,
         })
     }
 

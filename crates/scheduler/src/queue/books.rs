@@ -6,6 +6,7 @@ use super::entry::{Entry, Phase};
 use super::job::{Job, JobId};
 use super::refused::Refused;
 use super::room::Taken;
+use super::waiting::Waiting;
 use super::{Amounts, Queue, Usage};
 use crate::cluster::Node;
 
@@ -99,11 +100,13 @@ impl Queue {
             let there = self.on_node.entry(member.placement.node).or_default();
             there.insert(Member { job: id, index });
         }
+        self.seated += taken.len();
         self.taken.insert(id, taken);
     }
 
     fn unseat(&mut self, id: JobId) -> Option<Vec<Taken>> {
         let taken = self.taken.remove(&id)?;
+        self.seated -= taken.len();
         for (index, member) in taken.iter().enumerate() {
             if let Some(there) = self.on_node.get_mut(&member.placement.node) {
                 there.remove(&Member { job: id, index });
@@ -135,6 +138,22 @@ impl Queue {
         };
         *self.pending_of.entry(entry.job.tenant.clone()).or_default() += 1;
         self.pending.insert(id);
+        self.line_up(id);
+    }
+
+    /// Puts one that waits among those that stand alike.
+    pub(super) fn line_up(&mut self, id: JobId) {
+        let (Some(entry), Some(asks)) = (self.entries.get_mut(&id), self.asks.get(&id)) else {
+            return;
+        };
+        if let Phase::Pending { wait } = &mut entry.phase {
+            if self.hopeless.contains(&id) {
+                *wait = Wait::NoMatchingFlavor;
+            } else {
+                // The next step says how time has changed it since the beginning.
+                self.waiting.enter(entry, asks, &self.config, 0);
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, id: JobId) {
@@ -148,6 +167,7 @@ impl Queue {
         if !self.pending.remove(&id) {
             return;
         }
+        self.waiting.leave(id);
         if let Some(entry) = self.entries.get(&id)
             && let Some(count) = self.pending_of.get_mut(&entry.job.tenant)
         {
@@ -163,6 +183,9 @@ impl Queue {
         self.room = super::room::Room::new(&self.config, nodes, &self.planned)?;
         self.usage = Usage::new(Amounts::in_cluster(self.cluster()));
         self.taken.clear();
+        self.seated = 0;
+        self.waiting = Waiting::default();
+        self.full = super::admit::Full::default();
         self.on_node.clear();
         self.draining.clear();
         self.reserved.clear();
@@ -241,6 +264,7 @@ impl Queue {
             self.reserved.insert(id);
         }
         self.entries.insert(id, entry);
+        self.line_up(id);
         match wrong {
             // What is gone has stopped already.
             Some(node) if !stopping => Err(node),

@@ -8,7 +8,7 @@ use super::qos::Table;
 use super::refused::Refused;
 
 /// Amounts of what quotas are about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Amounts {
     pub cpu_milli: u64,

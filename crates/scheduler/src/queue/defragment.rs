@@ -42,8 +42,7 @@ impl Queue {
         }
         self.moves_ms
             .retain(|at| now_ms.saturating_sub(*at) < HOUR_MS);
-        let running: usize = self.taken.values().map(Vec::len).sum();
-        (running * permille / 1_000).saturating_sub(self.moves_ms.len())
+        (self.seated * permille / 1_000).saturating_sub(self.moves_ms.len())
     }
 
     /// Moves members of others so that this job fits; nothing moves when it would not.

@@ -30,7 +30,10 @@ pub struct Entry {
 #[serde(rename_all = "camelCase", tag = "phase")]
 pub enum Phase {
     /// Kueue's `QuotaReserved` is false.
-    Pending { wait: Wait },
+    Pending {
+        /// As of when it was last looked at by itself; [`Queue::wait`](super::Queue::wait) says what holds for all like it.
+        wait: Wait,
+    },
     /// It has its places, and others that were there are being stopped.
     Reserved {
         places: Vec<Place>,

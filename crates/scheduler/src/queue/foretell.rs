@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Queue;
 use super::action::{Action, Place};
-use super::entry::Phase;
 use super::job::{Job, JobId};
 use super::qos::Level;
 use super::refused::Refused;
@@ -128,7 +127,7 @@ impl Queue {
             instead: Vec::new(),
             places: entry.phase.places().to_vec(),
         };
-        let Phase::Pending { wait } = &entry.phase else {
+        let Some(wait) = self.wait(id) else {
             return Ok(explanation);
         };
         wait.word().clone_into(&mut explanation.reason);

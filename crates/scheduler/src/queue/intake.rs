@@ -60,6 +60,7 @@ impl Queue {
             },
         };
         self.entries.insert(id, entry);
+        self.line_up(id);
         Ok(())
     }
 

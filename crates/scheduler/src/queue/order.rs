@@ -1,5 +1,6 @@
 //! Who goes first, and who may at all: quotas, dominant shares, priorities, deadlines.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::action::{Resource, Wait};
@@ -68,8 +69,39 @@ impl Amounts {
 }
 
 /// Lower goes first.
-#[derive(Debug, Clone, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Key([f64; 6]);
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let pairs = self.0.iter().zip(&other.0);
+        let mut orders = pairs.map(|(left, right)| left.total_cmp(right));
+        orders
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Key {}
+
+/// Of a tenant with this job more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    borrows: bool,
+    share: f64,
+}
 
 impl Usage {
     pub(super) fn new(all: Amounts) -> Self {
@@ -135,44 +167,50 @@ impl Usage {
         Some(Wait::WaitingForQuota { resource })
     }
 
-    pub(super) fn key(&self, entry: &Entry, config: &Config, now_ms: u64) -> Key {
-        let job = &entry.job;
-        let arrival = entry.submitted_ms as f64;
-        let id = job.id.0 as f64;
-        let share = || self.share(&job.tenant, config);
-        let borrows = || f64::from(u8::from(self.borrows(job, config)));
-        // A deadline that cannot be kept any more hurries nobody.
-        let lapsed = lapsed(entry, now_ms);
-        let realtime = f64::from(u8::from(job.priority != Priority::Realtime || lapsed));
-        Key(match config.order {
-            Order::Fifo => [0.0, 0.0, 0.0, 0.0, arrival, id],
-            Order::Deadline => {
-                let deadline = job.deadline_ms.map_or(f64::MAX, |deadline| deadline as f64);
-                [deadline, 0.0, 0.0, 0.0, arrival, id]
-            }
-            Order::Quota => [borrows(), share(), realtime, 0.0, arrival, id],
-            Order::Promises => {
-                if starves(entry, config, now_ms) {
-                    return Key([-1.0, bound_ms(entry, config) as f64, 0.0, 0.0, arrival, id]);
-                }
-                let hurry = job.deadline_ms.filter(|_| !lapsed);
-                let deadline = hurry.map_or(f64::MAX, |deadline| deadline as f64);
-                [realtime, deadline, borrows(), share(), arrival, id]
-            }
-        })
+    pub(super) fn standing(&self, job: &Job, config: &Config) -> Standing {
+        Standing {
+            borrows: self.borrows(job, config),
+            share: self.share(&job.tenant, config),
+        }
     }
 }
 
-/// How much later it could start and still be done in time, if both are known.
-pub(super) fn slack_ms(entry: &Entry, now_ms: u64) -> Option<i64> {
-    let deadline = i64::try_from(entry.job.deadline_ms?).unwrap_or(i64::MAX);
-    let done = now_ms.saturating_add(entry.remaining_ms().unwrap_or(0));
-    Some(deadline.saturating_sub(i64::try_from(done).unwrap_or(i64::MAX)))
+pub(super) fn key(entry: &Entry, config: &Config, now_ms: u64, standing: Standing) -> Key {
+    let job = &entry.job;
+    let arrival = entry.submitted_ms as f64;
+    let id = job.id.0 as f64;
+    let share = standing.share;
+    let borrows = f64::from(u8::from(standing.borrows));
+    // A deadline that cannot be kept any more hurries nobody.
+    let lapsed = lapsed(entry, now_ms);
+    let realtime = f64::from(u8::from(job.priority != Priority::Realtime || lapsed));
+    Key(match config.order {
+        Order::Fifo => [0.0, 0.0, 0.0, 0.0, arrival, id],
+        Order::Deadline => {
+            let deadline = job.deadline_ms.map_or(f64::MAX, |deadline| deadline as f64);
+            [deadline, 0.0, 0.0, 0.0, arrival, id]
+        }
+        Order::Quota => [borrows, share, realtime, 0.0, arrival, id],
+        Order::Promises => {
+            if starves(entry, config, now_ms) {
+                return Key([-1.0, bound_ms(entry, config) as f64, 0.0, 0.0, arrival, id]);
+            }
+            let hurry = job.deadline_ms.filter(|_| !lapsed);
+            let deadline = hurry.map_or(f64::MAX, |deadline| deadline as f64);
+            [realtime, deadline, borrows, share, arrival, id]
+        }
+    })
 }
 
-/// Its deadline cannot be kept any more.
+/// From when on its deadline cannot be kept any more.
+pub(super) fn lapse_ms(entry: &Entry) -> Option<u64> {
+    let takes = entry.remaining_ms().unwrap_or(0);
+    let last = entry.job.deadline_ms?.checked_sub(takes);
+    Some(last.map_or(0, |last| last.saturating_add(1)))
+}
+
 pub(super) fn lapsed(entry: &Entry, now_ms: u64) -> bool {
-    slack_ms(entry, now_ms).is_some_and(|slack| slack < 0)
+    lapse_ms(entry).is_some_and(|lapse| lapse <= now_ms)
 }
 
 /// Its deadline cannot wait any longer: a minute is left, or a tenth of what it takes.
@@ -196,13 +234,4 @@ pub(super) fn bound_ms(entry: &Entry, config: &Config) -> u64 {
 
 pub(super) fn starves(entry: &Entry, config: &Config, now_ms: u64) -> bool {
     matches!(entry.phase, Phase::Pending { .. }) && bound_ms(entry, config) <= now_ms
-}
-
-/// For sorting.
-pub(super) fn total(left: &Key, right: &Key) -> std::cmp::Ordering {
-    let pairs = left.0.iter().zip(&right.0);
-    pairs
-        .map(|(left, right)| left.total_cmp(right))
-        .find(|order| order.is_ne())
-        .unwrap_or(std::cmp::Ordering::Equal)
 }

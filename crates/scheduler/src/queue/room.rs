@@ -51,6 +51,8 @@ pub(super) struct Taken {
 pub(super) struct Room {
     pub scheduler: Scheduler,
     by_name: BTreeMap<String, usize>,
+    /// How often somebody gave something back: what did not fit since then does not fit now.
+    pub given_back: u64,
 }
 
 impl Room {
@@ -72,7 +74,11 @@ impl Room {
         let policy = policy::by_name(&config.policy, &cluster, workload)?;
         // The queue refuses policies that draw, so the seed decides nothing.
         let scheduler = Scheduler::new(cluster, Box::new(Thorough(policy)), 0);
-        Ok(Self { scheduler, by_name })
+        Ok(Self {
+            scheduler,
+            by_name,
+            given_back: 0,
+        })
     }
 
     pub(super) fn regions(&self) -> BTreeSet<&str> {
@@ -150,7 +156,7 @@ impl Room {
                 })
             });
             let Some(placed) = placed else {
-                self.give_back(&taken);
+                self.take_back(&taken);
                 return Err(member);
             };
             taken.push(placed);
@@ -159,6 +165,11 @@ impl Room {
     }
 
     pub(super) fn give_back(&mut self, taken: &[Taken]) {
+        self.given_back += 1;
+        self.take_back(taken);
+    }
+
+    fn take_back(&mut self, taken: &[Taken]) {
         for taken in taken {
             self.scheduler.release(&taken.ask, &taken.placement);
         }
@@ -167,7 +178,7 @@ impl Room {
     pub(super) fn occupy(&mut self, taken: &[Taken]) -> Result<(), Refused> {
         for (at, member) in taken.iter().enumerate() {
             if let Err(error) = self.scheduler.occupy(&member.ask, &member.placement) {
-                self.give_back(&taken[..at]);
+                self.take_back(&taken[..at]);
                 return Err(error.into());
             }
         }

@@ -1,52 +1,40 @@
-//! Who starts now.
+//! Who starts now: groups of those that stand alike take turns, and who is held back by what holds back others is passed over.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use super::Queue;
-use super::action::{Action, Admission, Eviction, Wait};
+use super::action::{Action, Wait};
 use super::entry::Phase;
-use super::head::Fence;
 use super::job::JobId;
-use super::order;
-use super::room::Taken;
-use super::world::World;
-use crate::hash::Fast;
-use crate::state::Ask;
+use super::order::{self, Key, Standing};
+use super::round::{Round, SEARCHES_MAX};
+use super::waiting::Turn;
 
-/// Searches for jobs to stop, in one step. Each looks at all that run; who comes later is looked at in the next step.
-const SEARCHES_MAX: u32 = 16;
+/// The next of a group.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Next {
+    key: Key,
+    turn: Turn,
+    group: usize,
+}
 
-/// What is known in the course of one step.
+/// Whose turn it is.
 #[derive(Debug, Default)]
-struct Round {
-    now_ms: u64,
-    /// The first in line that has to wait for room.
-    head: Option<JobId>,
-    fences: Vec<Fence>,
-    /// Demands that found no room beside the fences, and as how many members.
-    hopeless: HashMap<Vec<Ask>, u32, Fast>,
-    /// The same without any fence.
-    impossible: HashMap<Vec<Ask>, u32, Fast>,
-    ends: Option<Vec<(u64, JobId)>>,
-    searches: u32,
-    /// Nothing may start any more before the next step.
-    closed: bool,
-    /// Nor of these tenants, for the job that waits longest for its tenant's quota.
-    closed_for: BTreeMap<String, JobId>,
+struct Turns {
+    nexts: BinaryHeap<Reverse<Next>>,
+    /// By group, as they were when the step began: what starts meanwhile does not change the order.
+    standings: Vec<Option<Standing>>,
+    /// Groups passed over from this one on.
+    passed: Vec<(usize, Turn)>,
 }
 
 impl Queue {
     /// What is to be done now. Asked again at the same moment, there is nothing more to do.
     pub fn step(&mut self, now_ms: u64) -> Vec<Action> {
-        let mut round = Round {
-            now_ms,
-            ..Round::default()
-        };
-        for id in self.in_order(now_ms) {
-            if let Err(wait) = self.admit(id, &mut round) {
-                self.waits(id, wait);
-            }
-        }
+        self.age(now_ms);
+        let mut round = self.round(now_ms);
+        self.walk(&mut round);
         for fence in round.fences.iter().rev() {
             self.lower(fence);
         }
@@ -56,12 +44,7 @@ impl Queue {
 
     /// When a step is due although nothing else happens: a job's deadline is close, or it has waited to its bound.
     pub fn wake_ms(&self, now_ms: u64) -> Option<u64> {
-        let pending = self.pending.iter().filter_map(|id| self.entries.get(id));
-        let moments = pending.flat_map(|entry| {
-            let bound = order::bound_ms(entry, &self.config);
-            [Some(bound), order::last_start_ms(entry)]
-        });
-        moments.flatten().filter(|moment| *moment > now_ms).min()
+        self.waiting.wake_ms(now_ms)
     }
 
     /// Jobs that wait, who goes first first.
@@ -69,253 +52,151 @@ impl Queue {
         let pending = self.pending.iter().filter_map(|id| self.entries.get(id));
         let mut keyed: Vec<_> = pending
             .map(|entry| {
-                let key = self.usage.key(entry, &self.config, now_ms);
+                let standing = self.usage.standing(&entry.job, &self.config);
+                let key = order::key(entry, &self.config, now_ms, standing);
                 (key, entry.job.id)
             })
             .collect();
-        keyed.sort_by(|left, right| order::total(&left.0, &right.0));
+        keyed.sort_unstable();
         keyed.into_iter().map(|(_, id)| id).collect()
     }
 
-    fn admit(&mut self, id: JobId, round: &mut Round) -> Result<(), Wait> {
-        let Some(entry) = self.entries.get(&id) else {
-            return Ok(());
+    /// Why a job waits, as of the last step.
+    pub fn wait(&self, id: JobId) -> Option<&Wait> {
+        let Phase::Pending { wait } = &self.entries.get(&id)?.phase else {
+            return None;
         };
-        if self.hopeless.contains(&id) {
-            return Err(Wait::NoMatchingFlavor);
-        }
-        if let Some(head) = round.closed_for.get(&entry.job.tenant) {
-            return Err(Wait::Reserved { head: *head });
-        }
-        if let Some(wait) = self.usage.obstacle(&entry.job, &self.config) {
-            // What its tenant gives back is for this job first.
-            if matches!(wait, Wait::WaitingForQuota { .. })
-                && order::starves(entry, &self.config, round.now_ms)
-            {
-                round.closed_for.insert(entry.job.tenant.clone(), id);
-            }
-            return Err(wait);
-        }
-        if round.closed {
-            let head = round.head.unwrap_or(id);
-            return Err(Wait::Reserved { head });
-        }
-        let borrows = self.usage.borrows(&entry.job, &self.config);
-        let fit = match self.find(id, round) {
-            Ok(taken) => {
-                let reason = match round.head {
-                    Some(head) => Admission::Backfilled { head },
-                    None if borrows => Admission::Borrowing,
-                    None => Admission::QuotaReserved,
-                };
-                self.reserve(id, taken, reason);
-                return Ok(());
-            }
-            Err(wait) => wait,
-        };
-        if self.config.preemption && self.preempt(id, round) {
-            return Ok(());
-        }
-        if self.defragment(id, round) {
-            return Ok(());
-        }
-        self.keep_room(id, round);
-        Err(fit)
+        Some(self.waiting.told(id).unwrap_or(wait))
     }
 
-    /// Places for all members: beside what is kept for others, or there if it is over before that is needed.
-    fn find(&mut self, id: JobId, round: &mut Round) -> Result<Vec<Taken>, Wait> {
-        let (Some(entry), Some(asks)) = (self.entries.get(&id), self.asks.get(&id)) else {
-            return Err(Wait::Pending);
-        };
-        let gang = entry.job.gang;
-        let known = |memo: &HashMap<Vec<Ask>, u32, Fast>| {
-            memo.get(asks).is_some_and(|failed| gang >= *failed)
-        };
-        if known(&round.impossible) {
-            return Err(Wait::TopologyPlacementFailed { fit: 0 });
-        }
-        let mut fit = 0;
-        if !known(&round.hopeless) {
-            match self.room.place(asks, gang) {
-                Ok(taken) => return Ok(taken),
-                Err(members) => fit = members,
-            }
-            round.hopeless.insert(asks.clone(), gang);
-            if round.fences.is_empty() {
-                round.impossible.insert(asks.clone(), gang);
-            }
-        }
-        if round.fences.is_empty() {
-            return Err(Wait::TopologyPlacementFailed { fit });
-        }
-        let end = entry.remaining_ms();
-        let end = end.map_or(u64::MAX, |left| round.now_ms.saturating_add(left));
-        self.before(id, end, round, fit)
+    pub(super) fn round(&mut self, now_ms: u64) -> Round {
+        self.rounds += 1;
+        Round::new(now_ms, self.rounds, self.moves_left(now_ms))
     }
 
-    /// With the fences open that this job does not hold up.
-    fn before(
-        &mut self,
-        id: JobId,
-        end_ms: u64,
-        round: &mut Round,
-        fit: u32,
-    ) -> Result<Vec<Taken>, Wait> {
-        let (Some(asks), Some(entry)) = (self.asks.get(&id).cloned(), self.entries.get(&id)) else {
-            return Err(Wait::TopologyPlacementFailed { fit });
-        };
-        let gang = entry.job.gang;
-        let mut placed = Err(fit);
-        let mut opened = 0;
-        for fence in &round.fences {
-            // Those after the first that stays shut stay so too: later ones were found beside earlier ones.
-            if end_ms > fence.until_ms {
-                break;
+    /// Time has made others of some that wait.
+    fn age(&mut self, now_ms: u64) {
+        for id in self.waiting.due(now_ms) {
+            if let (Some(entry), Some(asks)) = (self.entries.get(&id), self.asks.get(&id)) {
+                self.waiting.leave(id);
+                self.waiting.enter(entry, asks, &self.config, now_ms);
             }
-            self.lower(fence);
-            opened += 1;
         }
-        if opened > 0 {
-            placed = self.room.place(&asks, gang);
-        }
-        let mut room = true;
-        if placed.is_err() {
-            round.fences[opened..]
-                .iter()
-                .for_each(|fence| self.lower(fence));
-            room = World::new(self.cluster().states(), &asks, gang).fits();
-            opened = round.fences.len();
-        }
-        for fence in &mut round.fences[..opened] {
-            self.raise(fence);
-        }
-        placed.map_err(|fit| match round.fences.first() {
-            Some(fence) if room => Wait::Reserved { head: fence.head },
-            _ => {
-                round.impossible.insert(asks, gang);
-                Wait::TopologyPlacementFailed { fit }
+    }
+
+    fn walk(&mut self, round: &mut Round) {
+        let mut turns = Turns::default();
+        for (group, turn) in self.waiting.firsts() {
+            if let Some(entry) = self.entries.get(&turn.id) {
+                let standing = self.usage.standing(&entry.job, &self.config);
+                turns
+                    .standings
+                    .resize(turns.standings.len().max(group + 1), None);
+                turns.standings[group] = Some(standing);
             }
-        })
+            turns
+                .nexts
+                .extend(self.next(group, turn, &turns.standings, round));
+        }
+        while let Some(Reverse(next)) = turns.nexts.pop() {
+            if round.closed {
+                self.passed_at_the_end(next.group, round);
+                continue;
+            }
+            let behind = match self.admit(next.turn.id, round) {
+                Ok(()) => self.waiting.behind(next.group, next.turn).next(),
+                Err(wait) => self.hold_back(&next, wait, round),
+            };
+            match behind {
+                Some((turn, _)) => {
+                    let next = self.next(next.group, turn, &turns.standings, round);
+                    turns.nexts.extend(next);
+                }
+                None => turns.passed.push((next.group, next.turn)),
+            }
+            if std::mem::take(&mut round.afresh) {
+                for (group, turn) in std::mem::take(&mut turns.passed) {
+                    let behind = self.waiting.behind(group, turn);
+                    let mut behind = behind
+                        .filter_map(|(turn, _)| self.next(group, turn, &turns.standings, round));
+                    turns
+                        .nexts
+                        .extend(behind.find(|Reverse(other)| other.key > next.key));
+                }
+            }
+        }
     }
 
-    /// Stops others so that this one fits, if that is right and enough.
-    fn preempt(&mut self, id: JobId, round: &mut Round) -> bool {
-        let early = self
-            .entries
-            .get(&id)
-            .and_then(order::last_start_ms)
-            .is_some_and(|last| round.now_ms < last);
-        // Who can still wait stops nobody.
-        if early || round.searches >= SEARCHES_MAX {
-            return false;
-        }
-        round.searches += 1;
-        let starving = round.fences.iter().filter(|fence| fence.starving);
-        let fenced: BTreeSet<_> = starving
-            .flat_map(|fence| fence.holds.iter().map(|hold| hold.node))
-            .collect();
-        let Some(victims) = self.victims(id, round.now_ms, &fenced) else {
-            return false;
-        };
-        let (Some(entry), Some(asks)) = (self.entries.get(&id), self.asks.get(&id)) else {
-            return false;
-        };
-        let reasons: Vec<_> = victims
-            .iter()
-            .filter_map(|victim| {
-                let other = self.entries.get(victim)?;
-                let how = self.may_preempt(entry, other, round.now_ms)?;
-                Some((*victim, how))
-            })
-            .collect();
-        let theirs: Vec<Taken> = victims
-            .iter()
-            .filter_map(|victim| self.taken.get(victim))
-            .flatten()
-            .cloned()
-            .collect();
-        let gang = entry.job.gang;
-        self.room.give_back(&theirs);
-        let placed = self.room.place(asks, gang);
-        let Ok(taken) = placed else {
-            let back = self.room.occupy(&theirs);
-            debug_assert!(back.is_ok(), "what was free a moment ago is free");
-            return false;
-        };
-        // The books give the room back themselves.
-        self.room.give_back(&taken);
-        let back = self.room.occupy(&theirs);
-        debug_assert!(back.is_ok(), "what was free a moment ago is free");
-        for (victim, how) in reasons {
-            self.stop(
-                victim,
-                Eviction::Preempted { by: id, how },
-                Some(round.now_ms),
-            );
-        }
-        let again = self.room.occupy(&taken);
-        debug_assert!(again.is_ok(), "what was free a moment ago is free");
-        self.reserve(id, taken, Admission::Preempting { stopped: victims });
-        // What was in the way may no longer be.
-        round.hopeless.clear();
-        round.impossible.clear();
-        round.ends = None;
-        true
+    fn next(
+        &self,
+        group: usize,
+        turn: Turn,
+        standings: &[Option<Standing>],
+        round: &Round,
+    ) -> Option<Reverse<Next>> {
+        let standing = standings.get(group).copied().flatten()?;
+        let entry = self.entries.get(&turn.id)?;
+        let key = order::key(entry, &self.config, round.now_ms, standing);
+        Some(Reverse(Next { key, turn, group }))
     }
 
-    /// Moves others so that this one fits, if it needs several GPUs in one place and the budget allows it.
-    fn defragment(&mut self, id: JobId, round: &mut Round) -> bool {
-        let several = self
-            .entries
-            .get(&id)
-            .is_some_and(|entry| entry.job.request.gpus > 1);
-        if !several || round.searches >= SEARCHES_MAX {
-            return false;
+    /// It waits; the next of its group that has to be looked at, if any does.
+    fn hold_back(&mut self, next: &Next, wait: Wait, round: &Round) -> Option<(Turn, u64)> {
+        let Next { turn, group, .. } = *next;
+        self.waiting.tried(turn.id, round.number);
+        self.waiting.tell(group, round.number, wait.clone());
+        let by_quota = matches!(
+            wait,
+            Wait::WaitingForQuota { .. } | Wait::ExceedsMaxQuota { .. }
+        );
+        self.waits(turn.id, wait);
+        let alike = self.waiting.alike(group);
+        if by_quota || round.closed || round.closed_for.contains_key(&alike.tenant) {
+            return None;
         }
-        let most = self.moves_left(round.now_ms);
-        if most == 0 {
-            return false;
+        if self.matters(group, round) {
+            return self.waiting.behind(group, turn).next();
         }
-        round.searches += 1;
-        let Some(taken) = self.make_room(id, round.now_ms, most) else {
-            return false;
-        };
-        self.reserve(id, taken, Admission::Defragmenting);
-        round.hopeless.clear();
-        round.impossible.clear();
-        round.ends = None;
-        true
+        if self.full(&alike.asks, alike.gang).is_some() {
+            return None;
+        }
+        let most_ms = round.most_ms(&alike.asks, alike.gang)?;
+        let mut behind = self.waiting.behind(group, turn);
+        behind.find(|(_, takes_ms)| *takes_ms <= most_ms)
     }
 
-    /// The job waits; what others may still do depends on who it is.
-    fn keep_room(&mut self, id: JobId, round: &mut Round) {
-        let now_ms = round.now_ms;
-        round.head.get_or_insert(id);
-        if !self.config.backfill {
-            round.closed = true;
+    /// One more of this group that does not fit changes what others may do.
+    fn matters(&self, group: usize, round: &Round) -> bool {
+        let alike = self.waiting.alike(group);
+        let several = alike.asks.first().is_some_and(|ask| ask.gpus > 1);
+        let stops = self.config.preemption && !alike.stage.early;
+        let searches = stops || several && round.moves > 0;
+        let reservations = self.config.reservations_max;
+        let keeps = round.fences.len() < reservations && !round.never(&alike.asks, alike.gang);
+        let closes = alike.stage.starves && reservations > 0;
+        round.searches < SEARCHES_MAX && searches || keeps || closes
+    }
+
+    /// Nothing starts any more.
+    fn passed_at_the_end(&mut self, group: usize, round: &Round) {
+        let Some(entry) = self
+            .waiting
+            .first(group)
+            .and_then(|id| self.entries.get(&id))
+        else {
             return;
-        }
-        let starving = self
-            .entries
-            .get(&id)
-            .is_some_and(|entry| order::starves(entry, &self.config, now_ms));
-        if round.fences.len() >= self.config.reservations_max {
-            // Without room kept for it, it would be overtaken.
-            round.closed |= starving && self.config.reservations_max > 0;
-            return;
-        }
-        let ends = round.ends.take().unwrap_or_else(|| self.ends(now_ms));
-        if let Some(mut fence) = self.fence(id, &ends, starving) {
-            self.raise(&mut fence);
-            round.fences.push(fence);
-        } else {
-            round.closed |= starving;
-        }
-        round.ends = Some(ends);
+        };
+        let for_tenant = round.closed_for.get(&entry.job.tenant);
+        let wait = match self.usage.obstacle(&entry.job, &self.config) {
+            Some(wait) if for_tenant.is_none() => wait,
+            _ => Wait::Reserved {
+                head: for_tenant.copied().or(round.head).unwrap_or(entry.job.id),
+            },
+        };
+        self.waiting.tell(group, round.number, wait);
     }
 
-    fn waits(&mut self, id: JobId, why: Wait) {
+    pub(super) fn waits(&mut self, id: JobId, why: Wait) {
         if let Some(entry) = self.entries.get_mut(&id)
             && let Phase::Pending { wait } = &mut entry.phase
         {
@@ -324,7 +205,7 @@ impl Queue {
     }
 
     /// Reserved → running, where nobody has to stop first.
-    fn start(&mut self, now_ms: u64) {
+    pub(super) fn start(&mut self, now_ms: u64) {
         for id in std::mem::take(&mut self.reserved) {
             let Some(entry) = self.entries.get_mut(&id) else {
                 continue;

@@ -1,4 +1,5 @@
 mod laws;
+mod plain;
 
 use super::*;
 use crate::request::Request;

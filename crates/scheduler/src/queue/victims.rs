@@ -34,7 +34,7 @@ impl Queue {
             || other.priority > job.priority
             || other.qos > job.qos
             // What it is stopped for would come too late.
-            || order::slack_ms(by, now_ms).is_some_and(|slack| slack < 0)
+            || order::lapsed(by, now_ms)
         {
             return None;
         }

@@ -74,6 +74,15 @@ fn times(asks: &[Ask], gang: u32, state: &State) -> u32 {
     each.max().unwrap_or(0).min(gang)
 }
 
+/// A gang finds places on these nodes.
+pub(super) fn fits(states: &[State], asks: &[Ask], gang: u32) -> bool {
+    let mut left = gang;
+    states.iter().any(|state| {
+        left -= times(asks, left, state);
+        left == 0
+    })
+}
+
 pub(super) fn release(state: &mut State, member: &Taken) {
     member.ask.give_back(state, &member.placement);
 }

@@ -1,3 +1,4 @@
+use crate::queue::Phase;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fs;

@@ -15,7 +15,7 @@ const LONGEST_MS: u64 = 300 * SECOND_MS;
 const OVERTAKEN_MS: u64 = 600 * SECOND_MS;
 
 #[derive(Debug, Clone)]
-enum Event {
+pub(super) enum Event {
     Comes(Box<Job>, u64),
     Passes(u64),
     Cancels(usize),
@@ -73,7 +73,7 @@ fn a_job() -> impl Strategy<Value = (Job, u64)> {
     )
 }
 
-fn events() -> impl Strategy<Value = Vec<Event>> {
+pub(super) fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         6 => a_job().prop_map(|(job, runs)| Event::Comes(Box::new(job), runs)),
         6 => (0_u64..60).prop_map(|seconds| Event::Passes(seconds * SECOND_MS)),
@@ -83,7 +83,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..90)
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let mut levels = [1, 2, 3, 4, 5].map(|number| {
         let level = Level::try_from(number).unwrap();
         *qos::Table::default().of(level)
@@ -115,8 +115,8 @@ fn config() -> Config {
 }
 
 /// A queue, the processes that it started, and a clock.
-struct Life {
-    queue: Queue,
+pub(super) struct Life {
+    pub(super) queue: Queue,
     now_ms: u64,
     next: u64,
     runs: BTreeMap<JobId, u64>,
@@ -125,7 +125,7 @@ struct Life {
     /// Old places of members that move.
     leaving: BTreeMap<JobId, Vec<Place>>,
     stopping: BTreeMap<JobId, u64>,
-    journal: Vec<Line>,
+    pub(super) journal: Vec<Line>,
     started_ms: BTreeMap<JobId, u64>,
     steps: u32,
     /// Each so many steps it is tried whether a restart changes anything.
@@ -133,7 +133,7 @@ struct Life {
 }
 
 impl Life {
-    fn new(queue: Queue) -> Self {
+    pub(super) fn new(queue: Queue) -> Self {
         Self {
             queue,
             now_ms: 0,
@@ -155,7 +155,7 @@ impl Life {
         self.journal.push(Line { at_ms, told });
     }
 
-    fn happens(&mut self, event: &Event) {
+    pub(super) fn happens(&mut self, event: &Event) {
         match event {
             Event::Comes(job, runs) => {
                 let mut job = Job::clone(job);
@@ -307,7 +307,7 @@ fn reread(saved: &Saved) -> Saved {
     serde_json::from_str(&serde_json::to_string(saved).unwrap()).unwrap()
 }
 
-fn nodes() -> Vec<Node> {
+pub(super) fn nodes() -> Vec<Node> {
     vec![node("n1", 12, 4), node("n2", 16, 4), node("n3", 8, 2)]
 }
 
