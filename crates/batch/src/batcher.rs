@@ -32,7 +32,7 @@ pub struct Batcher {
     pinned: usize,
     next: u64,
     latency: Latency,
-    rate: target::Rate,
+    credit: target::Credit,
     order: Option<Order>,
     /// Until when a batch that could start is held back to grow.
     hold: Option<Instant>,
@@ -108,7 +108,7 @@ impl Batcher {
             pinned: 0,
             next: 0,
             latency: Latency::default(),
-            rate: target::Rate::new(),
+            credit: target::Credit::new(),
             order: settings.ordered.then(Order::default),
             hold: None,
             settings,
@@ -134,7 +134,7 @@ impl Batcher {
     pub fn direct(&mut self, request: &Request) -> Option<usize> {
         let settings = &self.settings;
         let alone = settings.rows_max <= 1 || settings.delay.is_zero();
-        if !self.waiting.is_empty() || !alone || settings.ordered || settings.target.is_some() {
+        if !self.waiting.is_empty() || !alone || settings.ordered {
             return None;
         }
         match request.lane {
@@ -173,7 +173,7 @@ impl Batcher {
         let key = match self.settings.target {
             None => now,
             Some(target) => {
-                self.rate.arrived(now, request.rows.max(1), target);
+                self.credit.arrived(request.rows.max(1));
                 let asked = request.timeout.filter(|asked| !asked.is_zero());
                 // Bounded, for it comes from outside.
                 let own = asked.unwrap_or(target).min(OWN_TARGET_MAX);

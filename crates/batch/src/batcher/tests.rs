@@ -347,11 +347,53 @@ fn with_a_target_a_lone_request_does_not_wait() {
 #[test]
 fn with_a_target_the_batch_is_no_larger_than_the_target_allows() {
     // (target, rows of the first batch of 32 that wait)
-    for (target_ms, expected) in [(60, 32), (20, 16), (8, 4)] {
+    for (target_ms, expected) in [(60, 32), (20, 28), (8, 8)] {
         let mut scene = learned(target_ms);
         scene.rows(0, &[1; 32]);
         let rows = scene.next(0).map(|batch| batch.len());
         assert_eq!(rows, Some(expected), "{target_ms} ms");
+    }
+}
+
+#[test]
+fn who_can_wait_longer_makes_no_batch_that_others_would_wait_for() {
+    // (rows that are due with the target, rows of the first batch of 32 that wait)
+    for (urgent, expected) in [(0, 12), (8, 12), (20, 20), (32, 28)] {
+        let mut scene = learned(20);
+        scene.rows(0, &vec![1; urgent]);
+        for _ in urgent..32 {
+            let patient = Request {
+                timeout: Some(Duration::from_secs(2)),
+                ..scene.request(1)
+            };
+            scene.arrive(0, patient).expect("there is room");
+        }
+        let rows = scene.next(0).map(|batch| batch.len());
+        assert_eq!(rows, Some(expected), "{urgent} urgent");
+    }
+}
+
+#[test]
+fn a_lone_request_may_run_where_it_is_unless_it_should_wait_for_others() {
+    let order = Settings {
+        ordered: true,
+        ..batching(4, 0, &[])
+    };
+    let target = Settings {
+        target: Some(Duration::from_millis(20)),
+        ..batching(4, 0, &[])
+    };
+    for (settings, expected) in [
+        (batching(4, 0, &[]), Some(0)),
+        (batching(4, 5, &[]), None),
+        (target, Some(0)),
+        (order, None),
+    ] {
+        let mut scene = Scene::new(settings);
+        let request = scene.request(1);
+        assert_eq!(scene.batcher.direct(&request), expected);
+        scene.rows(0, &[1]);
+        assert_eq!(scene.batcher.direct(&request), None, "somebody is in line");
     }
 }
 

@@ -1,5 +1,7 @@
 //! The batcher's own code on a virtual clock: what a latency target carries, beside the best of a sweep of fixed delays.
 
+mod clairvoyant;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
@@ -40,6 +42,7 @@ const MIXES: [f64; 2] = [0.0, 0.5];
 const FIXED: &str = "best fixed delay";
 const PRIORITIES: &str = "that delay with two priorities";
 const TARGET: &str = "latency target";
+const CLAIRVOYANT: &str = "the best there is, all arrivals known";
 
 pub(super) fn run(bench: &Bench<'_>) -> Outcome {
     let mut samples = Vec::new();
@@ -72,7 +75,9 @@ pub(super) fn run(bench: &Bench<'_>) -> Outcome {
              for each load the fixed delay of {DELAYS_US:?} µs with the lowest p99, then the largest load at which a target \
              keeps that p99, none refused; p99 is over all requests, but where a share is in the background (each names a \
              timeout of {} s, the others none) over the others, while 99 % of the background stay within theirs; two \
-             priorities: the same fixed delay with the background on the second level, as Triton would be set up for it",
+             priorities: the same fixed delay with the background on the second level, as Triton would be set up for it; the best \
+             there is: the largest load of which a schedule that knows all arrivals, found by dynamic programming, answers 99 % \
+             within that p99",
             BACKGROUND.as_secs()
         ),
         samples,
@@ -80,7 +85,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Outcome {
             figure: "requests_s",
             baseline: FIXED,
         }),
-        reference: "goal: at least 1.3 times the throughput of the best fixed delay at its p99",
+        reference: "goal: at least 1.3 times the throughput of the best fixed delay at its p99; where all requests are equally \
+                    urgent no batcher can, as the schedule that knows all arrivals shows",
     }
 }
 
@@ -119,24 +125,57 @@ fn compare((case, round): (String, u32), rate: f64, world: Given) -> Vec<Sample>
     }
     let target = Duration::try_from_secs_f64(best.p99).unwrap_or_default();
     samples.push(sample(TARGET, reached(&settings(0, Some(target)))));
+    if world.background == 0.0 {
+        let rate = ceiling((rate, best.p99), world);
+        let figures = BTreeMap::from([("requests_s", rate), ("p99_ms", best.p99 * 1e3)]);
+        samples.push(sample(CLAIRVOYANT, figures));
+    }
     samples
+}
+
+/// The largest load of which 99 of 100 requests can be answered within the bound, to a hundredth.
+fn ceiling((rate, p99): (f64, f64), world: Given) -> f64 {
+    let lane = clairvoyant::Lane {
+        fixed: FIXED_US / 1e6,
+        row: ROW_US / 1e6,
+        rows_max: ROWS_MAX,
+    };
+    rate * highest(|factor| {
+        let arrivals = arrivals(rate * factor, world.seconds, &mut world.draw());
+        let arrivals: Vec<f64> = arrivals.iter().map(Duration::as_secs_f64).collect();
+        let late_max = arrivals.len() - arrivals.len() * 99 / 100;
+        (clairvoyant::late(&arrivals, p99, lane) < late_max.max(1)).then_some(())
+    })
+    .map_or(0.0, |(factor, ())| factor)
+}
+
+/// The highest factor of the load that still goes, to a hundredth, and what was found there.
+fn highest<T>(goes: impl Fn(f64) -> Option<T>) -> Option<(f64, T)> {
+    let mut found = None;
+    let (mut low, mut high) = (0.5, 3.0);
+    while high - low > 0.01 {
+        let factor = f64::midpoint(low, high);
+        match goes(factor) {
+            Some(what) => {
+                found = Some((factor, what));
+                low = factor;
+            }
+            None => high = factor,
+        }
+    }
+    found
 }
 
 /// The largest load whose p99 stays within the bound, to a hundredth, and what it looks like there.
 fn largest(settings: &Settings, (rate, p99): (f64, f64), world: Given) -> (f64, Figures) {
-    let mut found = (0.0, Figures::default());
-    let (mut low, mut high) = (0.5, 3.0);
-    while high - low > 0.01 {
-        let factor = f64::midpoint(low, high);
+    let found = highest(|factor| {
         let figures = simulate(settings, rate * factor, world);
-        if figures.p99 <= p99 && figures.background_p99 <= BACKGROUND.as_secs_f64() {
-            found = (rate * factor, figures);
-            low = factor;
-        } else {
-            high = factor;
-        }
-    }
-    found
+        let goes = figures.p99 <= p99 && figures.background_p99 <= BACKGROUND.as_secs_f64();
+        goes.then_some(figures)
+    });
+    found.map_or_else(Default::default, |(factor, figures)| {
+        (rate * factor, figures)
+    })
 }
 
 fn settings(delay_us: u64, target: Option<Duration>) -> Settings {
@@ -155,6 +194,12 @@ struct Given {
     seconds: f64,
     /// Share of the requests.
     background: f64,
+}
+
+impl Given {
+    fn draw(self) -> Draw {
+        Draw(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
 }
 
 /// Seconds, and rows of the mean batch.
@@ -195,7 +240,7 @@ struct World {
 fn simulate(settings: &Settings, rate: f64, given: Given) -> Figures {
     let mut world = World {
         batcher: Batcher::new(settings.clone()),
-        draw: Draw(given.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+        draw: given.draw(),
         origin: crate::workspace::now(),
         now: Duration::ZERO,
         events: BinaryHeap::new(),
