@@ -1,17 +1,19 @@
-//! One call's way: straight to an inline engine, or through the queue and a compute thread; then back.
+//! One call's way: straight to the engine where it is, or through the queue and a compute thread; then back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base::{Clock, Deadline};
 use protocol::{BufferPool, Tensor, Timing};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
+use tokio::task::block_in_place;
 
 use crate::compute::{ComputePool, Refused};
-use crate::engine::{Run, Stop};
+use crate::engine::Run;
 use crate::error::Error;
 use crate::model::ByEngine;
-use crate::queue::{Answered, Done, Held, Pending, Reply};
+use crate::queue::{Answered, Direct, Done, Pending, Reply, Thread};
 use crate::runtime::Inner;
 
 /// What a call needs besides its model.
@@ -22,6 +24,8 @@ pub(crate) struct Place<'a> {
     pub(crate) compute: &'a ComputePool,
     pub(crate) buffers: &'a BufferPool,
     pub(crate) deadline: Deadline,
+    /// The caller's task does nothing else meanwhile.
+    pub(crate) own_task: bool,
 }
 
 /// One call, and what the batcher must know to place it.
@@ -69,12 +73,11 @@ pub(crate) async fn run<T: Send + 'static>(
     if deadline.passed(arrived) {
         return Err(timeout(engine, "in the queue"));
     }
-    let (result, done) = match engine.queue.direct(&call, deadline) {
-        Some((held, cores)) => {
-            let ran = here(held, call, (place, arrived), finish);
-            drop(cores);
-            ran
+    let (result, done) = match engine.queue.direct(&call, deadline, thread(place)) {
+        Some(direct) if direct.blocks => {
+            block_in_place(|| here(direct, call, (place, arrived), finish))
         }
+        Some(direct) => here(direct, call, (place, arrived), finish),
         None => queued(engine, (place, arrived), call, finish).await?,
     };
     let total = clock.now().saturating_duration_since(arrived);
@@ -87,18 +90,36 @@ pub(crate) async fn run<T: Send + 'static>(
     result.map(|answer| (answer, timing))
 }
 
-/// On the caller's thread: it costs less than leaving it.
+/// Whether the caller's thread may be kept: its task must be the call's own, on an executor with a thread to stand in.
+fn thread(place: Place<'_>) -> Thread {
+    let stands_in = || {
+        let executor = Handle::try_current();
+        executor.is_ok_and(|executor| executor.runtime_flavor() == RuntimeFlavor::MultiThread)
+    };
+    if place.own_task && stands_in() {
+        Thread::MayKeep
+    } else {
+        Thread::MustLeave
+    }
+}
+
+/// On the caller's thread.
 fn here<T>(
-    mut held: Held,
-    call: Call,
+    direct: Direct,
+    mut call: Call,
     (place, arrived): (Place<'_>, Instant),
     finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error>,
 ) -> (Result<T, Error>, Done) {
+    let Direct {
+        mut held,
+        cores,
+        stop,
+        ..
+    } = direct;
     let clock = place.clock;
     let began = clock.now();
     let queue = Arc::clone(held.queue());
-    let items = call.counts();
-    let mut inputs = call.inputs;
+    let mut inputs = std::mem::take(&mut call.inputs);
     if queue.loaded.needs_alignment() {
         let aligned = inputs.into_iter().map(|input| input.aligned(place.buffers));
         inputs = aligned.collect();
@@ -107,10 +128,11 @@ fn here<T>(
     let outputs = held.run(&Run {
         inputs: &inputs,
         wanted: &call.wanted,
-        stop: &Stop::default(),
+        stop: &stop,
     });
     let end = clock.now();
     // Before the answer is prepared: the next call need not wait for that.
+    drop(cores);
     drop(held);
     let done = Done {
         queue: began.saturating_duration_since(arrived),
@@ -119,8 +141,13 @@ fn here<T>(
     };
     if outputs.is_ok() {
         let bytes = inputs.iter().map(|input| input.data.len()).sum();
-        queue.timed(bytes, done.infer);
-        queue.booked(items, &done);
+        queue.ran(&call, bytes, &done);
+    } else if stop.is_set() {
+        let late = Error::Timeout {
+            model: queue.model.clone(),
+            place: "while the engine ran",
+        };
+        return (Err(late), done);
     }
     (outputs.and_then(finish), done)
 }

@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 /// Work waiting for a thread. Calls hold a lane while they wait and lanes are few; this bounds the rest (tokenising).
 const QUEUE_MAX: usize = 4096;
 
+/// Threads that the process has at most beside these and the async workers, for callers who keep theirs.
+const BESIDE_MAX: usize = 4;
+
 type Work = Box<dyn FnOnce() + Send>;
 
 /// Cheap to clone; the threads end when the last clone is gone and the queue is empty.
@@ -39,6 +42,8 @@ struct Shared {
 struct State {
     queue: VecDeque<Job>,
     busy: usize,
+    /// How many work beside the pool's threads on a thread that somebody had to stand in for.
+    beside: usize,
     /// Threads that wait, by number; the last one has worked last.
     idle: Vec<usize>,
     stopping: bool,
@@ -54,12 +59,14 @@ struct Job {
 pub(crate) struct Taken {
     shared: Arc<Shared>,
     cores: usize,
+    beside: bool,
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock();
         state.busy -= self.cores;
+        state.beside -= usize::from(self.beside);
         // What waits may have waited for these.
         let waiting = !state.queue.is_empty();
         let idle = waiting.then(|| state.idle.pop()).flatten();
@@ -127,15 +134,28 @@ impl ComputePool {
 
     /// Cores for work that runs where it is, if so many are free and nobody waits for them.
     pub(crate) fn take(&self, cores: usize) -> Option<Taken> {
+        self.taken(cores, false)
+    }
+
+    /// As [`Self::take`], for work that takes long enough for its thread to be missed. Each costs the process a thread that
+    /// stands in, so there are few.
+    pub(crate) fn take_beside(&self, cores: usize) -> Option<Taken> {
+        self.taken(cores, true)
+    }
+
+    fn taken(&self, cores: usize, beside: bool) -> Option<Taken> {
         let shared = &self.0.shared;
         let cores = cores.clamp(1, shared.cores);
         let mut state = shared.state.lock();
         let free = shared.cores - state.busy;
-        (state.queue.is_empty() && cores <= free).then(|| {
+        let may = !beside || state.beside < BESIDE_MAX.min(shared.cores.div_ceil(2));
+        (may && state.queue.is_empty() && cores <= free).then(|| {
             state.busy += cores;
+            state.beside += usize::from(beside);
             Taken {
                 shared: Arc::clone(shared),
                 cores,
+                beside,
             }
         })
     }

@@ -203,6 +203,11 @@ async fn run(
                 inputs: call.inputs,
                 wanted: ordered.unwrap_or_default(),
             };
+            // Its steps run beside each other, in one task.
+            let place = Place {
+                own_task: false,
+                ..place
+            };
             let (outputs, timing) = ensemble.run(place, order).await?;
             model.statistics.executed(batch, &timing, place.clock);
             Ok((finish(outputs)?, timing))

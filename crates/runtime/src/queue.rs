@@ -1,7 +1,7 @@
 //! Who runs next, and where: this executes what [`batch::Batcher`] decides.
 //!
 //! ```text
-//! call ──► direct: a lane is free, the engine runs inline ──► Held
+//! call ──► direct: a lane is free, the engine runs where the caller is ──► Held
 //!     └──► waiting ──► turn: a batch ──► Work on a compute thread ──► each caller's answer
 //!              │           └─ or, for a decoupled model's call, a lane of its own ──► Held
 //!              └──► expired, refused, or its caller is gone
@@ -10,8 +10,9 @@
 //! the lane to whoever is next; dropping a caller's [`Place`] takes it out of line or, when it was the last one who waited
 //! for a running batch, stops that.
 
+mod direct;
 mod held;
-mod quick;
+mod pace;
 mod work;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use protocol::BufferPool;
 use tokio::sync::oneshot;
 
 use crate::call::Call;
-use crate::compute::{ComputePool, Taken};
+use crate::compute::ComputePool;
 use crate::engine::Loaded;
 use crate::error::Error;
 use crate::gather;
@@ -36,8 +37,10 @@ use crate::ragged;
 use crate::statistics::Statistics;
 use crate::timer::{Alarm, Timer};
 
+use direct::Blocking;
+pub(crate) use direct::{Direct, Thread};
 pub(crate) use held::Held;
-use quick::Quick;
+use pace::Paces;
 pub(crate) use work::{Answered, Done, Reply};
 use work::{Running, Work};
 
@@ -68,7 +71,8 @@ pub(crate) struct Queue {
 
 struct State {
     batcher: Batcher,
-    quick: Quick,
+    paces: Paces,
+    blocking: Blocking,
     /// By lane; empty while it runs.
     slots: Vec<Option<Slot>>,
     waiting: BTreeMap<Ticket, Waiter>,
@@ -140,7 +144,8 @@ impl Queue {
             ragged,
             state: Mutex::new(State {
                 batcher: Batcher::new(settings),
-                quick: Quick::default(),
+                paces: Paces::default(),
+                blocking: Blocking::default(),
                 slots: slots.into_iter().map(Some).collect(),
                 waiting: BTreeMap::new(),
                 running: BTreeMap::new(),
@@ -160,35 +165,6 @@ impl Queue {
     /// Whether it joins requests in one batch.
     pub(crate) fn batches(&self) -> bool {
         self.batches
-    }
-
-    /// A lane for a call that runs where it is, and the cores that it keeps busy: cheaper than leaving the thread, and
-    /// nobody is in line.
-    pub(crate) fn direct(
-        self: &Arc<Self>,
-        call: &Call,
-        deadline: Deadline,
-    ) -> Option<(Held, Option<Taken>)> {
-        if !self.loaded.delay().is_zero() || self.limit.is_some() {
-            return None;
-        }
-        let bytes = call.bytes();
-        let inline = bytes <= self.loaded.inline_bytes_max();
-        if !inline && !self.loaded.steady() {
-            return None;
-        }
-        let request = Request {
-            class: 0,
-            ..self.request(call, deadline)
-        };
-        let mut state = self.state.lock();
-        let cores = match inline {
-            true => None,
-            false if state.quick.expects(bytes) => Some(self.tools.compute.take(self.threads)?),
-            false => return None,
-        };
-        let lane = state.batcher.direct(&request)?;
-        self.hold(&mut state, lane).map(|held| (held, cores))
     }
 
     fn hold(self: &Arc<Self>, state: &mut State, lane: usize) -> Option<Held> {
@@ -269,6 +245,7 @@ impl Queue {
             *place = Some(slot);
         }
         state.batcher.done(lane);
+        state.blocking.ended(lane);
         let more = state.batcher.waiting() > 0;
         if let Some(limit) = &self.limit {
             drop(state);
@@ -398,7 +375,7 @@ impl Queue {
     /// Remembers how long a call for one caller took.
     pub(crate) fn timed(&self, bytes: usize, took: std::time::Duration) {
         if self.loaded.steady() {
-            self.state.lock().quick.learn(bytes, took);
+            self.state.lock().paces.learn(bytes, took);
         }
     }
 

@@ -346,7 +346,8 @@ impl Runtime {
         }
     }
 
-    /// Runs one inference.
+    /// Runs one inference. On a multi-threaded executor a short one may keep the thread that polls this, while another
+    /// stands in for that: whatever else the same task does waits meanwhile.
     pub async fn infer(
         &self,
         request: InferRequest,
@@ -355,19 +356,23 @@ impl Runtime {
         let found = self
             .find(&request.model, request.version.as_deref(), deadline)
             .await?;
-        self.run(&found, request, deadline).await
+        let place = Place {
+            own_task: true,
+            ..self.place(deadline)
+        };
+        self.run(&found, request, place).await
     }
 
     async fn run(
         &self,
         Found { model, .. }: &Found,
         request: InferRequest,
-        deadline: Deadline,
+        place: Place<'_>,
     ) -> Result<(InferResponse, Timing), ApiError> {
         let elder = elder(model, &request);
         let model = elder.as_ref().unwrap_or(model);
         model.track.keep(&request);
-        let outcome = infer::infer(model, self.place(deadline), request).await;
+        let outcome = infer::infer(model, place, request).await;
         self.judge(model, outcome.as_ref().map(|(_, timing)| timing));
         Ok(outcome?)
     }
@@ -382,7 +387,7 @@ impl Runtime {
             .find(&request.model, request.version.as_deref(), deadline)
             .await?;
         if !found.model.decoupled() {
-            let (response, _) = self.run(&found, request, deadline).await?;
+            let (response, _) = self.run(&found, request, self.place(deadline)).await?;
             return Ok(Responses::once(response));
         }
         found.model.track.keep(&request);
@@ -535,6 +540,7 @@ impl Runtime {
             compute: &self.0.tools.compute,
             buffers: &self.0.buffers,
             deadline,
+            own_task: false,
         }
     }
 }

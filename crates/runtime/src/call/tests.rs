@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use protocol::{ApiError, InferRequest, InferResponse, Parameter};
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::Runtime;
@@ -247,6 +248,10 @@ async fn models_that_share_a_resource_take_turns() {
     assert_eq!(value(other.await), Ok(2.0));
 }
 
+fn outside(fake: &Fake) -> usize {
+    fake.gate.outside.load(std::sync::atomic::Ordering::SeqCst)
+}
+
 #[tokio::test]
 async fn calls_that_are_seen_to_be_quick_run_where_they_are() {
     for steady in [true, false] {
@@ -256,7 +261,7 @@ async fn calls_that_are_seen_to_be_quick_run_where_they_are() {
             ..Fake::new("onnxruntime")
         };
         let (runtime, _) = start(config(&[root.path()]), [fake.engine()]).await;
-        let outside = || fake.gate.outside.load(std::sync::atomic::Ordering::SeqCst);
+        let outside = || outside(&fake);
         let before = outside();
         let mut calls = 0;
         // A machine that is busy may call a quick call slow, and then it learns anew.
@@ -267,4 +272,38 @@ async fn calls_that_are_seen_to_be_quick_run_where_they_are() {
         assert_eq!(outside() > before, steady);
         assert!(calls > 16, "learned from {calls} calls");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn while_a_short_call_keeps_its_thread_others_are_served() {
+    let root = repository(&[("m/1/model.onnx", "ok"), ("m/kapok.toml", "lanes = 1")]);
+    let fake = Fake {
+        steady: true,
+        ..Fake::new("onnxruntime")
+    };
+    let (runtime, _) = start(config(&[root.path()]), [fake.engine()]).await;
+    let model = runtime.model("m", None).expect("ready");
+    for _ in 0..16 {
+        let queue = &model.by_engine().expect("an engine").queue;
+        queue.timed(8, Duration::from_millis(1));
+    }
+    let before = (fake.gate.runs(), outside(&fake));
+    fake.gate.close();
+    let mut tasks = JoinSet::new();
+    let caller = runtime.clone();
+    tasks.spawn(async move { value(caller.infer(row(1.0), far()).await) });
+    until("the call runs", || fake.gate.runs() > before.0).await;
+    assert_eq!(outside(&fake), before.1 + 1);
+    // The executor's only thread is kept.
+    tasks.spawn(async { Ok(0.0) });
+    assert!(matches!(tasks.join_next().await, Some(Ok(Ok(0.0)))));
+    let waits = begin(&runtime, row(2.0), far());
+    fake.gate.open();
+    assert!(matches!(tasks.join_next().await, Some(Ok(Ok(2.0)))));
+    assert_eq!(value(waits.await), Ok(4.0));
+    assert_eq!(
+        outside(&fake),
+        before.1 + 1,
+        "who waited in line ran in the pool"
+    );
 }

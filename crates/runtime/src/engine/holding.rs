@@ -49,6 +49,10 @@ impl<T: Send + Sync + fmt::Debug> Loaded for Holding<T> {
         self.loaded.inline_bytes_max()
     }
 
+    fn steady(&self) -> bool {
+        self.loaded.steady()
+    }
+
     fn takes_absent(&self) -> bool {
         self.loaded.takes_absent()
     }

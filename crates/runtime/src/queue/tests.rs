@@ -28,6 +28,10 @@ impl Loaded for Nothing {
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
         Ok(Box::new(Still))
     }
+
+    fn steady(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -313,4 +317,77 @@ async fn all_who_wait_are_refused_one_after_another_when_no_thread_takes_more() 
     assert_eq!((queue.waiting(), queue.idle()), (0, 1));
     drop(go);
     places.into_iter().for_each(Place::settled);
+}
+
+fn eight_bytes() -> Call {
+    let one_row = Tensor::from_elements("x", DataType::Fp32, vec![1, 2], vec![0_f32; 2]);
+    Call {
+        inputs: vec![one_row.expect("two elements")],
+        rows: 1,
+        ..Call::default()
+    }
+}
+
+/// A queue whose calls have been taking a millisecond.
+fn short(lanes: usize) -> Arc<Queue> {
+    let (queue, _) = queue(lanes, 8);
+    for _ in 0..16 {
+        queue.timed(8, Duration::from_millis(1));
+    }
+    queue
+}
+
+#[tokio::test]
+async fn a_short_call_keeps_its_thread_when_nothing_speaks_against_it() {
+    let clock = Clock::real();
+    let near = || Deadline::after(clock.now(), Duration::from_millis(50));
+    let queue = short(2);
+    let direct = |thread, deadline| queue.direct(&eight_bytes(), deadline, thread);
+    assert!(direct(Thread::MustLeave, far()).is_none());
+    assert!(
+        direct(Thread::MayKeep, near()).is_none(),
+        "it needs another to be told in time"
+    );
+    let first = direct(Thread::MayKeep, far()).expect("a lane and a core");
+    assert!(first.blocks);
+    assert!(
+        direct(Thread::MayKeep, far()).is_none(),
+        "the only core is taken"
+    );
+    drop(first);
+    assert!(direct(Thread::MayKeep, far()).is_some());
+    // Whoever is in line comes first.
+    let lanes = [
+        queue.acquire(Call::default(), far(), &clock).await,
+        queue.acquire(Call::default(), far(), &clock).await,
+    ];
+    assert!(direct(Thread::MayKeep, far()).is_none(), "no lane");
+    let answers = Arc::default();
+    let place = queue.submit(pending(far(), &answers)).expect("room");
+    assert!(direct(Thread::MayKeep, far()).is_none());
+    drop((place, lanes));
+    queue.timed(8, Duration::from_secs(1));
+    assert!(
+        direct(Thread::MayKeep, far()).is_none(),
+        "it may take long again"
+    );
+}
+
+#[tokio::test]
+async fn a_call_that_keeps_its_thread_is_stopped_at_its_deadline() {
+    let clock = Clock::real();
+    let queue = short(1);
+    let direct = |ms| {
+        let deadline = Deadline::after(clock.now(), Duration::from_millis(ms));
+        let direct = queue.direct(&eight_bytes(), deadline, Thread::MayKeep);
+        (direct.expect("a lane and a core"), deadline)
+    };
+    // Its alarm comes in vain, and the next call's is set instead.
+    let (ended, _) = direct(150);
+    let stop = ended.stop.clone();
+    drop(ended);
+    let (stays, deadline) = direct(300);
+    until("the call is stopped", || stays.stop.is_set()).await;
+    assert!(deadline.passed(clock.now()));
+    assert!(!stop.is_set(), "nobody stops what has ended");
 }
