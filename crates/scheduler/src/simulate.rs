@@ -2,13 +2,16 @@
 //!
 //! Reading order: this file (requests come until the cluster is more than full), [`arrivals`] (which ones), [`curve`]
 //! (what is measured), [`churn`] (requests also leave), [`jobs`] (a queue decides who is next),
-//! [`division`] (MIG instances that come and leave), [`report`] (results as CSV and as a page).
+//! [`division`] (MIG instances that come and leave), [`power`] (watts), [`foretold`] (explanations held against what
+//! happens), [`report`] (results as CSV and as a page).
 
 mod arrivals;
 mod churn;
 mod curve;
 mod division;
+mod foretold;
 pub mod jobs;
+mod power;
 pub mod report;
 
 use crate::cluster::{Cluster, Node};
@@ -25,6 +28,8 @@ pub use arrivals::inflate;
 pub use churn::{Churn, Stay};
 pub use curve::{Curve, MARKS, Point};
 pub use division::{Divided, Division, MIXES};
+pub use foretold::{Foretelling, Foretold};
+pub use power::{Drawn, powered};
 
 /// Demand at the end, as a share of the cluster's GPUs.
 pub const DEMAND: f64 = 1.3;

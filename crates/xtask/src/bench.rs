@@ -85,6 +85,12 @@ enum What {
     SchedulerAllocation,
     /// Decisions per second on 1,213 nodes and on 100,000
     SchedulerSpeed,
+    /// MIG instances accepted beside minimum fragmentation increment (MFI)
+    SchedulerMig,
+    /// Watts and allocation as the power knob is turned
+    SchedulerPower,
+    /// Do jobs start when and where their explanations say?
+    SchedulerExplain,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
     /// The two below: the model server
@@ -103,9 +109,15 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const SCHEDULER: [What; 2] = [What::SchedulerAllocation, What::SchedulerSpeed];
+const SCHEDULER: [What; 5] = [
+    What::SchedulerAllocation,
+    What::SchedulerSpeed,
+    What::SchedulerMig,
+    What::SchedulerPower,
+    What::SchedulerExplain,
+];
 
-const ALL: [What; 14] = [
+const ALL: [What; 17] = [
     What::Startup,
     What::Gateway,
     What::Soak,
@@ -114,6 +126,9 @@ const ALL: [What; 14] = [
     What::Embed,
     What::SchedulerAllocation,
     What::SchedulerSpeed,
+    What::SchedulerMig,
+    What::SchedulerPower,
+    What::SchedulerExplain,
     What::Batcher,
     What::ServeIdentity,
     What::ServeModels,
@@ -125,7 +140,14 @@ const ALL: [What; 14] = [
 impl What {
     /// The others call our libraries.
     fn needs_kapok(self) -> bool {
-        !matches!(self, Self::Batcher | Self::Routing)
+        !matches!(
+            self,
+            Self::Batcher
+                | Self::Routing
+                | Self::SchedulerMig
+                | Self::SchedulerPower
+                | Self::SchedulerExplain
+        )
     }
 }
 
@@ -172,6 +194,9 @@ impl Bench<'_> {
             What::Grpc => grpc::run(self),
             What::SchedulerAllocation => scheduler::allocation::run(self),
             What::SchedulerSpeed => scheduler::speed::run(self),
+            What::SchedulerMig => scheduler::mig::run(self),
+            What::SchedulerPower => scheduler::power::run(self),
+            What::SchedulerExplain => scheduler::explain::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),

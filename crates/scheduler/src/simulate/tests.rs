@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::cluster::Power;
 use crate::policy::NAMES;
 use crate::trace;
 
@@ -119,48 +118,6 @@ fn kapok_fills_more_gpus_than_fgd_on_every_list() {
     assert!(online > 0.4, "{online:+.2}");
 }
 
-/// Watts when idle and, beyond that, of each GPU: V100, P100, T4 and so on with their processors, as PWR's authors list
-/// them (idle GPUs count as idle).
-fn powered(nodes: Vec<Node>) -> Vec<Node> {
-    let watts = |node: &Node| match node.model.as_str() {
-        "T4" => (10, 60),
-        "P100" => (25, 225),
-        "V100M16" | "V100M32" => (30, 270),
-        "G3" => (50, 350),
-        _ => (30, 120),
-    };
-    let nodes = nodes.into_iter();
-    nodes
-        .map(|node| {
-            let (idle, gpu_w) = watts(&node);
-            let idle_w = 40 + idle * u32::from(node.gpus);
-            Node {
-                power: Power { idle_w, gpu_w },
-                ..node
-            }
-        })
-        .collect()
-}
-
-/// Watts when so many percent of the GPUs are allocated, and percent allocated in the end.
-fn watts_at(world: &Inflation, policy: &str, marks: &[u64]) -> (Vec<u64>, f64) {
-    let policy = world.policy(policy).unwrap();
-    let mut scheduler = Scheduler::new(world.cluster.clone(), policy, 42);
-    let mut watts = Vec::new();
-    let capacity = world.cluster.capacity_milli();
-    for request in &world.requests {
-        let ask = scheduler.ask(request);
-        scheduler.place(&ask);
-        let cluster = scheduler.cluster();
-        let next = marks.get(watts.len());
-        if next.is_some_and(|mark| cluster.allocated_milli() * 100 >= mark * capacity) {
-            watts.push(cluster.watts());
-        }
-    }
-    let allocated = scheduler.cluster().allocated_milli();
-    (watts, 100.0 * allocated as f64 / capacity as f64)
-}
-
 /// At the same allocation, so that nothing is saved by running less.
 #[test]
 fn power_awareness_draws_fewer_watts_for_the_same_gpus_and_is_nothing_at_nought() {
@@ -168,16 +125,16 @@ fn power_awareness_draws_fewer_watts_for_the_same_gpus_and_is_nothing_at_nought(
     let (nodes, pods) = list(&folder, "default");
     let world = Inflation::new(&powered(nodes), &pods, 42).unwrap();
     let marks = [20, 40, 60, 80];
-    let (plain, reached) = watts_at(&world, "kapok", &marks);
-    assert_eq!(
-        watts_at(&world, "kapok@0", &marks),
-        (plain.clone(), reached)
-    );
-    let (saving, still) = watts_at(&world, "kapok@300", &marks);
-    let part = |at: usize| saving[at] as f64 / plain[at] as f64;
-
+    let drawn = |policy| world.drawn(world.policy(policy).unwrap(), &marks);
+    let plain = drawn("kapok");
+    assert_eq!(drawn("kapok@0"), plain);
+    let saving = drawn("kapok@300");
+    let part = |at: usize| saving.watts[at] as f64 / plain.watts[at] as f64;
     assert!((0..4).all(|at| part(at) < 0.95), "{saving:?} of {plain:?}");
-    assert!(still > reached - 0.5, "{still:.2} of {reached:.2}");
+    assert!(
+        saving.allocated_pct > plain.allocated_pct - 0.5,
+        "{saving:?} of {plain:?}"
+    );
 }
 
 #[test]

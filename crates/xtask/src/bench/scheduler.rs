@@ -3,13 +3,18 @@
 //! Reading order: this file (where the traces are), then one file per part.
 
 pub(super) mod allocation;
+pub(super) mod explain;
+pub(super) mod mig;
+pub(super) mod power;
 pub(super) mod speed;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use flate2::read::GzDecoder;
 use serde_json::Value;
 
 use super::Bench;
@@ -56,4 +61,11 @@ fn lists(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     lists.sort();
     Ok(lists)
+}
+
+fn unzipped(path: &Path) -> Result<String> {
+    let file = fs::File::open(path).with_context(|| path.display().to_string())?;
+    let mut text = String::new();
+    GzDecoder::new(file).read_to_string(&mut text)?;
+    Ok(text)
 }

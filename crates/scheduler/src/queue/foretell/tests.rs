@@ -1,6 +1,3 @@
-use crate::queue::Phase;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,9 +6,8 @@ use super::super::{Config, Region, Wait};
 use super::*;
 use crate::cluster::Node;
 use crate::request::Request;
-use crate::rng::Rng;
+use crate::simulate::Foretelling;
 use crate::trace::{self, Pod};
-use crate::workload::Workload;
 
 fn node(name: &str, cores: u32, gpus: u8) -> Node {
     Node {
@@ -34,19 +30,6 @@ fn job(id: u64, gpus: u8) -> Job {
         ..Request::default()
     };
     Job::new(id, request)
-}
-
-/// Ids of jobs that are told to start.
-fn starts(actions: &[Action]) -> Vec<u64> {
-    let starts = actions
-        .iter()
-        .filter(|action| matches!(action, Action::Start { .. }));
-    starts.map(|action| action.job().0).collect()
-}
-
-fn milliseconds(seconds: f64) -> u64 {
-    let duration = std::time::Duration::from_secs_f64(seconds);
-    u64::try_from(duration.as_millis()).unwrap()
 }
 
 fn queue(nodes: Vec<Node>, jobs: Vec<Job>) -> Queue {
@@ -207,150 +190,17 @@ fn trace(folder: &Path) -> (Vec<Node>, Vec<Pod>) {
     (nodes, trace::pods(&text).unwrap())
 }
 
-#[derive(Debug, Default)]
-struct Foretold {
-    explained: u32,
-    /// With something else to ask for.
-    advised: u32,
-    /// Changes that were told, and those after which the whole queue starts the job.
-    told: u32,
-    kept: u32,
-    /// Estimates of jobs that have started, and how many did in time.
-    estimated: u32,
-    within_p50: u32,
-    within_p90: u32,
-}
-
-/// Estimates that the history learns from before they are counted.
-const LEARNED: u32 = 60;
-
-struct World {
-    queue: Queue,
-    history: History,
-    runs_ms: Vec<u64>,
-    ends: BinaryHeap<Reverse<(u64, u64)>>,
-    told: BTreeMap<u64, (u64, Estimate)>,
-    seen: u32,
-    foretold: Foretold,
-}
-
-impl World {
-    fn pass(&mut self, until_ms: u64) {
-        while let Some(Reverse((at_ms, id))) = self.ends.peek().copied()
-            && at_ms <= until_ms
-        {
-            self.ends.pop();
-            let runs_ms = self.runs_ms[usize::try_from(id).unwrap()];
-            let job = self.queue.get(JobId(id)).unwrap().job.clone();
-            self.history.finished(&job, runs_ms);
-            self.queue.finish(JobId(id)).unwrap();
-            self.step(at_ms);
-        }
-    }
-
-    fn step(&mut self, now_ms: u64) {
-        for id in starts(&self.queue.step(now_ms)) {
-            let runs_ms = self.runs_ms[usize::try_from(id).unwrap()];
-            self.ends.push(Reverse((now_ms + runs_ms, id)));
-            let Some((since_ms, estimate)) = self.told.remove(&id) else {
-                continue;
-            };
-            let waited = now_ms - since_ms;
-            self.history.waited(&estimate, waited);
-            self.seen += 1;
-            if self.seen > LEARNED {
-                self.foretold.estimated += 1;
-                self.foretold.within_p50 += u32::from(waited <= estimate.p50_ms);
-                self.foretold.within_p90 += u32::from(waited <= estimate.p90_ms);
-            }
-        }
-    }
-
-    fn explain(&mut self, id: u64, now_ms: u64) {
-        let said = self
-            .queue
-            .explain(JobId(id), now_ms, &self.history)
-            .unwrap();
-        self.foretold.explained += 1;
-        self.foretold.advised += u32::from(!said.instead.is_empty());
-        let asked = &self.queue.get(JobId(id)).unwrap().job;
-        for instead in &said.instead {
-            let changed = instead
-                .changes
-                .iter()
-                .fold(asked.clone(), |job, change| change.apply(&job));
-            let mut saved = self.queue.save();
-            let mut entries = saved.entries.iter_mut();
-            entries.find(|entry| entry.job.id.0 == id).unwrap().job = changed;
-            let mut replayed = Queue::restore(self.queue.config().clone(), saved).unwrap();
-            self.foretold.told += 1;
-            self.foretold.kept += u32::from(starts(&replayed.step(now_ms)).contains(&id));
-        }
-        self.told
-            .extend(said.starts.map(|estimate| (id, (now_ms, estimate))));
-    }
-}
-
-/// Jobs come at random moments and ask for `load` of the GPUs; of those that have to wait each `each`-th is explained. Pods
-/// that ran for more than two hours are left out: with those that ran for months the queue would never settle.
-fn foretell(load: f64, jobs: u64, each: u32) -> Option<Foretold> {
-    let (nodes, pods) = trace(&folder()?);
-    let lasting: Vec<(&Pod, f64)> = pods
-        .iter()
-        .filter_map(|pod| Some((pod, pod.deleted_s? - pod.created_s?)))
-        .filter(|(_, seconds)| *seconds > 0.0 && *seconds <= 7_200.0)
-        .collect();
-    let work = lasting
-        .iter()
-        .map(|(pod, seconds)| f64::from(pod.request.total_gpu_milli()) * seconds);
-    let mean = work.sum::<f64>() / lasting.len() as f64;
-    let capacity: f64 = nodes
-        .iter()
-        .map(|node| f64::from(node.gpus) * 1_000.0)
-        .sum();
-    let workload = Workload::of(pods.iter().map(|pod| &pod.request));
-    let config = Config {
-        policy: "bestfit".to_owned(),
-        ..Config::default()
-    };
-    let mut world = World {
-        queue: Queue::knowing(config, nodes, workload).unwrap(),
-        history: History::default(),
-        runs_ms: Vec::new(),
-        ends: BinaryHeap::new(),
-        told: BTreeMap::new(),
-        seen: 0,
-        foretold: Foretold::default(),
-    };
-    let mut rng = Rng::new(7);
-    let (mut at, mut waiting) = (0.0, 0);
-    for id in 0..jobs {
-        at += rng.exponential(mean / (load * capacity));
-        let now_ms = milliseconds(at);
-        let (pod, seconds) = lasting[rng.below(lasting.len())];
-        world.pass(now_ms);
-        world.runs_ms.push(milliseconds(seconds) + 1);
-        world
-            .queue
-            .submit(Job::new(id, pod.request.clone()), now_ms)
-            .unwrap();
-        world.step(now_ms);
-        if let Phase::Pending { .. } = world.queue.get(JobId(id)).unwrap().phase {
-            waiting += 1;
-            if waiting % each == 0 {
-                world.explain(id, now_ms);
-            }
-        }
-    }
-    world.pass(u64::MAX);
-    Some(world.foretold)
-}
-
 #[test]
 fn what_is_foretold_comes_true() {
-    let Some(foretold) = foretell(1.0, 6_000, 10) else {
-        return;
+    let Some(folder) = folder() else { return };
+    let (nodes, pods) = trace(&folder);
+    let world = Foretelling {
+        load: 1.0,
+        jobs: 6_000,
+        each: 10,
+        seed: 7,
     };
+    let foretold = world.run(nodes, &pods).unwrap();
     let share = |part: u32, of: u32| f64::from(part) / f64::from(of.max(1));
     assert!(foretold.explained >= 100, "{foretold:?}");
     assert!(
