@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::samples::{Compare, Sample, Summary, summarise};
@@ -152,25 +152,8 @@ fn load() -> String {
 /// Today in UTC, `YYYY-MM-DD`.
 fn date() -> Result<String> {
     let days = wall().duration_since(UNIX_EPOCH)?.as_secs() / 86_400;
-    Ok(civil(i64::try_from(days).context("a date far away")?))
-}
-
-/// Days since 1970 as a date (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
-fn civil(days: i64) -> String {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+    let (year, month, day) = base::date(days);
+    Ok(format!("{year:04}-{month:02}-{day:02}"))
 }
 
 /// Three figures are more than these measurements resolve.
@@ -220,17 +203,5 @@ mod tests {
         }
         assert!(document["machine"]["cores"].as_u64() > Some(0));
         assert_eq!(document["summary"][1]["ratio"]["median"], 1.5);
-    }
-
-    #[test]
-    fn days_become_dates() {
-        for (days, date) in [
-            (0, "1970-01-01"),
-            (59, "1970-03-01"),
-            (11_016, "2000-02-29"),
-            (20_778, "2026-11-21"),
-        ] {
-            assert_eq!(civil(days), date);
-        }
     }
 }
