@@ -35,13 +35,22 @@ const SWEEPS: usize = 200;
 /// Rounds of prices. They settle in about four, and circle there: each round is a candidate.
 const ROUNDS: u64 = 6;
 
+/// Seeds that candidates are chosen by, and others that the best of them are held against.
+const SCREENING: std::ops::Range<u64> = 50..53;
+const PROOF: std::ops::Range<u64> = 60..68;
+const FINALISTS: usize = 8;
+const MIXED: usize = 3;
+
+/// Of the one plan in a mixture of two.
+const PARTS: [f64; 3] = [0.25, 0.5, 0.75];
+
 /// Beside MFI at a load that is not the one meant: within the noise of the simulation.
 const LEAST: f64 = 0.995;
 
 /// What a request is worth as its size grows: one each, something between, the slices it takes. And how often a device can
 /// have its pick, beside the rate that would be its own.
 const VALUES: [fn(f64) -> f64; 3] = [|_| 1.0, f64::sqrt, |size| size];
-const PICKS: [f64; 2] = [1.0, 3.0];
+const PICKS: [f64; 3] = [1.0, 2.0, 5.0];
 
 impl Plan {
     pub fn mfi(automaton: &Automaton) -> Self {
@@ -56,27 +65,21 @@ impl Plan {
         }
         let world = World::new(automaton, &demand.shares);
         let mfi = world.project(&Self::mfi(automaton));
-        let reference: Vec<f64> = judge(&world, &mfi, &demand.loads);
-        let mut best = (1.0, mfi);
+        let load = demand.loads[0];
+        let mut tried = Vec::new();
         for (value, picks) in VALUES
             .iter()
             .flat_map(|value| PICKS.map(|picks| (value, picks)))
         {
-            for worth in world.candidates(demand.loads[0], *value, picks) {
-                let accepted = judge(&world, &worth, &demand.loads);
-                let ratios = accepted.iter().zip(&reference);
-                let ratios = ratios.map(|(own, mfi)| own / mfi);
-                // At the load that is meant, and not below MFI at the others.
-                let (first, least) = ratios.fold((None, f64::MAX), |(first, least), ratio| {
-                    (first.or(Some(ratio)), f64::min(least, ratio))
-                });
-                let first = first.unwrap_or(0.0);
-                if first > best.0 && least >= LEAST {
-                    best = (first, worth);
-                }
-            }
+            tried.extend(world.candidates(load, *value, picks));
         }
-        world.complete(&best.1)
+        let mut best = world.best(tried, load);
+        let mut mixed = best.clone();
+        mixed.truncate(MIXED);
+        mixed.push(mfi.clone());
+        best.extend(mixtures(&mixed));
+        let best = world.best(best, load);
+        world.complete(&world.proved(best, mfi, &demand.loads))
     }
 
     /// By state of the automaton.
@@ -102,16 +105,24 @@ fn blocked(family: &Family, memory: u8) -> i32 {
         .sum()
 }
 
-fn judge(world: &World, worth: &[f64], loads: &[f64]) -> Vec<f64> {
-    let seeds = [50, 51];
-    let accepted = |load: &f64| {
-        let runs = seeds.map(|seed| world.run(worth, *load, seed));
-        runs.iter()
-            .map(Run::accepted)
-            .sum::<f64>()
-            .max(f64::MIN_POSITIVE)
+/// Between each two of them, on the same scale.
+fn mixtures(plans: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let spread = |plan: &Vec<f64>| {
+        let least = plan.iter().copied().fold(f64::MAX, f64::min);
+        let most = plan.iter().copied().fold(f64::MIN, f64::max);
+        (most - least).max(f64::MIN_POSITIVE)
     };
-    loads.iter().map(accepted).collect()
+    let mut mixed = Vec::new();
+    for (at, one) in plans.iter().enumerate() {
+        for other in plans.iter().skip(at + 1) {
+            for part in PARTS {
+                let (own, its) = (part / spread(one), (1.0 - part) / spread(other));
+                let pairs = one.iter().zip(other);
+                mixed.push(pairs.map(|(one, other)| one * own + other * its).collect());
+            }
+        }
+    }
+    mixed
 }
 
 /// The automaton without media extensions, which two instances compete for so rarely that a plan need not know them.
@@ -147,6 +158,46 @@ impl Run {
 }
 
 impl World {
+    /// Share of the requests that find room.
+    fn accepted(&self, worth: &[f64], load: f64, seeds: std::ops::Range<u64>) -> f64 {
+        let count = seeds.end - seeds.start;
+        let runs = seeds.map(|seed| self.run(worth, load, seed).accepted());
+        runs.sum::<f64>() / count.max(1) as f64
+    }
+
+    /// The few that place most.
+    fn best(&self, tried: Vec<Vec<f64>>, load: f64) -> Vec<Vec<f64>> {
+        let judged = tried.into_iter().map(|worth| {
+            let accepted = self.accepted(&worth, load, SCREENING);
+            (accepted, worth)
+        });
+        let mut judged: Vec<_> = judged.collect();
+        judged.sort_by(|left, right| right.0.total_cmp(&left.0));
+        judged.truncate(FINALISTS);
+        judged.into_iter().map(|(_, worth)| worth).collect()
+    }
+
+    /// The best on other arrivals than those that it was chosen by; MFI where that is better, or it is worse at another load.
+    fn proved(&self, plans: Vec<Vec<f64>>, mfi: Vec<f64>, loads: &[f64]) -> Vec<f64> {
+        let judge = |worth: &[f64]| -> Vec<f64> {
+            let accepted = loads.iter().map(|load| self.accepted(worth, *load, PROOF));
+            accepted.map(|share| share.max(f64::MIN_POSITIVE)).collect()
+        };
+        let reference = judge(&mfi);
+        let mut best = (reference[0], mfi);
+        for worth in plans {
+            let own = judge(&worth);
+            let others = own.iter().zip(&reference).skip(1);
+            let safe = others
+                .map(|(own, mfi)| own / mfi)
+                .all(|ratio| ratio >= LEAST);
+            if safe && own[0] > best.0 {
+                best = (own[0], worth);
+            }
+        }
+        best.1
+    }
+
     fn new(automaton: &'static Automaton, shares: &[f64]) -> Self {
         let family = automaton.family();
         let total: f64 = shares.iter().sum();
