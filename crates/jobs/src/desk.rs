@@ -111,6 +111,7 @@ impl Desk {
         let mut finished = Vec::new();
         for record in records {
             let Record { number, job, .. } = record;
+            desk.remember(number, &job);
             desk.by_id.insert(job.status.id.clone(), number);
             if let Some(at) = job.status.finished_at {
                 finished.push((at, number));
@@ -122,6 +123,19 @@ impl Desk {
         desk.finished = finished.into_iter().map(|(_, number)| number).collect();
         desk.resume();
         Ok(desk)
+    }
+
+    /// How long it ran, if that is known: of one that was started again it is not.
+    fn remember(&mut self, number: u64, job: &Job) {
+        let status = &job.status;
+        if status.state == JobState::Succeeded
+            && status.attempts == 1
+            && let (Some(from), Some(to)) = (status.started_at, status.finished_at)
+        {
+            let ran_ms = u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX);
+            let queued = words::queued(number, &job.spec, status.submitted_at.millis());
+            self.history.finished(&queued, ran_ms);
+        }
     }
 
     /// Runs that had not ended; their executors say what has become of them.

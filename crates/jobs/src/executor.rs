@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::ApiError;
-use protocol::resource::{Job, JobEnd, JobPlacement};
+use protocol::resource::{Job, JobEnd, JobPlacement, JobSpec};
 use scheduler::Node;
 use tokio::sync::mpsc;
 
@@ -81,6 +81,8 @@ pub enum How {
     Succeeded,
     /// A member ended otherwise; the rest have been stopped.
     Failed,
+    /// A member held more memory than it asked for; all have been stopped.
+    OutOfMemory,
     /// It could not be started; another attempt in the same place would go the same way.
     CannotStart,
     /// It was told to stop, and has.
@@ -100,6 +102,11 @@ pub trait Executor: Send + Sync + fmt::Debug + 'static {
     /// runs that had not ended when kapok last stopped, of all executors: of those whose first place is a node of its own,
     /// the executor goes on watching the ones that go on, and tells [`How::Lost`] of the others.
     fn watch(&self, known: Vec<Run>, events: Events) -> Answer<'_, ()>;
+
+    /// Whether it could ever run this, as far as that can be told before; the error is for whoever submits it.
+    fn check<'a>(&'a self, _spec: &'a JobSpec) -> Answer<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
 
     /// Begins a run and returns; how it goes is told by events. All members start, or none. Starting what has been started
     /// does nothing. An error is the same as [`How::CannotStart`].

@@ -2,6 +2,7 @@
 
 mod hardware;
 mod logs;
+mod memory;
 mod model;
 mod process_run;
 
@@ -15,12 +16,14 @@ use base::{TaskKind, Tasks};
 use parking_lot::Mutex;
 use process::Keeper;
 use protocol::ApiError;
+use protocol::resource::JobSpec;
 use tokio::sync::watch;
 
 use crate::executor::{
     Answer, Ended, Event, Events, Executor, How, LogQuery, LogStream, Progress, Run, RunId,
 };
 use logs::Logs;
+use memory::Meter;
 use model::Served;
 
 pub use hardware::{Gpu, Hardware};
@@ -30,14 +33,16 @@ pub trait Models: Send + Sync + fmt::Debug + 'static {
     /// Whether it answers already.
     fn answers(&self, model: &str) -> bool;
 
-    /// Resolves when it answers, with what of this could not be had, or with the reason why it does not answer. A dropped
-    /// future does not undo the load.
+    /// Whether it can have this batch, as far as its files tell without loading it.
+    fn check<'a>(&'a self, model: &'a str, batch_size: u32) -> Answer<'a, ()>;
+
+    /// Resolves when it answers, or with the reason why it does not. A dropped future does not undo the load.
     fn load<'a>(
         &'a self,
         model: &'a str,
         batch_size: Option<u32>,
         gpus: &'a [u8],
-    ) -> Answer<'a, Option<String>>;
+    ) -> Answer<'a, ()>;
 
     fn unload<'a>(&'a self, model: &'a str) -> Answer<'a, ()>;
 
@@ -68,6 +73,7 @@ struct Shared {
     parts: Parts,
     logs: Logs,
     served: Served,
+    meter: Arc<Meter>,
     events: OnceLock<Events>,
     /// Tell them how long they may take to end.
     running: Mutex<BTreeMap<RunId, watch::Sender<Option<Duration>>>>,
@@ -78,6 +84,7 @@ impl Local {
         Ok(Self(Arc::new(Shared {
             logs: Logs::open(&parts.logs, parts.log_bytes_max)?,
             served: Served::default(),
+            meter: Arc::default(),
             parts,
             events: OnceLock::new(),
             running: Mutex::default(),
@@ -114,6 +121,15 @@ impl Executor for Local {
                 self.0.tell(Event::Run(run, Progress::Ended(ended))).await;
             }
             Ok(())
+        })
+    }
+
+    fn check<'a>(&'a self, spec: &'a JobSpec) -> Answer<'a, ()> {
+        Box::pin(async move {
+            match (&spec.model, spec.batch_size) {
+                (Some(model), Some(size)) => self.0.parts.models.check(model, size).await,
+                _ => Ok(()),
+            }
         })
     }
 

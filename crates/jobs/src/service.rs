@@ -93,16 +93,30 @@ impl Jobs {
 
     /// Takes a job; it is kept when this returns.
     pub async fn submit(&self, submission: Submission) -> Result<Job, ApiError> {
+        self.runnable(&submission).await?;
         self.ask(move |desk| desk.submit(submission)).await
     }
 
     /// What would become of it now; nothing is kept.
     pub async fn check(&self, submission: Submission) -> Result<Value, ApiError> {
+        self.runnable(&submission).await?;
         self.ask(move |desk| {
             desk.check_region(&submission)?;
             shown(&desk.foretell(&submission)?)
         })
         .await
+    }
+
+    /// Refused when no executor could ever run it.
+    async fn runnable(&self, submission: &Submission) -> Result<(), ApiError> {
+        let mut refused = None;
+        for executor in self.executors.iter() {
+            match executor.check(&submission.spec).await {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(()), Err)
     }
 
     /// Newest first.

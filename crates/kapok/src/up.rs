@@ -10,6 +10,7 @@ mod director;
 mod engines;
 mod gpus;
 mod handover;
+mod job_models;
 mod jobs;
 mod local;
 mod node;
@@ -33,7 +34,7 @@ use crate::exit::{Failure, Outcome};
 use crate::output::Printer;
 use crate::triton::Manners;
 pub(crate) use engines::{
-    all as all_engines, one as one_engine, openvino_search, search as engine_search,
+    all as all_engines, describe, one as one_engine, openvino_search, search as engine_search,
 };
 pub(crate) use gpus::usable_here as usable_gpus;
 use node::{Node, Outside};

@@ -17,7 +17,7 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use protocol::ApiError;
-use protocol::resource::KubernetesSpec;
+use protocol::resource::{JobSpec, KubernetesSpec};
 use scheduler::queue::qos::Table;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,14 @@ impl fmt::Debug for Kubernetes {
 }
 
 impl Kubernetes {
+    fn writer(&self) -> Writer<'_> {
+        Writer {
+            cluster: &self.cluster,
+            promises: &self.promises,
+            owner: None,
+        }
+    }
+
     pub fn new(client: Client, cluster: KubernetesSpec, (tasks, clock): (Tasks, Clock)) -> Self {
         let mirror = Mirror::new(client.clone(), &cluster, clock);
         let world = World::new(&cluster.namespace);
@@ -221,14 +229,14 @@ impl Executor for Kubernetes {
         })
     }
 
+    fn check<'a>(&'a self, spec: &'a JobSpec) -> Answer<'a, ()> {
+        Box::pin(async move { self.writer().check(spec) })
+    }
+
     fn start(&self, run: Run) -> Answer<'_, ()> {
         Box::pin(async move {
-            let mut writer = Writer {
-                cluster: &self.cluster,
-                promises: &self.promises,
-                owner: None,
-            };
-            writer.check(&run)?;
+            let mut writer = self.writer();
+            writer.check(&run.job.spec)?;
             if !self.world.lock().begin(&run) {
                 return Ok(());
             }

@@ -16,7 +16,7 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use protocol::ApiError;
-use protocol::resource::KubernetesSpec;
+use protocol::resource::{JobSpec, KubernetesSpec};
 use scheduler::queue::qos::Table;
 
 pub use priority::classes as priority_classes;
@@ -57,9 +57,8 @@ pub enum Objects {
 }
 
 impl Writer<'_> {
-    /// What of a run a cluster cannot do.
-    pub fn check(&self, run: &Run) -> Result<(), ApiError> {
-        let spec = &run.job.spec;
+    /// What of a job a cluster cannot do.
+    pub fn check(&self, spec: &JobSpec) -> Result<(), ApiError> {
         let refuse = |message: &str| Err(ApiError::invalid(message));
         if spec.batch_size.is_some() {
             return refuse(

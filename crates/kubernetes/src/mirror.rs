@@ -176,6 +176,7 @@ fn apply(status: &mut JobStatus, progress: &Progress, now: Timestamp) {
                 How::Failed => (JobState::Failed, reason::FAILED),
                 How::CannotStart => (JobState::Failed, reason::CANNOT_START),
                 How::Stopped => (JobState::Cancelled, reason::CANCELLED),
+                How::OutOfMemory => (JobState::Failed, reason::OUT_OF_MEMORY),
                 How::Lost => (JobState::Failed, reason::NODE_STOPPED),
             };
             (state, reason, message.as_str())

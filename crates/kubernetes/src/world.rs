@@ -234,6 +234,9 @@ impl World {
         let run = self.runs.remove(&id)?;
         let (how, message) = match how {
             (How::Failed, _) if run.stopping => (How::Stopped, "it was told to stop".to_owned()),
+            (How::Failed, message) if run.pods.values().any(PodPhase::out_of_memory) => {
+                (How::OutOfMemory, message)
+            }
             how => how,
         };
         let end = run.end();

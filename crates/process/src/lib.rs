@@ -1,11 +1,12 @@
 //! Processes that kapok starts: each in a group of its own, behind a keeper.
 //!
 //! Reading order: [`Process`] (as kapok sees it), `keeper` (what stands between, and ends it when kapok is gone), `guard`
-//! (what ends it when the keeper is gone), `output` (what it prints).
+//! (what ends it when the keeper is gone), `output` (what it prints), [`memory`] (what groups hold).
 //! Never here: why a process is started, whether again, and what its end means.
 
 mod guard;
 mod keeper;
+pub mod memory;
 mod output;
 mod process;
 

@@ -9,7 +9,7 @@ use protocol::oip::proto::ModelConfig;
 use protocol::{FileError, TensorSpec};
 
 use crate::choose::no_backend;
-use crate::definition::{Definition, Fault, Terms};
+use crate::definition::{Definition, Fault, Terms, join};
 use crate::engine::{Engine, Source};
 use crate::error::Error;
 use crate::repository::{Found, scan, select};
@@ -60,7 +60,7 @@ pub fn check(repositories: &[PathBuf], readers: Readers<'_>) -> Result<Checked, 
     let mut whole = BTreeMap::new();
     for found in &all {
         checked.models.push(found.name.clone());
-        let looked = look(found, readers);
+        let looked = look(found, readers, &Terms::usual(readers.gpus));
         checked
             .findings
             .extend(looked.faults.into_iter().map(|fault| finding(found, fault)));
@@ -117,14 +117,27 @@ fn plain(message: String) -> Fault {
     }
 }
 
-fn look(found: &Found, readers: Readers<'_>) -> Looked {
+/// The configuration that a model would have, completed from its files without loading it.
+pub(crate) fn outline(
+    found: &Found,
+    readers: Readers<'_>,
+    terms: &Terms,
+) -> Result<ModelConfig, String> {
+    let looked = look(found, readers, terms);
+    match looked.member {
+        Some(member) if looked.faults.is_empty() => Ok(member.config),
+        _ => Err(join(looked.faults.iter())),
+    }
+}
+
+fn look(found: &Found, readers: Readers<'_>, terms: &Terms) -> Looked {
     if let Some(problem) = &found.problem {
         return Looked {
             faults: vec![plain(problem.clone())],
             member: None,
         };
     }
-    let (definition, mut faults) = Definition::inspect(found, None, &Terms::usual(readers.gpus));
+    let (definition, mut faults) = Definition::inspect(found, None, terms);
     let Some(definition) = definition else {
         return Looked {
             faults,

@@ -469,7 +469,7 @@ fn read(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
-fn join(errors: impl Iterator<Item = impl ToString>) -> String {
+pub(crate) fn join(errors: impl Iterator<Item = impl ToString>) -> String {
     let lines: Vec<_> = errors.map(|error| error.to_string()).collect();
     lines.join("; ")
 }

@@ -1,5 +1,7 @@
 //! The handle that others hold: everything a door asks about models in this process.
 
+mod outline;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;

@@ -239,6 +239,16 @@ fn a_models_job_loads_it_and_its_end_unloads_it() {
     assert_eq!(infer().status, 200, "{}", infer().text());
     let config = kapok.http().get("/v2/models/echo/config").json();
     assert_eq!(config["max_batch_size"], 4);
+    // With its batch from the start, not once more for it.
+    let metrics = kapok.admin().get("/metrics").text();
+    let loads = metrics
+        .lines()
+        .filter(|line| line.starts_with("kapok_model_loads_total{"));
+    let loads: Vec<&str> = loads.filter(|line| !line.ends_with(" 0")).collect();
+    assert!(
+        matches!(loads[..], [one] if one.ends_with(" 1")),
+        "{loads:?}"
+    );
     kapok.http().post(&format!("/api/v1/jobs/{id}/cancel"), "");
     becomes(&kapok, &id, "Cancelled");
     assert_ne!(infer().status, 200);
@@ -251,6 +261,115 @@ fn a_models_job_loads_it_and_its_end_unloads_it() {
             .contains("nobody"),
         "{status}"
     );
+}
+
+/// The file says how many items a call has, which can be told without loading it.
+#[test]
+fn a_batch_that_a_model_cannot_have_is_refused_when_it_is_submitted() {
+    let repo = Repository::new().link("fixed", &e2e::repository::fetched("resnet50-light"));
+    let config = "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: n}\nspec: {modelControl: explicit}\n";
+    let kapok = Kapok::new()
+        .config(config)
+        .model_repo(repo.path())
+        .when_live()
+        .start();
+    let refused = try_submit(&kapok, &json!({ "model": "fixed", "batchSize": 64 }));
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    for words in ["`batchSize` 64", "model `fixed` is fixed to 1"] {
+        assert!(refused.text().contains(words), "{}", refused.text());
+    }
+    assert_eq!(kapok.http().get("/api/v1/jobs").json()["jobs"], json!([]));
+}
+
+#[test]
+fn a_job_that_takes_more_memory_than_it_asked_for_is_stopped_and_told_so() {
+    let kapok = Kapok::new().when_live().start();
+    // The shell itself holds what it has read; a child of it does in the second.
+    for script in [
+        "x=$(head -c 150000000 /dev/zero | tr '\\0' x); echo ${#x}; sleep 600",
+        "(x=$(head -c 150000000 /dev/zero | tr '\\0' x); echo ${#x}; sleep 600); true",
+    ] {
+        let mut greedy = shell(script);
+        greedy["resources"] = json!({ "memory": "64Mi" });
+        let id = submit(&kapok, &greedy);
+        let status = becomes(&kapok, &id, "Failed");
+        assert_eq!(status["reason"], "OOMKilled", "{status}");
+        let message = status["message"].as_str().unwrap_or_default();
+        assert!(
+            message.contains("`resources.memory` is 64 MiB"),
+            "{message}"
+        );
+        // What is left over belongs to whoever wants it.
+        greedy["qosLevel"] = json!(1);
+        let free = submit(&kapok, &greedy);
+        wait::until("it holds its memory", || {
+            logs(&kapok, &free).contains("150000000").then_some(())
+        });
+        kapok
+            .http()
+            .post(&format!("/api/v1/jobs/{free}/cancel"), "");
+        becomes(&kapok, &free, "Cancelled");
+    }
+}
+
+#[test]
+fn a_realtime_job_takes_the_place_of_a_lesser_one_which_runs_again_after_it() {
+    let kapok = Kapok::new().when_live().start();
+    let node = kapok.http().get("/api/v1/nodes").json()["nodes"][0].clone();
+    let whole = json!({ "cpu": format!("{}m", node["cpuMilli"]) });
+    let mut lesser = shell(
+        "trap 'echo asked to end; exit 0' TERM; echo attempt $KAPOK_ATTEMPT; while :; do sleep 0.05; done",
+    );
+    lesser["resources"] = whole.clone();
+    lesser["qosLevel"] = json!(1);
+    let lesser = submit(&kapok, &lesser);
+    wait::until("the first attempt speaks", || {
+        logs(&kapok, &lesser).contains("attempt 1").then_some(())
+    });
+    let mut urgent = shell("echo now");
+    urgent["resources"] = whole;
+    urgent["priority"] = json!("realtime");
+    let urgent = submit(&kapok, &urgent);
+    let urgent = becomes(&kapok, &urgent, "Succeeded");
+    assert_eq!(urgent["attempts"], 1);
+    wait::until("the second attempt speaks", || {
+        logs(&kapok, &lesser).contains("attempt 2").then_some(())
+    });
+    assert!(logs(&kapok, &lesser).contains("asked to end"));
+    let again = becomes(&kapok, &lesser, "Running");
+    assert_eq!(
+        (&again["preemptions"], &again["attempts"]),
+        (&json!(1), &json!(2))
+    );
+    kapok
+        .http()
+        .post(&format!("/api/v1/jobs/{lesser}/cancel"), "");
+    becomes(&kapok, &lesser, "Cancelled");
+}
+
+#[test]
+fn an_upgrade_keeps_the_jobs_and_runs_again_what_ran() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    let mut kapok = Kapok::new().arg("--data").arg(&data).when_live().start();
+    let done = submit(&kapok, &shell("echo once"));
+    becomes(&kapok, &done, "Succeeded");
+    let long = submit(&kapok, &shell("echo $$ $KAPOK_ATTEMPT; exec sleep 600"));
+    let first: u32 = wait::until("the process says its number", || {
+        logs(&kapok, &long).split(' ').next()?.parse().ok()
+    });
+    kapok.upgrade();
+    wait::until("the new process has the jobs", || {
+        logs(&kapok, &long).contains(" 2\n").then_some(())
+    });
+    assert!(!alive(first), "the first attempt goes on beside the second");
+    let status = becomes(&kapok, &long, "Running");
+    assert_eq!(status["attempts"], 2);
+    assert_eq!(becomes(&kapok, &done, "Succeeded")["attempts"], 1);
+    kapok
+        .http()
+        .post(&format!("/api/v1/jobs/{long}/cancel"), "");
+    becomes(&kapok, &long, "Cancelled");
 }
 
 #[test]

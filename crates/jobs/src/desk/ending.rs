@@ -93,14 +93,18 @@ impl Desk {
                 self.finish(number, JobState::Failed, (reason::CANNOT_START, message));
             }
             How::Lost => self.again(number, (reason::NODE_STOPPED, message)),
-            How::Failed | How::Stopped => {
+            How::Failed | How::OutOfMemory | How::Stopped => {
                 let Some(held) = self.jobs.get_mut(&number) else {
                     return;
                 };
                 let rule = &held.job.spec.restart;
                 let status = &mut held.job.status;
                 if rule.policy == RestartPolicy::Never {
-                    self.finish(number, JobState::Failed, (reason::FAILED, message));
+                    let word = match ended.how {
+                        How::OutOfMemory => reason::OUT_OF_MEMORY,
+                        _ => reason::FAILED,
+                    };
+                    self.finish(number, JobState::Failed, (word, message));
                 } else if status.restarts >= rule.limit {
                     let message = format!("{message}; it has been restarted {} times", rule.limit);
                     self.finish(number, JobState::Failed, (reason::RESTART_LIMIT, message));
@@ -185,6 +189,7 @@ fn ended_word(how: How) -> &'static str {
     match how {
         How::Succeeded => reason::SUCCEEDED,
         How::Failed => reason::FAILED,
+        How::OutOfMemory => reason::OUT_OF_MEMORY,
         How::CannotStart => reason::CANNOT_START,
         How::Stopped => reason::CANCELLED,
         How::Lost => reason::NODE_STOPPED,

@@ -259,6 +259,60 @@ fn after_a_restart_history_is_there_and_what_ran_here_starts_again() {
 }
 
 #[test]
+fn durations_are_known_after_a_restart() {
+    let mut before = desk(Vec::new());
+    for _ in 0..2 {
+        let id = before.submitted(submission(4));
+        before.tell(&id, READY);
+        before.at(before.now.plus(Duration::from_secs(1_200)));
+        before.end(&id, How::Succeeded);
+    }
+    let starts = |desk: &mut Desk| {
+        let first = desk.submitted(submission(4));
+        desk.tell(&first, READY);
+        let told = desk.foretell(&submission(4)).expect("it would be taken");
+        format!("{told:?}")
+    };
+    let (records, _) = before.changes();
+    let known = starts(&mut desk(records));
+    assert!(known.contains("starts in about 20 min"), "{known}");
+    let unknown = starts(&mut desk(Vec::new()));
+    assert!(!unknown.contains("20 min"), "{unknown}");
+}
+
+#[test]
+fn a_realtime_job_takes_the_place_of_a_lesser_one_which_waits_again() {
+    let mut desk = desk(Vec::new());
+    let mut lesser = submission(4);
+    lesser.spec.qos_level = 1;
+    let lesser = desk.submitted(lesser);
+    desk.tell(&lesser, READY);
+    desk.told();
+    let mut urgent = submission(4);
+    urgent.spec.priority = protocol::resource::JobPriority::Realtime;
+    let urgent = desk.submitted(urgent);
+    assert_eq!(desk.told(), [format!("stop {lesser}/1")]);
+    let status = desk.get(&lesser).expect("known").status;
+    assert!(status.holds(ConditionType::Preempted), "{status:?}");
+    assert!(status.message.contains(&urgent), "{}", status.message);
+    desk.end(&lesser, How::Stopped);
+    assert_eq!(desk.told(), [format!("start {urgent}/1")]);
+    let waits = desk.get(&lesser).expect("known").status;
+    assert_eq!((waits.state, waits.preemptions), (JobState::Queued, 1));
+    desk.end(&urgent, How::Succeeded);
+    assert_eq!(desk.told(), [format!("start {lesser}/2")]);
+}
+
+#[test]
+fn a_job_that_held_too_much_memory_has_failed_for_that() {
+    let mut desk = desk(Vec::new());
+    let id = desk.submitted(submission(1));
+    desk.end(&id, How::OutOfMemory);
+    let expected = (JobState::Failed, reason::OUT_OF_MEMORY.to_owned());
+    assert_eq!(desk.state(&id), expected);
+}
+
+#[test]
 fn a_dry_run_says_what_would_happen_and_keeps_nothing() {
     let mut desk = desk(Vec::new());
     let told = desk.foretell(&submission(1)).expect("it would be taken");

@@ -60,13 +60,10 @@ impl Shared {
         self.print(run, &format!("loading model `{model}`"));
         let gpus = run.placements.first().map_or(&[][..], |place| &place.gpus);
         let loaded = models.load(model, run.job.spec.batch_size, gpus).await;
-        match loaded {
-            Ok(missing) => missing.iter().for_each(|missing| self.print(run, missing)),
-            Err(error) => {
-                self.served.leave(model);
-                self.print(run, &error.message);
-                return cannot_start(error.message);
-            }
+        if let Err(error) = loaded {
+            self.served.leave(model);
+            self.print(run, &error.message);
+            return cannot_start(error.message);
         }
         let endpoint = models.endpoint();
         self.print(run, &format!("model `{model}` answers at {endpoint}"));

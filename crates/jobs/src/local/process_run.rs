@@ -9,6 +9,7 @@ use process::{Exit, Launch, Process, Sink};
 use protocol::resource::JobEnd;
 use tokio::sync::{mpsc, watch};
 
+use super::memory::Limit;
 use super::{Shared, cannot_start};
 use crate::executor::{Ended, How, Run};
 
@@ -39,8 +40,9 @@ impl Shared {
         for (member, process) in started.into_iter().enumerate() {
             let (tell, ordered) = (tell.clone(), ordered.clone());
             let name = format!("{} member {member}", run.id);
+            let limit = self.limit(run, process.pid());
             self.parts.tasks.spawn(TaskKind::JobRun, name, async move {
-                let exit = watched(process, ordered).await;
+                let exit = watched(process, ordered, limit).await;
                 // One place for each.
                 drop(tell.send((member, exit)).await);
                 Ok(())
@@ -48,21 +50,22 @@ impl Shared {
         }
         drop(tell);
         let mut how = How::Succeeded;
-        let mut first: Option<(usize, Exit)> = None;
+        let mut first: Option<(usize, Over)> = None;
         loop {
             // Cancel-safe: the channel keeps what came, and an order stays given.
             tokio::select! {
                 ended = told.recv() => match ended {
                     None => break,
-                    Some((_, exit)) if how == How::Succeeded && exit.success() => {
-                        first.get_or_insert((0, exit));
-                    }
-                    Some((member, exit)) => {
+                    Some((member, over)) => {
                         if how == How::Succeeded {
-                            how = How::Failed;
-                            first = Some((member, exit));
+                            how = over.how();
+                            if how != How::Succeeded || first.is_none() {
+                                first = Some((member, over));
+                            }
                         }
-                        order.send_replace(Some(grace));
+                        if how != How::Succeeded {
+                            order.send_replace(Some(grace));
+                        }
                     }
                 },
                 given = stopped.wait_for(Option::is_some), if how == How::Succeeded => {
@@ -77,6 +80,14 @@ impl Shared {
             }
         }
         said(how, first, members)
+    }
+
+    /// Level 1 takes whatever is left, as on a cluster.
+    fn limit(&self, run: &Run, group: i32) -> Option<Limit> {
+        let spec = &run.job.spec;
+        let bytes = spec.resources.memory.bytes();
+        let meter = &self.meter;
+        (spec.qos_level > 1).then(|| meter.limit(group, bytes, &self.parts.tasks))
     }
 
     async fn launch(
@@ -126,24 +137,70 @@ impl Shared {
     }
 }
 
-/// Until it ends, by itself or by order.
-async fn watched(mut process: Process, mut ordered: watch::Receiver<Option<Duration>>) -> Exit {
-    let grace = tokio::select! {
-        exit = process.exited() => return exit,
-        grace = ordered.wait_for(Option::is_some) => grace.ok().and_then(|grace| *grace),
-    };
-    process.stop(grace.unwrap_or_default()).await
+/// The end of a member.
+struct Over {
+    exit: Exit,
+    /// Bytes held and allowed, when that was why it was stopped.
+    memory: Option<(u64, u64)>,
 }
 
-fn said(how: How, first: Option<(usize, Exit)>, members: usize) -> Ended {
-    let end = first.as_ref().map(|(_, exit)| JobEnd {
-        exit_code: exit.code(),
-        signal: exit.signal(),
+impl Over {
+    fn how(&self) -> How {
+        match self.memory {
+            Some(_) => How::OutOfMemory,
+            None if self.exit.success() => How::Succeeded,
+            None => How::Failed,
+        }
+    }
+
+    fn why(&self) -> String {
+        let Some((held, limit)) = self.memory else {
+            return self.exit.to_string();
+        };
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        format!(
+            "it held {} MiB of memory, and `resources.memory` is {} MiB; ask for more, or for qosLevel 1, which has no limit",
+            mib(held),
+            mib(limit)
+        )
+    }
+}
+
+/// Until it ends, by itself or by order.
+async fn watched(
+    mut process: Process,
+    mut ordered: watch::Receiver<Option<Duration>>,
+    mut limit: Option<Limit>,
+) -> Over {
+    // Cancel-safe: an end is remembered, an order stays given, the next look tells again.
+    let (grace, memory) = tokio::select! {
+        exit = process.exited() => return Over { exit, memory: None },
+        grace = ordered.wait_for(Option::is_some) => (grace.ok().and_then(|grace| *grace), None),
+        held = exceeded(&mut limit) => (None, Some(held)),
+    };
+    let exit = process.stop(grace.unwrap_or_default()).await;
+    Over { exit, memory }
+}
+
+/// Bytes held and allowed; never without a limit.
+async fn exceeded(limit: &mut Option<Limit>) -> (u64, u64) {
+    match limit {
+        Some(limit) => (limit.exceeded().await, limit.bytes),
+        None => std::future::pending().await,
+    }
+}
+
+fn said(how: How, first: Option<(usize, Over)>, members: usize) -> Ended {
+    let end = first.as_ref().map(|(_, over)| JobEnd {
+        exit_code: over.exit.code(),
+        signal: over.exit.signal(),
     });
     let message = match (how, &first) {
         (How::Succeeded, _) => "it ended well".to_owned(),
-        (How::Failed, Some((member, exit))) if members > 1 => format!("member {member}: {exit}"),
-        (How::Failed, Some((_, exit))) => exit.to_string(),
+        (How::Failed | How::OutOfMemory, Some((member, over))) if members > 1 => {
+            format!("member {member}: {}", over.why())
+        }
+        (How::Failed | How::OutOfMemory, Some((_, over))) => over.why(),
         (How::Lost, _) => "kapok stopped while it ran".to_owned(),
         _ => "it was told to stop".to_owned(),
     };

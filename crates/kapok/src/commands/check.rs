@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use native::NodeEngine;
 use onnx::RtenEngine;
-use runtime::engine::{Engine, Source};
-use runtime::{Builtin, Checked, Described, Finding, Readers};
+use runtime::engine::Engine;
+use runtime::{Builtin, Checked, Finding, Readers};
 use serde_json::{Value, json};
 
 use crate::cli::CheckArgs;
@@ -24,7 +24,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Outcome {
     let gpus = crate::up::usable_gpus();
     let readers = Readers {
         engines: &engines,
-        describe: &describe,
+        describe: &crate::up::describe,
         gpus: &gpus,
     };
     let checked = runtime::check(std::slice::from_ref(&repository), readers)
@@ -55,12 +55,6 @@ fn place(args: &CheckArgs) -> (PathBuf, Option<String>) {
         }
         _ => (args.repository.clone(), args.model.clone()),
     }
-}
-
-fn describe(source: &Source) -> Described {
-    onnx::graph::describe(&source.path)
-        .map_err(|error| error.to_string())?
-        .specs(&source.inputs)
 }
 
 fn no_such_model(checked: &Checked, model: Option<&str>, repository: &Path) -> Failure {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use isolation::Isolation;
 use native::NodeEngine;
 use onnx::{OpenVinoEngine, OrtEngine, Processor, RtenEngine, Search};
-use runtime::Builtin;
-use runtime::engine::Engine;
+use runtime::engine::{Engine, Source};
+use runtime::{Builtin, Described};
 
 use super::gpus::Gpus;
 use crate::config::{Config, Environment};
@@ -132,6 +132,13 @@ pub(crate) fn openvino_search(environment: &Environment) -> Search {
         .system
         .push("/opt/intel/openvino/runtime/lib/intel64".into());
     search
+}
+
+/// The inputs and outputs of an ONNX file, read without loading it.
+pub(crate) fn describe(source: &Source) -> Described {
+    onnx::graph::describe(&source.path)
+        .map_err(|error| error.to_string())?
+        .specs(&source.inputs)
 }
 
 #[cfg(test)]

@@ -7,18 +7,16 @@ use std::time::Duration;
 use base::{Clock, Tasks};
 use bytes::Bytes;
 use gateway::server::{Answer, JobLog, JobQuery, JobServer};
-use jobs::executor::{Answer as Done, Executor, LogQuery, LogStream};
-use jobs::local::{Hardware, Local, Models};
+use jobs::executor::{Executor, LogQuery, LogStream};
+use jobs::local::{Hardware, Local};
 use jobs::{Filter, Jobs, Metrics};
-use protocol::config;
-use protocol::model::LoadRequest;
-use protocol::oip::proto::ModelConfig;
 use protocol::resource::{Job, Spec, Submission};
 use runtime::Runtime;
-use serde_json::{Value, json};
+use serde_json::Value;
 use telemetry::metrics::Registry;
 
 use super::gpus::Gpus;
+use super::job_models::JobModels;
 use crate::config::{Config, HANDOVER};
 use crate::exit::{Failure, Outcome};
 use crate::memory::{cgroup_limit, meminfo};
@@ -95,7 +93,7 @@ impl LocalJobs {
 fn local(config: &Config, around: &Around<'_>, logs: &Path) -> Outcome<Arc<dyn Executor>> {
     let local = Local::new(jobs::local::Parts {
         hardware: hardware(config, around.gpus),
-        models: Arc::new(NodeModels {
+        models: Arc::new(JobModels {
             models: around.models.clone(),
             endpoint: around.endpoint.clone(),
         }),
@@ -138,81 +136,6 @@ fn memory_mib() -> u32 {
     // A machine that does not tell is taken for a small one.
     let all = all.min().map_or(4096, |bytes| bytes >> 20);
     u32::try_from(all - all / 8).unwrap_or(u32::MAX)
-}
-
-/// The models of this process, as jobs want them.
-#[derive(Debug)]
-struct NodeModels {
-    models: Runtime,
-    endpoint: String,
-}
-
-impl Models for NodeModels {
-    fn answers(&self, model: &str) -> bool {
-        self.models.model_ready(model, None).unwrap_or(false)
-    }
-
-    fn load<'a>(
-        &'a self,
-        model: &'a str,
-        batch_size: Option<u32>,
-        gpus: &'a [u8],
-    ) -> Done<'a, Option<String>> {
-        Box::pin(async move {
-            let known = self.models.config(model, None);
-            let plain = batch_size.is_none() && gpus.is_empty();
-            if !(plain && self.answers(model)) && known.is_err() {
-                self.models.load(request(model, None)).await?;
-            }
-            if plain {
-                return Ok(None);
-            }
-            let config = self.models.config(model, None)?;
-            let mut wanted: Value =
-                serde_json::from_str(&config::to_json(&config)).unwrap_or_default();
-            let mut missing = None;
-            match batch_size {
-                Some(size) if is_fixed(&config) => {
-                    missing = Some(format!(
-                        "the file of model `{model}` fixes how many items a call has: `batchSize` {size} changes nothing"
-                    ));
-                }
-                Some(size) => wanted["max_batch_size"] = json!(size),
-                None => {}
-            }
-            if !gpus.is_empty() {
-                let group = json!([{ "kind": "KIND_GPU", "count": 1, "gpus": gpus }]);
-                wanted["instance_group"] = group;
-            } else if wanted["max_batch_size"] == json!(config.max_batch_size) {
-                return Ok(missing);
-            }
-            let wanted = Some(wanted.to_string());
-            self.models.load(request(model, wanted)).await?;
-            Ok(missing)
-        })
-    }
-
-    fn unload<'a>(&'a self, model: &'a str) -> Done<'a, ()> {
-        Box::pin(self.models.unload(model, false))
-    }
-
-    fn endpoint(&self) -> String {
-        self.endpoint.clone()
-    }
-}
-
-/// Whether its file fixes how many items a call has: no batch can be had of it.
-fn is_fixed(config: &ModelConfig) -> bool {
-    let mut inputs = config.input.iter();
-    config.max_batch_size == 0 && inputs.any(|input| input.dims.first() != Some(&-1))
-}
-
-fn request(model: &str, config: Option<String>) -> LoadRequest {
-    LoadRequest {
-        model: model.to_owned(),
-        config,
-        files: std::collections::BTreeMap::new(),
-    }
 }
 
 impl JobServer for LocalJobs {

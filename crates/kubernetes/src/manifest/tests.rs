@@ -53,7 +53,7 @@ fn objects(cluster: &KubernetesSpec, run: &Run) -> Vec<Value> {
         promises: &Table::default(),
         owner: None,
     };
-    writer.check(run).expect("a cluster can do it");
+    writer.check(&run.job.spec).expect("a cluster can do it");
     let value = |object: Result<Value, serde_json::Error>| object.expect("JSON");
     match writer.objects(run) {
         Objects::Process(job) => vec![value(serde_json::to_value(&*job))],
@@ -254,7 +254,9 @@ fn what_a_cluster_cannot_do_is_said_before_it_is_asked() {
             promises: &promises,
             owner: None,
         };
-        let refused = writer.check(&run("a-1", spec, &[])).expect_err(words);
+        let refused = writer
+            .check(&run("a-1", spec, &[]).job.spec)
+            .expect_err(words);
         assert!(refused.to_string().contains(words), "{refused}");
     }
 }

@@ -77,6 +77,7 @@ pub(super) fn of_replica(replica: &Deployment) -> Phase {
 pub(super) struct PodPhase {
     trouble: Option<String>,
     end: Option<JobEnd>,
+    out_of_memory: bool,
 }
 
 impl PodPhase {
@@ -93,11 +94,16 @@ impl PodPhase {
                 .find_map(waits)
                 .or_else(|| unplaced.next()?.message.clone()),
             end: containers().find_map(end),
+            out_of_memory: containers().any(out_of_memory),
         }
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.clone()
+    }
+
+    pub(super) fn out_of_memory(&self) -> bool {
+        self.out_of_memory
     }
 
     pub(super) fn end(&self) -> Option<JobEnd> {
@@ -116,6 +122,12 @@ fn waits(container: &ContainerStatus) -> Option<String> {
         Some(message) => format!("{reason}: {message}"),
         None => reason.to_owned(),
     })
+}
+
+fn out_of_memory(container: &ContainerStatus) -> bool {
+    let ended = container.state.as_ref();
+    let ended = ended.and_then(|state| state.terminated.as_ref());
+    ended.is_some_and(|ended| ended.reason.as_deref() == Some("OOMKilled"))
 }
 
 fn end(container: &ContainerStatus) -> Option<JobEnd> {

@@ -19,6 +19,8 @@ pub mod reason {
     pub const PREEMPTED: &str = "Preempted";
     pub const SUCCEEDED: &str = "Succeeded";
     pub const FAILED: &str = "Failed";
+    /// It held more memory than it asked for; Kubernetes' word.
+    pub const OUT_OF_MEMORY: &str = "OOMKilled";
     /// `timeoutSeconds` was over.
     pub const TIMED_OUT: &str = "MaximumExecutionTimeExceeded";
     /// Somebody asked for its end.
