@@ -9,6 +9,8 @@
 mod api_server;
 mod connect;
 mod crd;
+#[cfg(test)]
+mod end_to_end;
 mod error;
 mod executor;
 mod follow;
