@@ -38,7 +38,7 @@ pub(crate) struct EtcdSource {
 impl EtcdSource {
     pub(crate) fn new(spec: &EtcdSpec, tasks: Tasks) -> Self {
         Self {
-            client: Client::new(&spec.endpoints, tasks),
+            client: Client::new(spec, tasks),
             prefix: spec.prefix.clone(),
             known: BTreeMap::new(),
             revision: 0,

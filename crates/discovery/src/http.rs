@@ -10,11 +10,16 @@ use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use protocol::resource::EtcdTlsSpec;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+use crate::tls;
 
 /// Scheme, host, port and path prefix of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    tls: bool,
     host: String,
     port: u16,
     prefix: String,
@@ -34,6 +39,8 @@ pub enum HttpError {
         address: String,
         source: hyper::Error,
     },
+    #[error("{address} cannot be trusted: {reason}")]
+    Tls { address: String, reason: String },
     #[error("request cannot be built")]
     Request(#[from] http::Error),
 }
@@ -41,6 +48,18 @@ pub enum HttpError {
 impl Endpoint {
     /// `http://host:port[/prefix]`; the scheme may be left out.
     pub fn parse(url: &str) -> Result<Self, HttpError> {
+        let endpoint = Self::parse_any(url)?;
+        if endpoint.tls {
+            return Err(HttpError::Url {
+                url: url.to_owned(),
+                reason: "only http:// is supported here".to_owned(),
+            });
+        }
+        Ok(endpoint)
+    }
+
+    /// The same, and `https://`.
+    pub(crate) fn parse_any(url: &str) -> Result<Self, HttpError> {
         let wrong = |reason: &str| HttpError::Url {
             url: url.to_owned(),
             reason: reason.to_owned(),
@@ -53,13 +72,16 @@ impl Endpoint {
         let uri: Uri = full
             .parse()
             .map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("only http:// is supported here"));
-        }
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("only http:// is supported here")),
+        };
         let host = uri.host().ok_or_else(|| wrong("it names no host"))?;
         Ok(Self {
+            tls,
             host: host.to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
             prefix: uri.path().trim_end_matches('/').to_owned(),
         })
     }
@@ -74,7 +96,36 @@ impl Endpoint {
     pub async fn send(
         &self,
         tasks: &Tasks,
+        request: Request<Bytes>,
+    ) -> Result<Response<Incoming>, HttpError> {
+        let stream = self.connect().await?;
+        self.exchange(tasks, request, stream).await
+    }
+
+    /// The same, over TLS where the URL says so.
+    pub(crate) async fn send_either(
+        &self,
+        tasks: &Tasks,
+        request: Request<Bytes>,
+        tls: &EtcdTlsSpec,
+    ) -> Result<Response<Incoming>, HttpError> {
+        let stream = self.connect().await?;
+        if !self.tls {
+            return self.exchange(tasks, request, stream).await;
+        }
+        let secured = tls::connect(self.bare_host(), stream, tls).await;
+        let stream = secured.map_err(|error| HttpError::Tls {
+            address: self.address(),
+            reason: base::chain(&error),
+        })?;
+        self.exchange(tasks, request, stream).await
+    }
+
+    async fn exchange(
+        &self,
+        tasks: &Tasks,
         mut request: Request<Bytes>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<Response<Incoming>, HttpError> {
         let path = format!("{}{}", self.prefix, request.uri());
         *request.uri_mut() = path
@@ -85,7 +136,6 @@ impl Endpoint {
         request.headers_mut().insert(HOST, host);
         request.headers_mut().insert(CONTENT_LENGTH, length.into());
 
-        let stream = self.connect().await?;
         let exchange = |source| HttpError::Exchange {
             address: self.address(),
             source,
@@ -109,8 +159,7 @@ impl Endpoint {
             address: self.address(),
             source,
         };
-        // An IPv6 host comes in brackets from a URL and without them to a socket.
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        let bare = self.bare_host();
         let stream = match bare.parse::<IpAddr>() {
             Ok(ip) => TcpStream::connect((ip, self.port)).await,
             Err(_) => TcpStream::connect((bare, self.port)).await,
@@ -118,6 +167,11 @@ impl Endpoint {
         .map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         Ok(stream)
+    }
+
+    /// An IPv6 host comes in brackets from a URL and without them to a socket.
+    fn bare_host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
     }
 }
 

@@ -14,6 +14,7 @@ mod file_watch;
 pub mod http;
 mod register;
 mod source;
+mod tls;
 
 pub use dns::fuzz_dns_answer;
 pub use error::Error;

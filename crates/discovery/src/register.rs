@@ -29,7 +29,7 @@ impl Registration {
     pub fn new(spec: &RegisterSpec, endpoint: &Endpoint, tasks: Tasks) -> Self {
         let place = endpoint.url.split("://").last().unwrap_or_default();
         Self {
-            client: Client::new(&spec.etcd.endpoints, tasks),
+            client: Client::new(&spec.etcd, tasks),
             key: format!("{}{}", spec.etcd.prefix, place.trim_end_matches('/')),
             value: serde_json::to_string(endpoint).unwrap_or_default(),
             lease: Duration::from_millis(spec.lease_ms),

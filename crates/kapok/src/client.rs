@@ -227,7 +227,7 @@ impl Client {
                 self.knob
             )),
             HttpError::Url { .. } | HttpError::Request(_) => Failure::usage(text),
-            HttpError::Exchange { .. } => Failure::failed(text)
+            HttpError::Exchange { .. } | HttpError::Tls { .. } => Failure::failed(text)
                 .hint("see the server's log; `kapok models list` shows whether it is well"),
         }
     }

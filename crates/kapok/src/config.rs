@@ -12,7 +12,7 @@ mod shorthand;
 use std::path::{Path, PathBuf};
 
 use protocol::resource::{
-    DiscoverySpec, Metadata, NodeSpec, Resource, Spec, UpstreamSpec, parse_documents,
+    DiscoverySpec, EtcdSpec, Metadata, NodeSpec, Resource, Spec, UpstreamSpec, parse_documents,
 };
 
 use crate::cli::UpArgs;
@@ -151,8 +151,28 @@ fn check_admin(resources: &mut Vec<Resource>) -> Outcome {
     ))
 }
 
+/// The etcd that a resource learns from or registers in.
+fn etcd_mut(resource: &mut Resource) -> Option<&mut EtcdSpec> {
+    match &mut resource.spec {
+        Spec::Node(node) => Some(&mut node.register.as_mut()?.etcd),
+        Spec::Upstream(upstream) => match &mut upstream.discovery {
+            Some(DiscoverySpec::Etcd(etcd)) => Some(etcd),
+            _ => None,
+        },
+        Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => None,
+    }
+}
+
 /// Paths in a file are relative to the file, wherever kapok is started from.
 fn anchor(resource: &mut Resource, folder: &Path) {
+    if let Some(etcd) = etcd_mut(resource) {
+        for file in etcd.tls.files_mut() {
+            *file = folder.join(&*file);
+        }
+        if let Some(protocol::resource::Secret::File(file)) = &mut etcd.password {
+            *file = folder.join(&*file);
+        }
+    }
     match &mut resource.spec {
         Spec::Node(node) => {
             for repository in &mut node.model_repositories {

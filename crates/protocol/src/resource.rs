@@ -30,7 +30,7 @@ mod validate;
 
 pub use crate::file_error::FileError as ResourceError;
 pub use alias::Alias;
-pub use discovery::{DiscoverySpec, DnsRecords, DnsSpec, EtcdSpec, RegisterSpec};
+pub use discovery::{DiscoverySpec, DnsRecords, DnsSpec, EtcdSpec, EtcdTlsSpec, RegisterSpec};
 pub use endpoint::{Endpoint, fuzz_endpoints, parse_endpoints};
 pub use failure::{
     Continuation, HealthSpec, HedgeSpec, OutlierSpec, ReplayRule, RescueSpec, RetrySpec,

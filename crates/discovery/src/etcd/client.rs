@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use protocol::resource::{EtcdSpec, Secret};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -22,16 +23,19 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// The members of a cluster; calls go to the one that answered last, and to the others when it does not.
 #[derive(Debug)]
 pub(crate) struct Client {
-    members: Vec<String>,
+    spec: EtcdSpec,
     current: usize,
+    /// What etcd gave for user and password.
+    token: Option<String>,
     tasks: Tasks,
 }
 
 impl Client {
-    pub(crate) fn new(members: &[String], tasks: Tasks) -> Self {
+    pub(crate) fn new(spec: &EtcdSpec, tasks: Tasks) -> Self {
         Self {
-            members: members.to_vec(),
+            spec: spec.clone(),
             current: 0,
+            token: None,
             tasks,
         }
     }
@@ -65,24 +69,70 @@ impl Client {
         body: &Value,
     ) -> Result<Response<Incoming>, Error> {
         let mut last = Error::Etcd("no member is named".to_owned());
-        for _ in 0..self.members.len() {
+        for _ in 0..self.spec.endpoints.len() {
             match self.ask(path, body).await {
                 Ok(response) => return Ok(response),
                 Err(error) => last = error,
             }
-            self.current = (self.current + 1) % self.members.len();
+            self.current = (self.current + 1) % self.spec.endpoints.len();
         }
         Err(last)
     }
 
-    async fn ask(&self, path: &str, body: &Value) -> Result<Response<Incoming>, Error> {
-        let member = self.members.get(self.current).map_or("", String::as_str);
-        let request = Request::post(path)
-            .header(header::CONTENT_TYPE, "application/json")
+    /// Asks one member, with a token where one is needed; a token that is no longer taken is asked for anew, once.
+    async fn ask(&mut self, path: &str, body: &Value) -> Result<Response<Incoming>, Error> {
+        let Some(user) = self.spec.user.clone() else {
+            return self.ask_as(None, path, body).await;
+        };
+        if let Some(token) = &self.token {
+            let answered = self.ask_as(Some(token), path, body).await;
+            if !matches!(&answered, Err(Error::Etcd(why)) if stale(why)) {
+                return answered;
+            }
+        }
+        self.token = None;
+        let token = self.log_in(&user).await?;
+        let answered = self.ask_as(Some(&token), path, body).await;
+        self.token = Some(token);
+        answered
+    }
+
+    async fn log_in(&self, user: &str) -> Result<String, Error> {
+        let Some(Secret::Value(password)) = &self.spec.password else {
+            let why = format!("the password of user `{user}` was not looked up");
+            return Err(Error::Etcd(why));
+        };
+        let body = json!({ "name": user, "password": password });
+        let response = self.ask_as(None, "/v3/auth/authenticate", &body).await?;
+        let answer = timeout(
+            PATIENCE,
+            Limited::new(response.into_body(), 64 << 10).collect(),
+        );
+        let answer = answer.await.ok().and_then(Result::ok);
+        let answer = answer.map(|answer| answer.to_bytes()).unwrap_or_default();
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let token = answer["token"].as_str().map(str::to_owned);
+        token.ok_or_else(|| Error::Etcd(format!("it gives user `{user}` no token")))
+    }
+
+    async fn ask_as(
+        &self,
+        token: Option<&str>,
+        path: &str,
+        body: &Value,
+    ) -> Result<Response<Incoming>, Error> {
+        let member = self.spec.endpoints.get(self.current);
+        let member = member.map_or("", String::as_str);
+        let mut request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, token);
+        }
+        let request = request
             .body(Bytes::from(body.to_string()))
             .map_err(|error| Error::Etcd(error.to_string()))?;
-        let server = Server::parse(member)?;
-        let asked = timeout(PATIENCE, server.send(&self.tasks, request)).await;
+        let server = Server::parse_any(member)?;
+        let sent = server.send_either(&self.tasks, request, &self.spec.tls);
+        let asked = timeout(PATIENCE, sent).await;
         let response =
             asked.map_err(|_elapsed| Error::Etcd(format!("{member} does not answer")))??;
         if response.status().is_success() {
@@ -95,11 +145,12 @@ impl Client {
         )
         .await;
         let told = told.ok().and_then(Result::ok).map(|told| told.to_bytes());
-        let told: Value = serde_json::from_slice(&told.unwrap_or_default()).unwrap_or_default();
-        let message = told["error"]
-            .as_str()
-            .unwrap_or("without a reason")
-            .to_owned();
+        let told = told.unwrap_or_default();
+        let read: Value = serde_json::from_slice(&told).unwrap_or_default();
+        let said = ["error", "message"].map(|name| read[name].as_str());
+        // Some of its refusals are plain text.
+        let text = String::from_utf8_lossy(&told);
+        let message = said.into_iter().flatten().next().unwrap_or_else(|| text.trim());
         Err(Error::Etcd(format!("{member} answers {status}: {message}")))
     }
 
@@ -153,6 +204,13 @@ impl Client {
         });
         self.call("/v3/kv/put", &body).await.map(drop)
     }
+}
+
+/// What etcd says of a token that has ended, or that was given before users or roles changed.
+fn stale(why: &str) -> bool {
+    ["invalid auth token", "revision in header is old"]
+        .iter()
+        .any(|part| why.contains(part))
 }
 
 /// All keys that begin so: up to the prefix with its last byte counted on.

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use protocol::resource::{EtcdTlsSpec, Secret};
+
 use super::*;
 
 /// What etcd's gateway says to each call, in turn; a watch goes on until the script's end of it.
@@ -15,6 +17,8 @@ struct Script {
     url: String,
     /// Path and body of every call so far.
     calls: Arc<Mutex<Vec<(String, Value)>>>,
+    /// The token of each.
+    tokens: Arc<Mutex<Vec<Option<String>>>>,
     _tasks: Tasks,
 }
 
@@ -23,6 +27,8 @@ async fn gateway(answers: Vec<Vec<Value>>) -> Script {
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let calls = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&calls);
+    let tokens = Arc::new(Mutex::new(Vec::new()));
+    let shown = Arc::clone(&tokens);
     let tasks = Tasks::new();
     tasks.spawn(TaskKind::HealthCheck, "etcd", async move {
         for lines in answers {
@@ -37,6 +43,8 @@ async fn gateway(answers: Vec<Vec<Value>>) -> Script {
                     continue;
                 };
                 if let Ok(body) = serde_json::from_str::<Value>(body) {
+                    let token = head.lines().find_map(|line| line.strip_prefix("authorization: "));
+                    shown.lock().push(token.map(str::to_owned));
                     break (head.split(' ').nth(1).unwrap_or_default().to_owned(), body);
                 }
             };
@@ -45,8 +53,10 @@ async fn gateway(answers: Vec<Vec<Value>>) -> Script {
             for line in lines {
                 text.push_str(&format!("{line}\n"));
             }
-            let head =
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
+            let status = if text.contains("invalid auth token") { 401 } else { 200 };
+            let head = format!(
+                "HTTP/1.1 {status} Word\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+            );
             stream.write_all(head.as_bytes()).await?;
             stream.write_all(text.as_bytes()).await?;
         }
@@ -55,6 +65,7 @@ async fn gateway(answers: Vec<Vec<Value>>) -> Script {
     Script {
         url,
         calls,
+        tokens,
         _tasks: tasks,
     }
 }
@@ -76,6 +87,9 @@ fn source(script: &Script) -> EtcdSource {
     let spec = EtcdSpec {
         endpoints: vec![script.url.clone()],
         prefix: "/k/".to_owned(),
+        tls: EtcdTlsSpec::default(),
+        user: None,
+        password: None,
     };
     EtcdSource::new(&spec, Tasks::new())
 }
@@ -152,7 +166,47 @@ async fn another_member_is_asked_when_one_is_away() {
     let spec = EtcdSpec {
         endpoints: vec![away, script.url.clone()],
         prefix: "/k/".to_owned(),
+        tls: EtcdTlsSpec::default(),
+        user: None,
+        password: None,
     };
     let mut source = EtcdSource::new(&spec, Tasks::new());
     assert_eq!(urls(&source.next().await.expect("a list")), "a:1");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_once_and_again_when_it_is_no_longer_taken() {
+    let token = |name: &str| vec![json!({"header": {}, "token": name})];
+    let script = gateway(vec![
+        token("first"),
+        listed(5, &[("/k/a", "a:1")]),
+        vec![json!({"error": "etcdserver: invalid auth token", "code": 16})],
+        token("second"),
+        vec![told(6, json!([{"kv": pair("/k/b", "b:1")}]))],
+    ])
+    .await;
+    let spec = EtcdSpec {
+        endpoints: vec![script.url.clone()],
+        prefix: "/k/".to_owned(),
+        tls: EtcdTlsSpec::default(),
+        user: Some("kapok".to_owned()),
+        password: Some(Secret::Value("sesame".to_owned())),
+    };
+    let mut source = EtcdSource::new(&spec, Tasks::new());
+    assert_eq!(urls(&source.next().await.expect("a list")), "a:1");
+    assert_eq!(urls(&source.next().await.expect("a change")), "a:1 b:1");
+    let calls = script.calls.lock();
+    let paths: Vec<_> = calls.iter().map(|(path, _)| path.as_str()).collect();
+    let login = "/v3/auth/authenticate";
+    assert_eq!(
+        paths,
+        [login, "/v3/kv/range", "/v3/watch", login, "/v3/watch"]
+    );
+    assert_eq!(calls[0].1, json!({"name": "kapok", "password": "sesame"}));
+    let some = |token: &str| Some(token.to_owned());
+    let tokens = script.tokens.lock();
+    assert_eq!(
+        *tokens,
+        [None, some("first"), some("first"), None, some("second")]
+    );
 }

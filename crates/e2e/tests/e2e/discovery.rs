@@ -174,6 +174,10 @@ impl Etcd {
 }
 
 fn run(data: &Path, client: &str, peer: &str) -> Child {
+    run_with(data, client, peer, &[])
+}
+
+fn run_with(data: &Path, clients: &str, peer: &str, args: &[&str]) -> Child {
     let program = repository::cache().join("etcd/etcd");
     assert!(
         program.is_file(),
@@ -183,9 +187,9 @@ fn run(data: &Path, client: &str, peer: &str) -> Child {
     Command::new(program)
         .args([
             "--listen-client-urls",
-            client,
+            clients,
             "--advertise-client-urls",
-            client,
+            clients,
         ])
         .args([
             "--listen-peer-urls",
@@ -197,6 +201,7 @@ fn run(data: &Path, client: &str, peer: &str) -> Child {
         .arg(format!("default={peer}"))
         .arg("--data-dir")
         .arg(data)
+        .args(args)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -253,4 +258,161 @@ fn nodes_register_in_etcd_and_are_found_lost_and_found_again() {
     drop(third);
     assert_eq!(first.stop(), 0);
     drop(etcd);
+}
+
+/// Certificates that openssl makes: a root, and what it signed for the server and for its clients.
+struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    fn make() -> Self {
+        let made = Self(tempfile::tempdir().expect("a folder"));
+        let key = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+        ];
+        let root = ["req", "-x509", "-days", "2", "-subj", "/CN=test root"];
+        made.openssl(
+            &[
+                &root[..],
+                &key,
+                &["-keyout", "root.key", "-out", "root.pem"],
+            ]
+            .concat(),
+        );
+        std::fs::write(made.0.path().join("names"), "subjectAltName=IP:127.0.0.1\n").expect("ours");
+        for name in ["server", "client"] {
+            let files = ["key", "csr", "pem"].map(|kind| format!("{name}.{kind}"));
+            let [private, request, certificate] = files.each_ref().map(String::as_str);
+            // With a common name etcd refuses whoever also logs in.
+            let subject = format!("/O={name}");
+            let ask = [
+                "req", "-subj", &subject, "-keyout", private, "-out", request,
+            ];
+            made.openssl(&[&ask[..], &key].concat());
+            made.openssl(&[
+                "x509",
+                "-req",
+                "-days",
+                "2",
+                "-in",
+                request,
+                "-out",
+                certificate,
+                "-CA",
+                "root.pem",
+                "-CAkey",
+                "root.key",
+                "-CAcreateserial",
+                "-extfile",
+                "names",
+            ]);
+        }
+        made
+    }
+
+    fn openssl(&self, args: &[&str]) {
+        let run = Command::new("openssl")
+            .args(args)
+            .current_dir(self.0.path())
+            .output();
+        let run = run.expect("openssl is there");
+        let told = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "openssl {args:?}: {told}");
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+}
+
+fn post(client: &Client, path: &str, body: &Value) {
+    let answer = client.post(path, body.to_string());
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+}
+
+/// From now on only `root` and `kapok` may do anything, and the latter only below `/test/`.
+fn ask_for_passwords(etcd: &Client) {
+    for (path, body) in [
+        ("user/add", json!({"name": "root", "password": "r00t"})),
+        ("user/grant", json!({"user": "root", "role": "root"})),
+        ("user/add", json!({"name": "kapok", "password": "sesame"})),
+        ("role/add", json!({"name": "nodes"})),
+        (
+            "role/grant",
+            // From `/test/` up to `/test0`.
+            json!({"name": "nodes", "perm": {"permType": "READWRITE", "key": "L3Rlc3Qv", "range_end": "L3Rlc3Qw"}}),
+        ),
+        ("user/grant", json!({"user": "kapok", "role": "nodes"})),
+        ("enable", json!({})),
+    ] {
+        post(etcd, &format!("/v3/auth/{path}"), &body);
+    }
+}
+
+/// An etcd that talks to others only if their certificate is of the same root and they log in; a plain port is for us.
+#[test]
+fn etcd_is_asked_over_tls_with_a_certificate_and_a_password() {
+    let (data, certificates) = (tempfile::tempdir().expect("a folder"), Certificates::make());
+    let free = |scheme: &str| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        format!("{scheme}://{}", listener.local_addr().expect("it is bound"))
+    };
+    let (secure, client, peer) = (free("https"), free("http"), free("http"));
+    let file = |name: &str| certificates.file(name);
+    let args = [
+        ("--cert-file", file("server.pem")),
+        ("--key-file", file("server.key")),
+        ("--trusted-ca-file", file("root.pem")),
+    ];
+    let args = args.iter().flat_map(|(flag, file)| [*flag, file.as_str()]);
+    let listen = format!("{client},{secure}");
+    let args: Vec<&str> = args.chain(["--client-cert-auth"]).collect();
+    let etcd = Etcd {
+        process: run_with(data.path(), &listen, &peer, &args),
+        client,
+        peer,
+    }
+    .healthy();
+    let plain = etcd.client.trim_start_matches("http://");
+    let ours = Client::to(plain.parse().expect("an address"));
+    ask_for_passwords(&ours);
+    let spec = |tls: Value, password: &str| {
+        json!({
+            "endpoints": [&secure], "prefix": "/test/", "tls": tls,
+            "user": "kapok", "password": {"value": password},
+        })
+    };
+    let tls = json!({
+        "caFile": file("root.pem"), "certFile": file("client.pem"), "keyFile": file("client.key"),
+    });
+    let good = spec(tls.clone(), "sesame");
+    let fake = FakeUpstream::start(Answer::json("\"answered\""));
+    let node = json!({"register": {"etcd": good, "leaseMs": 2000}});
+    let upstream = json!({"url": fake.url(), "models": ["m"]});
+    let config = document("Node", "node", &node) + &document("Upstream", "up", &upstream);
+    let server = Kapok::new().config(config).start();
+    let front = |etcd: &Value| {
+        let config = template(&json!({"kind": "kapok", "discovery": {"etcd": etcd}}));
+        Kapok::new()
+            .config(config)
+            .allow_log("the servers of a pool are not known")
+            .start()
+    };
+    let found = front(&good);
+    wait_for_servers(&found, 1);
+    assert_eq!(ask(&found), (200, "\"answered\"".to_owned()));
+    drop(found);
+    let stranger = json!({"caFile": file("root.pem")});
+    for (etcd, part) in [
+        (spec(tls, "wrong"), "authentication failed"),
+        // Nobody trusts our root but who is told to.
+        (spec(json!({}), "sesame"), "cannot be trusted"),
+        (spec(stranger, "sesame"), "127.0.0.1"),
+    ] {
+        wait_for_error(&front(&etcd), part);
+    }
+    assert_eq!(server.stop(), 0);
 }

@@ -1,6 +1,6 @@
 //! The same way again while the node runs: what it can take over is taken over, the rest is named and stays.
 
-use protocol::resource::{NodeSpec, Resource, Spec};
+use protocol::resource::{DiscoverySpec, NodeSpec, Resource, Secret, Spec};
 use serde_json::Value;
 
 use super::{Config, Environment, check_admin, node_mut};
@@ -74,13 +74,21 @@ fn as_json(node: &NodeSpec) -> Outcome<Value> {
 
 /// Files whose content is part of the configuration.
 pub(super) fn secret_files(resources: &[Resource]) -> impl Iterator<Item = std::path::PathBuf> {
-    resources
+    let upstreams = resources
         .iter()
         .filter_map(|resource| match &resource.spec {
-            Spec::Upstream(upstream) => match &upstream.api_key {
-                Some(protocol::resource::Secret::File(file)) => Some(file.clone()),
-                _ => None,
-            },
+            Spec::Upstream(upstream) => Some(upstream),
             Spec::Node(_) | Spec::Route(_) | Spec::Key(_) | Spec::Job(_) => None,
-        })
+        });
+    let secrets = upstreams.flat_map(|upstream| {
+        let etcd = match &upstream.discovery {
+            Some(DiscoverySpec::Etcd(etcd)) => etcd.password.as_ref(),
+            _ => None,
+        };
+        upstream.api_key.iter().chain(etcd)
+    });
+    secrets.filter_map(|secret| match secret {
+        Secret::File(file) => Some(file.clone()),
+        Secret::Env(_) | Secret::Value(_) => None,
+    })
 }

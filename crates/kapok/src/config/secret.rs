@@ -2,11 +2,17 @@
 
 use protocol::resource::{Resource, Secret, Spec};
 
-use super::Environment;
+use super::{Environment, etcd_mut};
 use crate::exit::{Failure, Outcome};
 
 pub(super) fn look_up(resources: &mut [Resource], environment: &Environment) -> Outcome {
     for resource in resources {
+        let name = resource.metadata.name.clone();
+        if let Some(password) = etcd_mut(resource).and_then(|etcd| etcd.password.as_mut()) {
+            replace(password, environment, || {
+                format!("etcd's password in `{name}`")
+            })?;
+        }
         let name = &resource.metadata.name;
         match &mut resource.spec {
             Spec::Upstream(upstream) => {

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
 use super::upstream::check_url;
 use super::validate::Findings;
 
@@ -59,6 +60,34 @@ pub struct EtcdSpec {
     pub endpoints: Vec<String>,
     #[serde(default = "default_prefix")]
     pub prefix: String,
+    /// For `https` endpoints. Files are read at every connection, so certificates may be renewed.
+    #[serde(default)]
+    pub tls: EtcdTlsSpec,
+    /// Where etcd's own authentication is on.
+    #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
+    pub password: Option<Secret>,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EtcdTlsSpec {
+    /// Whom to trust. Absent means those whom the machine trusts.
+    pub ca_file: Option<PathBuf>,
+    /// This node's own certificate, with those between it and its root.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+impl EtcdTlsSpec {
+    /// The files that it names.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        [&mut self.ca_file, &mut self.cert_file, &mut self.key_file]
+            .into_iter()
+            .flatten()
+    }
 }
 
 fn default_prefix() -> String {
@@ -137,13 +166,23 @@ fn check_etcd(etcd: &EtcdSpec, at: &str, found: &mut Findings) {
     );
     for (index, endpoint) in etcd.endpoints.iter().enumerate() {
         let path = format!("{at}.endpoints.{index}");
-        match check_url(endpoint) {
-            Err(message) => found.check(false, &path, || message.to_owned()),
-            Ok(()) => found.check(endpoint.starts_with("http://"), &path, || {
-                "etcd is asked over plain http; put a TLS proxy of your own before it".to_owned()
-            }),
+        if let Err(message) = check_url(endpoint) {
+            found.check(false, &path, || message.to_owned());
         }
+        let plain = etcd.tls != EtcdTlsSpec::default() && endpoint.starts_with("http://");
+        found.check(!plain, &path, || {
+            "`tls` is for `https` endpoints".to_owned()
+        });
     }
+    let tls = &etcd.tls;
+    let pair = tls.cert_file.is_some() == tls.key_file.is_some();
+    found.check(pair, &format!("{at}.tls"), || {
+        "a certificate needs its key: name both `certFile` and `keyFile`".to_owned()
+    });
+    let login = etcd.user.is_some() == etcd.password.is_some();
+    found.check(login, &format!("{at}.user"), || {
+        "name both `user` and `password`".to_owned()
+    });
     found.check(!etcd.prefix.is_empty(), &format!("{at}.prefix"), || {
         "the start of the keys, such as `/kapok/nodes/`".to_owned()
     });

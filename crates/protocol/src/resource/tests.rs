@@ -449,3 +449,38 @@ fn a_fallback_says_what_it_is_for() {
         );
     }
 }
+
+#[test]
+fn an_etcd_is_asked_as_it_wants_to_be() {
+    let errors_of = |etcd: &str| {
+        let spec = format!("  url: http://llm\n  discovery:\n    etcd: {etcd}\n");
+        errors(&document("Upstream", &spec))
+    };
+    for (etcd, expected) in [
+        (
+            "{endpoints: [\"http://a:1\"], tls: {caFile: ca.pem}}",
+            "`spec.discovery.etcd.endpoints.0`: `tls` is for `https` endpoints",
+        ),
+        (
+            "{endpoints: [\"https://a:1\"], tls: {certFile: a.pem}}",
+            "`spec.discovery.etcd.tls`: a certificate needs its key: name both `certFile` and `keyFile`",
+        ),
+        (
+            "{endpoints: [\"https://a:1\"], user: kapok}",
+            "`spec.discovery.etcd.user`: name both `user` and `password`",
+        ),
+        (
+            "{endpoints: [\"https://a:1\"], user: kapok, password: sesame}",
+            "a secret is one of `env: NAME`, `file: PATH`",
+        ),
+    ] {
+        let found = errors_of(etcd);
+        assert!(found.contains(expected), "{etcd}: {found}");
+    }
+    for etcd in [
+        "{endpoints: [\"https://a:1\", \"https://b:1\"]}",
+        "{endpoints: [\"https://a:1\"], tls: {caFile: a, certFile: b, keyFile: c}, user: u, password: {env: P}}",
+    ] {
+        assert_eq!(errors_of(etcd), "", "{etcd}");
+    }
+}
