@@ -1,15 +1,26 @@
 //! The wall of sixteen: whatever a provider does, the caller gets the whole answer or the truth.
 
-use e2e::chat::{Chat, End};
+use e2e::chat::{Chat, End, Told};
 
-use e2e::faults::{FALLBACK_MODEL, Gateway, Judgement, MODEL, SCENARIOS, Scenario, Stage, Verdict};
+use e2e::faults::{
+    FALLBACK_MODEL, Gateway, Judgement, MODEL, Observed, SCENARIOS, Scenario, Stage, Verdict,
+};
 use e2e::provider::ANSWER;
 use e2e::{Client, Kapok, Response};
 
 const CHAT: &str = "/v1/chat/completions";
 
+/// The law of the wall: a caller gets the whole answer, or is told in words.
+fn honest(told: &Told) -> bool {
+    match &told.end {
+        End::Complete => told.text == ANSWER,
+        End::Error { message, .. } => !message.is_empty(),
+        End::Broken(_) | End::Hang => false,
+    }
+}
+
 /// Everything as shipped, and the catalogue's 30 seconds.
-fn play(scenario: Scenario) -> Judgement {
+fn play(scenario: Scenario) -> (Judgement, Observed) {
     let stage = Stage::of(scenario);
     let kapok = Kapok::new()
         .config(stage.kapok_yaml())
@@ -24,23 +35,72 @@ fn play(scenario: Scenario) -> Judgement {
     if judged.verdict == Verdict::Fail {
         println!("{}: {observed:#?}", scenario.id);
     }
-    judged
+    (judged, observed)
 }
 
-/// Where kapok does less than the catalogue would like, and why.
+/// Where the catalogue would like something else, and why kapok does not. The answer is whole or the error true all the same.
 const LESS: &[(&str, Verdict, &str)] = &[
     (
         "S01",
         Verdict::Partial,
-        "another upstream answers at once, so the first is not asked again after its two seconds",
+        "the catalogue wants the first asked again after its two seconds; another answers at once",
     ),
-    ("S03", Verdict::Partial, "never the same upstream twice"),
+    (
+        "S03",
+        Verdict::Partial,
+        "the catalogue wants the first asked again; no upstream sees a request twice, and another answers",
+    ),
     (
         "S12",
         Verdict::Safe,
         "a fallback is asked for what is too long only if it is named for that",
     ),
 ];
+
+/// S01 and S03, for what their verdicts do not say: each upstream is asked once, and nobody waits. Without another the
+/// caller reads what the provider wrote, with its `Retry-After`, and its own next attempt is answered.
+#[test]
+fn what_is_refused_once_is_answered_by_another_at_once_or_told_as_it_is() {
+    let last = format!(", fallback: [{{upstream: fallback, model: {FALLBACK_MODEL}}}]");
+    for (id, status, wait) in [("S01", 429, Some("2")), ("S03", 500, None)] {
+        let scenario = SCENARIOS.into_iter().find(|one| one.id == id);
+        let stage = Stage::of(scenario.expect("a scenario"));
+        let config = stage.kapok_yaml();
+        let kapok = Kapok::new().config(config).allow_log("upstream").start();
+        let told = Chat::streaming(MODEL, "x").ask(&kapok.http());
+        assert_eq!(
+            (&told.end, told.text.as_str()),
+            (&End::Complete, ANSWER),
+            "{id}"
+        );
+        let asked = (
+            stage.primary.attempts().len(),
+            stage.fallback.attempts().len(),
+        );
+        assert_eq!(asked, (1, 1), "{id}");
+
+        let stage = Stage::of(stage.scenario);
+        let config = stage.kapok_yaml();
+        let alone = config.replace(&last, "");
+        assert_ne!(config, alone, "{id}");
+        let kapok = Kapok::new().config(alone).allow_log("upstream").start();
+        let chat = Chat::streaming(MODEL, "x");
+        let got = kapok.http().post(CHAT, chat.body());
+        assert_eq!(
+            (got.status, got.header("retry-after")),
+            (status, wait),
+            "{id}"
+        );
+        assert!(got.text().contains("\"error\""), "{id}: {}", got.text());
+        assert_eq!(stage.primary.attempts().len(), 1, "{id}");
+        let told = chat.ask(&kapok.http());
+        assert_eq!(
+            (told.end, told.text.as_str()),
+            (End::Complete, ANSWER),
+            "{id}"
+        );
+    }
+}
 
 /// What a provider says of its own refusal, without kapok.
 fn said_by(stage: &Stage, body: &str) -> Response {
@@ -102,7 +162,13 @@ fn the_wall_of_sixteen_faults() {
         let (least, reason) =
             least.map_or((Verdict::Pass, ""), |(_, verdict, why)| (*verdict, *why));
         match judged {
-            Ok(judged) => {
+            Ok((judged, observed)) => {
+                if let Some(call) = observed.calls.iter().find(|call| !honest(&call.told)) {
+                    failed.push(format!(
+                        "{}: neither whole nor told: {:?}",
+                        scenario.id, call.told
+                    ));
+                }
                 println!(
                     "{:4} {:42} {:8} {} {reason}",
                     scenario.id, scenario.title, judged.verdict, judged.why
