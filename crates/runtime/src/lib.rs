@@ -21,6 +21,7 @@ mod compute;
 mod definition;
 mod embed;
 pub mod engine;
+mod engines;
 mod ensemble;
 mod error;
 mod gather;
@@ -50,6 +51,7 @@ mod watch;
 
 pub use builtin::Builtin;
 pub use check::{Checked, Described, Finding, Readers, check};
+pub use engines::Engines;
 pub use error::Error;
 pub use runtime::{Config, Parts, Runtime};
 pub use stream::Responses;

@@ -128,7 +128,7 @@ fn chosen(inner: &Inner, definition: &Definition, source: &Source) -> Result<Cho
     let frugal = inner.residency.budget().is_some();
     let thrifty = |options: LoadOptions| LoadOptions { frugal, ..options };
     let choice = Choice {
-        engines: &inner.engines,
+        engines: inner.engines.of(source, definition.sidecar.engine.name()),
         source,
         sidecar: &definition.sidecar,
         options: thrifty(definition.options(cores)),

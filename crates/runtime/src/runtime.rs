@@ -26,7 +26,8 @@ use crate::choose::{Cache, Tools};
 use crate::compute::ComputePool;
 use crate::definition::Terms;
 use crate::embed;
-use crate::engine::{Engine, EngineError};
+use crate::engine::EngineError;
+use crate::engines::Engines;
 use crate::error::Error;
 use crate::infer;
 use crate::lifecycle::{self, Ended, Jobs, Residency, Retired, Settings};
@@ -106,8 +107,7 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Parts {
     pub config: Config,
-    /// In the order of preference: the most complete first, built-ins anywhere.
-    pub engines: Vec<Arc<dyn Engine>>,
+    pub engines: Engines,
     pub clock: Clock,
     pub tasks: Tasks,
     pub registry: Registry,
@@ -129,7 +129,7 @@ struct Found {
 }
 
 pub(crate) struct Inner {
-    pub(crate) engines: Vec<Arc<dyn Engine>>,
+    pub(crate) engines: Engines,
     pub(crate) queue_max: usize,
     pub(crate) response_cache: Option<Arc<ResponseCache>>,
     /// What every model's queue works with.

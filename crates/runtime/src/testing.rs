@@ -12,7 +12,7 @@ use protocol::{BufferPool, DataType, InferRequest, Tensor, TensorSpec};
 use telemetry::metrics::Registry;
 
 use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Precision, Run, Source};
-use crate::{Builtin, Config, Parts, Runtime};
+use crate::{Config, Engines, Parts, Runtime};
 
 /// `x` FP32 [-1,2] to `y`: twice `x`, plus `offset`, after `work`. A model file holding `broken` does not load.
 #[derive(Debug, Clone)]
@@ -273,10 +273,10 @@ pub(crate) fn begin(
     engines: impl IntoIterator<Item = Arc<dyn Engine>>,
 ) -> (Runtime, Registry) {
     let registry = Registry::new();
-    let builtin: Arc<dyn Engine> = Arc::new(Builtin);
+    let engines: Vec<_> = engines.into_iter().collect();
     let parts = Parts {
         config,
-        engines: engines.into_iter().chain([builtin]).collect(),
+        engines: Engines::new(move || engines),
         clock: Clock::real(),
         tasks: Tasks::new(),
         registry: registry.clone(),

@@ -7,26 +7,16 @@ use isolation::Isolation;
 use native::NodeEngine;
 use onnx::{OpenVinoEngine, OrtEngine, Processor, RtenEngine, Search};
 use runtime::engine::{Engine, Source};
-use runtime::{Builtin, Described};
+use runtime::{Described, Engines};
 
 use super::gpus::Gpus;
-use crate::config::{Config, Environment};
+use crate::config::Environment;
 
 /// Built-in backends as they are, all others so that a model can have a process of its own.
-pub(super) fn find(
-    config: &Config,
-    environment: &Environment,
-    gpus: &Gpus,
-) -> Vec<Arc<dyn Engine>> {
-    let builtin: Arc<dyn Engine> = Arc::new(Builtin);
-    // Loading a library costs 30 MB and tens of milliseconds: not for a node that only relays.
-    if config.node.model_repositories.is_empty() {
-        return vec![Arc::new(RtenEngine::default()), builtin];
-    }
+pub(super) fn find(environment: &Environment, gpus: &Gpus) -> Engines {
+    let (environment, gpus) = (environment.clone(), gpus.clone());
     let isolation = isolation(std::env::current_exe());
-    let mut engines = dressed(all(environment), isolation.as_ref(), gpus);
-    engines.push(builtin);
-    engines
+    Engines::new(move || dressed(all(&environment), isolation.as_ref(), &gpus))
 }
 
 fn isolation(own_file: std::io::Result<PathBuf>) -> Option<Isolation> {

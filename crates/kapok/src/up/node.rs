@@ -75,7 +75,7 @@ impl Node {
         }
         let models = start_models(runtime::Parts {
             config: runtime_config(config, environment, &gpus),
-            engines: engines::find(config, environment, &gpus),
+            engines: engines::find(environment, &gpus),
             clock: clock.clone(),
             tasks: tasks.clone(),
             registry: registry.clone(),

@@ -19,7 +19,7 @@ impl Runtime {
         let found = repository::find(&settings.repositories, model)
             .ok_or_else(|| "there is no folder of this name".to_owned())?;
         let readers = Readers {
-            engines: &self.0.engines,
+            engines: self.0.engines.all(),
             describe,
             gpus: &settings.terms.gpus,
         };

@@ -431,9 +431,10 @@ async fn what_is_being_loaded_is_seen_as_loading() {
     let root = repository(&[("m/1/model.onnx", "ok")]);
     let fake = Fake::new("onnxruntime");
     fake.gate.close();
+    let engine = fake.engine();
     let parts = Parts {
         config: config(&[root.path()]),
-        engines: vec![fake.engine()],
+        engines: Engines::new(move || vec![engine]),
         clock: Clock::real(),
         tasks: Tasks::new(),
         registry: Registry::new(),
