@@ -150,7 +150,11 @@ impl Client {
         let said = ["error", "message"].map(|name| read[name].as_str());
         // Some of its refusals are plain text.
         let text = String::from_utf8_lossy(&told);
-        let message = said.into_iter().flatten().next().unwrap_or_else(|| text.trim());
+        let message = said
+            .into_iter()
+            .flatten()
+            .next()
+            .unwrap_or_else(|| text.trim());
         Err(Error::Etcd(format!("{member} answers {status}: {message}")))
     }
 
