@@ -28,6 +28,9 @@ struct Best {
 pub(super) fn late(arrivals: &[f64], within: f64, lane: Lane) -> usize {
     let mut ahead: VecDeque<Best> = vec![Best::default(); lane.rows_max + 1].into();
     ahead[0].free.push(0.0);
+    let took: Vec<f64> = (1..=lane.rows_max)
+        .map(|rows| lane.fixed + lane.row * rows as f64)
+        .collect();
     for (index, arrival) in arrivals.iter().enumerate() {
         let Some(mut here) = ahead.pop_front() else {
             return 0;
@@ -41,15 +44,24 @@ pub(super) fn late(arrivals: &[f64], within: f64, lane: Lane) -> usize {
             let given_up = here.given_up + more;
             ahead[0].offer(given_up + 1, *free);
             let due = arrival + within;
-            let took = |rows: usize| lane.fixed + lane.row * rows as f64;
+            let in_time = took.partition_point(|took| free + took <= due);
+            if in_time > 0
+                && arrivals
+                    .get(index + in_time - 1)
+                    .is_some_and(|last| last <= free)
+            {
+                // All that fit are there: the usual case in a burst, and not worth a loop.
+                ahead[in_time - 1].offer(given_up, free + took[in_time - 1]);
+                continue;
+            }
             for (rows, last) in (1..=lane.rows_max).zip(&arrivals[index..]) {
-                let end = free.max(*last) + took(rows);
+                let end = free.max(*last) + took[rows - 1];
                 if end > due {
                     // Larger ones end later still.
                     break;
                 }
                 let next = arrivals.get(index + rows).filter(|next| *next <= free);
-                if next.is_none() || rows == lane.rows_max || free + took(rows + 1) > due {
+                if next.is_none() || rows >= in_time {
                     ahead[rows - 1].offer(given_up, end);
                 }
             }
