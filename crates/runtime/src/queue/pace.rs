@@ -12,6 +12,12 @@ pub(super) const SHORT: Duration = Duration::from_millis(20);
 /// So many calls one after the other are no accident.
 const CALLS: u32 = 16;
 
+/// A longer streak counts no more: three longer calls end any.
+const CALLS_MAX: u32 = 4 * CALLS;
+
+/// Up to so many times its bound, a call may have met the machine's bad moment and ends no long streak by itself.
+const OUTLIER: u32 = 4;
+
 /// How long a model's calls take that come one by one.
 #[derive(Debug)]
 pub(super) struct Paces {
@@ -28,7 +34,7 @@ pub(super) enum Pace {
     Unknown,
 }
 
-/// Calls since the last one that took longer.
+/// Calls since some took longer.
 #[derive(Debug)]
 struct Streak {
     within: Duration,
@@ -70,12 +76,14 @@ impl Paces {
 
 impl Streak {
     fn learn(&mut self, bytes: usize, took: Duration) {
-        if took > self.within {
+        if took > self.within * OUTLIER {
             (self.calls, self.bytes) = (0, 0);
-            return;
+        } else if took > self.within {
+            self.calls /= 2;
+        } else {
+            self.calls = (self.calls + 1).min(CALLS_MAX);
+            self.bytes = self.bytes.max(bytes);
         }
-        self.calls = self.calls.saturating_add(1);
-        self.bytes = self.bytes.max(bytes);
     }
 
     /// Of calls that are larger than all before nothing is known.
@@ -103,7 +111,26 @@ mod tests {
         assert_eq!(learn(1, 64, Duration::ZERO), [Quick, Quick]);
         assert_eq!(learn(1, 8, SHORT), [Short, Short]);
         assert_eq!(learn(CALLS, 8, Duration::ZERO), [Quick, Short]);
-        assert_eq!(learn(1, 8, SHORT * 2), [Unknown, Unknown]);
+        assert_eq!(learn(1, 8, SHORT * (OUTLIER + 1)), [Unknown, Unknown]);
         assert_eq!(learn(CALLS, 8, SHORT), [Short, Unknown]);
+    }
+
+    #[test]
+    fn a_bad_moment_ends_no_long_streak() {
+        let mut streak = Paces::default().short;
+        let mut learn = |count: u32, took| {
+            for _ in 0..count {
+                streak.learn(8, took);
+            }
+            streak.expects(8)
+        };
+        assert!(learn(CALLS, SHORT));
+        assert!(!learn(1, SHORT * 2), "too little is known");
+        assert!(learn(1_000, SHORT));
+        for _ in 0..10 {
+            assert!(learn(1, SHORT * 2));
+            assert!(learn(CALLS * 2, SHORT));
+        }
+        assert!(!learn(3, SHORT * 2), "it has become slower");
     }
 }
