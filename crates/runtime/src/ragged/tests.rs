@@ -3,6 +3,7 @@ use std::task::{Context, Waker};
 
 use protocol::oip::proto::batch_input::Kind;
 use protocol::{DataType, InferRequest};
+use tempfile::TempDir;
 
 use super::made::Made;
 use super::*;
@@ -103,7 +104,8 @@ const RAGGED: &str = r#"backend: "onnxruntime" max_batch_size: 8 dynamic_batchin
     output { name: "sum" data_type: TYPE_FP32 dims: 1 }
     batch_output { target_name: "y" kind: BATCH_SCATTER_WITH_INPUT_SHAPE source_input: "x" }"#;
 
-async fn runtime(text: &str) -> (Runtime, Flat) {
+/// The folder is watched: without it the model is gone.
+async fn runtime(text: &str) -> (Runtime, Flat, TempDir) {
     let root = repository(&[
         ("m/config.pbtxt", text),
         ("m/1/model.onnx", "ok"),
@@ -113,7 +115,7 @@ async fn runtime(text: &str) -> (Runtime, Flat) {
     let mut config = config(&[root.path()]);
     config.queue_max = 16;
     let (runtime, _) = start(config, [Arc::new(engine.clone()) as Arc<dyn Engine>]).await;
-    (runtime, engine)
+    (runtime, engine, root)
 }
 
 fn request(values: &[f32]) -> InferRequest {
@@ -127,7 +129,7 @@ fn request(values: &[f32]) -> InferRequest {
 
 #[tokio::test]
 async fn requests_of_different_lengths_run_as_one_and_get_their_own_parts() {
-    let (runtime, engine) = runtime(RAGGED).await;
+    let (runtime, engine, _root) = runtime(RAGGED).await;
     assert!(runtime.ready(), "{:?}", runtime.index());
     let before = engine.0.runs();
     engine.0.close();
@@ -183,7 +185,7 @@ async fn what_does_not_fit_the_model_refuses_to_load_and_names_the_field() {
     for ((from, to), expected) in cases {
         let text = RAGGED.replace(from, to);
         assert_ne!(text, RAGGED, "{from}");
-        let (runtime, _) = runtime(&text).await;
+        let (runtime, _, _root) = runtime(&text).await;
         let said = format!("{:?}", runtime.index());
         assert!(said.contains(expected), "{expected}: {said}");
     }
