@@ -3,6 +3,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::alarm::Set;
+
 /// Whether anything is asked on one connection, and since when not; whether its client takes what it asked for.
 ///
 /// hyper has a time limit of its own for a request's head. It arms a timer for every request, and each one that is due
@@ -23,6 +25,8 @@ struct State {
     blocked_since: Option<Instant>,
     /// How long they waited before, all together.
     blocked: Duration,
+    /// The timer of the request before, for the next one.
+    timer: Option<Set>,
 }
 
 impl Activity {
@@ -33,19 +37,25 @@ impl Activity {
             idle_since: now,
             blocked_since: None,
             blocked: Duration::ZERO,
+            timer: None,
         })))
     }
 
-    pub(crate) fn begin(&self) {
+    /// A request begins. It gets the timer of an earlier one, if no other has it.
+    pub(crate) fn begin(&self) -> Option<Set> {
         let mut state = self.0.lock();
         state.in_flight += 1;
         state.asked += 1;
+        state.timer.take()
     }
 
-    pub(crate) fn end(&self, now: Instant) {
+    pub(crate) fn end(&self, now: Instant, timer: Option<Set>) {
         let mut state = self.0.lock();
         state.in_flight -= 1;
         state.idle_since = now;
+        if state.timer.is_none() {
+            state.timer = timer;
+        }
     }
 
     /// Requests so far, and whether one of them runs.

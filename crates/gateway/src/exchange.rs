@@ -18,6 +18,7 @@ use telemetry::{Ledger, Record, Stage, TraceContext};
 
 use crate::activity::Activity;
 use crate::admission::{Ended, Ending, Metering, Permit};
+use crate::alarm::Alarm;
 use crate::deadline::{self, Patience};
 use crate::gateway::Gateway;
 use crate::headers::{GRPC_MESSAGE, REQUEST_ID, TRACEPARENT};
@@ -53,6 +54,8 @@ pub(crate) struct Exchange {
     pub(crate) ledger: Ledger,
     pub(crate) deadline: Deadline,
     pub(crate) patience: Patience,
+    /// For whatever this request waits for.
+    pub(crate) alarm: Alarm,
     pub(crate) model: String,
     /// What is remembered of the routing where nobody was chosen.
     pub(crate) reason: String,
@@ -103,7 +106,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn begin(gateway: &Gateway, connection: Activity, head: &Parts) -> Box<Self> {
-        connection.begin();
+        let timer = connection.begin();
         let shared = gateway.shared();
         let now = shared.clock.now();
         shared.metrics.in_flight().inc();
@@ -126,6 +129,7 @@ impl Exchange {
             ledger: Ledger::start(now),
             deadline: Deadline::after(now, budget),
             patience,
+            alarm: Alarm::new(shared.clock.clone(), timer),
             model: String::new(),
             reason: String::new(),
             hints: Hints::default(),
@@ -367,7 +371,7 @@ impl Drop for Exchange {
             Stage::Send => self.mark_sent(now),
             doing => self.ledger.mark(doing, now),
         }
-        self.connection.end(now);
+        self.connection.end(now, self.alarm.take());
         let ending = self.ending();
         let mut permit = self.permit.take();
         if let Some(permit) = &mut permit {

@@ -9,6 +9,7 @@
 
 mod activity;
 mod admission;
+mod alarm;
 mod body;
 mod bridge;
 mod check;

@@ -80,9 +80,8 @@ pub(crate) async fn relay(
     let mut going = Going::default();
     course.start(exchange, first, &mut going.race)?;
     loop {
-        let now = exchange.gateway.shared().clock.now();
-        let wait = going.wait(&course, now);
-        match going.race.next(wait).await {
+        let due = going.due(&course);
+        match going.race.next(&mut exchange.alarm, due).await {
             Some((about, Ok(answered))) => {
                 if let Some(answered) = going.answered(exchange, &mut course, (about, answered)) {
                     if praised(answered.status()) {
@@ -117,12 +116,12 @@ struct Going {
 }
 
 impl Going {
-    /// Until something has to be decided although nobody answered.
-    fn wait(&self, course: &Course, now: Instant) -> Duration {
+    /// When something has to be decided although nobody answered.
+    fn due(&self, course: &Course) -> Instant {
         let limit = self.race.first_limit().unwrap_or(course.answer_by);
         let another = course.patience().zip(self.race.latest_start());
         let another = another.map_or(limit, |(patience, started)| started + patience);
-        limit.min(another).saturating_duration_since(now)
+        limit.min(another)
     }
 
     /// A head came. Returned if it is the answer; otherwise it is kept, and somebody else may be asked.

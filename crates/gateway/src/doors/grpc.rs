@@ -203,8 +203,9 @@ async fn read(
     let bytes_max = visit.exchange.gateway.shared().config.body_bytes_max;
     let mut reader = visit.reader(body, Shape::Grpc)?;
     let reading = only_message(&mut reader, bytes_max, coding);
-    let read = tokio::time::timeout(visit.exchange.time_left(), reading).await;
-    let message = read.unwrap_or_else(|_elapsed| {
+    let due = visit.exchange.deadline.instant();
+    let read = visit.exchange.alarm.within(due, reading).await;
+    let message = read.unwrap_or_else(|| {
         let message = "the deadline passed before the request had arrived";
         Err(ApiError::new(ErrorKind::Timeout, message).into())
     })?;

@@ -110,13 +110,14 @@ impl<'a> Visit<'a> {
 
     /// Waits for the client's bytes, at most until its deadline.
     pub(super) async fn read<T>(
-        &self,
+        &mut self,
         shape: Shape,
         reading: impl Future<Output = Result<T, ReadError>>,
     ) -> Result<T, Failure> {
-        match timeout(self.exchange.time_left(), reading).await {
-            Ok(read) => read.map_err(|error| error.into_failure(shape)),
-            Err(_elapsed) => Err(too_slow()),
+        let due = self.exchange.deadline.instant();
+        match self.exchange.alarm.within(due, reading).await {
+            Some(read) => read.map_err(|error| error.into_failure(shape)),
+            None => Err(too_slow()),
         }
     }
 
@@ -399,8 +400,9 @@ impl<'a> Visit<'a> {
         call: impl Future<Output = Result<T, ApiError>>,
     ) -> Result<T, Failure> {
         self.exchange.doing = Stage::Queue;
-        match timeout(self.exchange.time_left(), call).await {
-            Ok(answer) => answer.map_err(|error| {
+        let due = self.exchange.deadline.instant();
+        match self.exchange.alarm.within(due, call).await {
+            Some(answer) => answer.map_err(|error| {
                 let waited = [
                     ErrorKind::Timeout,
                     ErrorKind::Unavailable,
@@ -411,7 +413,7 @@ impl<'a> Visit<'a> {
                 }
                 error.into()
             }),
-            Err(_elapsed) => {
+            None => {
                 let message = "the deadline passed before the model answered";
                 Err(ApiError::new(ErrorKind::Timeout, message)
                     .with_code("deadline_exceeded")

@@ -1,6 +1,4 @@
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use base::{Deadline, ErrorKind};
@@ -9,7 +7,6 @@ use http::response;
 use http_body::{Frame, SizeHint};
 use protocol::ApiError;
 use routing::retry::End;
-use tokio::time::Sleep;
 
 use super::attempt::{Place, bad_upstream};
 use super::event::EventStream;
@@ -98,8 +95,6 @@ pub(crate) struct Relayed {
     deadline: Option<Deadline>,
     /// When the last part came.
     latest: Instant,
-    /// Made at the first wait, so that an answer that is all there costs no timer.
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
@@ -112,7 +107,6 @@ impl Relayed {
             silence: silence(exchange, &source.place.upstream),
             deadline: exchange.patience.total.map(|_| exchange.deadline),
             latest: exchange.gateway.shared().clock.now(),
-            timer: None,
             source: Some(source),
         }
     }
@@ -220,35 +214,21 @@ impl Relayed {
 
     /// Nothing has come: is it too late yet?
     fn poll_patience(&mut self, cx: &mut Context<'_>, exchange: &mut Exchange) -> Polled {
-        loop {
-            if let Some(timer) = &mut self.timer
-                && timer.as_mut().poll(cx).is_pending()
-            {
-                return Poll::Pending;
-            }
-            // The timer is not moved with every part, so when it rings there may be time left.
-            let now = exchange.gateway.shared().clock.now();
-            let quiet = now.saturating_duration_since(self.latest);
-            let left = self.deadline.map(|deadline| deadline.left(now));
-            let wait = self
-                .silence
-                .saturating_sub(quiet)
-                .min(left.unwrap_or(Duration::MAX));
-            if wait.is_zero() {
-                let late = left.is_some_and(|left| left.is_zero());
-                let silence_ms = self.silence.as_millis();
-                let end = if late { End::GivenUp } else { End::Broken };
-                return self.cut(exchange, (end, UpstreamFault::timeout), |name| {
-                    let message = if late {
-                        format!("the deadline passed while upstream `{name}` was answering")
-                    } else {
-                        format!("upstream `{name}` sent nothing for {silence_ms} ms")
-                    };
-                    ApiError::new(ErrorKind::Timeout, message).with_code("upstream_timeout")
-                });
-            }
-            self.timer = Some(Box::pin(tokio::time::sleep(wait)));
-        }
+        let quiet_until = self.latest + self.silence;
+        let deadline = self.deadline.map(Deadline::instant);
+        let due = deadline.map_or(quiet_until, |deadline| deadline.min(quiet_until));
+        ready!(exchange.alarm.poll(cx, due));
+        let late = deadline == Some(due);
+        let silence_ms = self.silence.as_millis();
+        let end = if late { End::GivenUp } else { End::Broken };
+        self.cut(exchange, (end, UpstreamFault::timeout), |name| {
+            let message = if late {
+                format!("the deadline passed while upstream `{name}` was answering")
+            } else {
+                format!("upstream `{name}` sent nothing for {silence_ms} ms")
+            };
+            ApiError::new(ErrorKind::Timeout, message).with_code("upstream_timeout")
+        })
     }
 
     /// The answer is whole: its connection may serve the next request.

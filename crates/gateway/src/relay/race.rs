@@ -2,11 +2,10 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
-
-use tokio::time::timeout;
+use std::time::Instant;
 
 use super::attempt::{Answered, Fault};
+use crate::alarm::Alarm;
 use crate::upstream::Upstream;
 
 /// Attempts of one request that are under way. Dropping it gives up all of them.
@@ -45,10 +44,11 @@ impl Race {
         self.runners.is_empty()
     }
 
-    /// The next attempt that ends; none if none does within `wait`.
+    /// The next attempt that ends; none if none does until `due`.
     pub(super) async fn next(
         &mut self,
-        wait: Duration,
+        alarm: &mut Alarm,
+        due: Instant,
     ) -> Option<(About, Result<Answered, Fault>)> {
         let runners = &mut self.runners;
         let ended = poll_fn(|cx| {
@@ -60,7 +60,7 @@ impl Race {
             }
             Poll::Pending
         });
-        timeout(wait, ended).await.ok()
+        alarm.within(due, ended).await
     }
 
     /// When the first of them has been waited for long enough.

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use base::{Deadline, ErrorKind};
@@ -10,7 +10,6 @@ use http_body::Frame;
 use protocol::ApiError;
 use protocol::status::openai_body;
 use routing::retry::End;
-use tokio::time::Sleep;
 
 use super::Cut;
 use super::attempt::{Answered, Fault, bad_upstream, praised};
@@ -43,7 +42,6 @@ pub(crate) struct Talk {
     heartbeat: Option<Duration>,
     /// When the client last got anything.
     sent_at: Instant,
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
     over: bool,
 }
 
@@ -80,7 +78,6 @@ impl Talk {
             deadline: exchange.patience.total.map(|_| exchange.deadline),
             heartbeat: (!heartbeat.is_zero()).then_some(heartbeat),
             sent_at: now,
-            timer: None,
             over: false,
             course,
             now: Some(Speaker::new(exchange, source, now)),
@@ -110,9 +107,7 @@ impl Talk {
                 let bytes = self.give_up(exchange);
                 return self.send(exchange, bytes);
             }
-            if self.poll_timer(cx, exchange).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(exchange.alarm.poll(cx, self.due()));
             if let Some(bytes) = self.late(exchange) {
                 return self.send(exchange, bytes);
             }
@@ -330,10 +325,9 @@ impl Talk {
     }
 
     /// When something has to be done although nothing comes.
-    fn due(&self, exchange: &Exchange) -> Instant {
-        let now = exchange.gateway.shared().clock.now();
-        let far = now + Duration::from_secs(24 * 3600);
-        let deadline = self.deadline.map(|deadline| now + deadline.left(now));
+    fn due(&self) -> Instant {
+        let far = self.sent_at + Duration::from_secs(365 * 24 * 3600);
+        let deadline = self.deadline.map(Deadline::instant);
         let heartbeat = self.heartbeat.map(|wait| self.sent_at + wait);
         let silence = self.now.as_ref().map(|now| now.latest + now.silence);
         let next = self.next.as_ref().map(|next| next.until);
@@ -350,27 +344,6 @@ impl Talk {
             return None;
         }
         Some(speaker.latest + course.stall(self.chunks.begun)?)
-    }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>, exchange: &Exchange) -> Poll<()> {
-        loop {
-            let due = self.due(exchange);
-            let now = exchange.gateway.shared().clock.now();
-            if due <= now {
-                return Poll::Ready(());
-            }
-            // A timer that rings too early finds nothing to do and is set again; that costs less than moving it with
-            // every part.
-            let set = self.timer.as_ref().is_some_and(|(at, _)| *at <= due);
-            if !set {
-                let sleep = tokio::time::sleep(due.saturating_duration_since(now));
-                self.timer = Some((due, Box::pin(sleep)));
-            }
-            if let Some((_, timer)) = &mut self.timer {
-                std::task::ready!(timer.as_mut().poll(cx));
-            }
-            self.timer = None;
-        }
     }
 
     /// Something is due.

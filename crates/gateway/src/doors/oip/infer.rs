@@ -115,7 +115,7 @@ pub(super) async fn described(
 
 /// The tensors behind the JSON, each in one aligned buffer; one more entry if something follows them.
 async fn binary(
-    visit: &Visit<'_>,
+    visit: &mut Visit<'_>,
     header: &Header<'_>,
     mut body: Reader<&mut Upload>,
 ) -> Result<Vec<Bytes>, Failure> {
