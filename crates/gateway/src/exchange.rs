@@ -250,11 +250,15 @@ impl Exchange {
     }
 
     /// An upstream answered, perhaps not what is wanted.
-    pub(crate) fn head_came(&mut self, upstream: &Upstream, status: u16, connected_at: Instant) {
-        let now = self.gateway.shared().clock.now();
+    pub(crate) fn head_came(
+        &mut self,
+        upstream: &Upstream,
+        status: u16,
+        (connected_at, came_at): (Instant, Instant),
+    ) {
         let name = &upstream.name;
         self.attempts.connected(name, Some(connected_at));
-        self.attempts.answered(name, status, now);
+        self.attempts.answered(name, status, came_at);
     }
 
     /// An upstream was asked in vain, or was not waited for.
@@ -397,7 +401,7 @@ impl Drop for Exchange {
         record.target = self
             .target
             .as_ref()
-            .map_or_else(String::new, |target| target.name().to_string());
+            .map_or_else(Arc::default, |target| Arc::clone(target.name()));
         let waited = permit.and_then(|permit| permit.waited());
         let reason = std::mem::take(&mut self.reason);
         record.reason = cut(reason + waited.as_deref().unwrap_or_default());
@@ -418,7 +422,7 @@ impl Drop for Exchange {
             trace_id = %record.context,
             operation = record.operation,
             model = record.model,
-            target = record.target,
+            target = &*record.target,
             status = record.status,
             error = record.error,
             complete = record.complete,

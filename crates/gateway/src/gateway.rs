@@ -293,9 +293,14 @@ impl Gateway {
 }
 
 impl Shared {
-    /// Milliseconds of this gateway's life, as meters of load count them.
+    /// [`Shared::ms_at`], now.
     pub(crate) fn now_ms(&self) -> u32 {
-        let lived = self.clock.now().saturating_duration_since(self.started);
+        self.ms_at(self.clock.now())
+    }
+
+    /// Milliseconds of this gateway's life, as meters of load count them.
+    pub(crate) fn ms_at(&self, now: Instant) -> u32 {
+        let lived = now.saturating_duration_since(self.started);
         u32::try_from(lived.as_millis() & u128::from(u32::MAX)).unwrap_or(0)
     }
 

@@ -76,9 +76,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn at(shared: &Shared, caller: Caller) -> Self {
+        let now = shared.clock.now();
         Self {
-            now: shared.clock.now(),
-            now_ms: shared.now_ms(),
+            now,
+            now_ms: shared.ms_at(now),
             caller,
         }
     }

@@ -133,7 +133,8 @@ impl Going {
     ) -> Option<Answered> {
         let (status, end) = (answered.status(), answered.end());
         let upstream = &about.upstream;
-        exchange.head_came(upstream, status, answered.connected_at);
+        let times = (answered.connected_at, answered.came_at);
+        exchange.head_came(upstream, status, times);
         if !praised(status) {
             answered.place.judge(end);
         }

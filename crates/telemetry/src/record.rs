@@ -30,7 +30,8 @@ pub struct Record {
     pub operation: &'static str,
     pub model: String,
     /// Who answered: `local` or the upstream's name; empty when nobody was asked.
-    pub target: String,
+    #[serde(serialize_with = "text")]
+    pub target: Arc<str>,
     /// Why that one.
     pub reason: String,
     /// HTTP status sent.
@@ -181,7 +182,7 @@ impl Record {
             route: "",
             operation,
             model: String::new(),
-            target: String::new(),
+            target: Arc::default(),
             reason: String::new(),
             status: 0,
             error: None,

@@ -1,5 +1,6 @@
 //! A request's account as metrics and records have it.
 
+use std::fmt::Write as _;
 use std::time::Instant;
 
 use http::{HeaderMap, Method};
@@ -15,6 +16,9 @@ use crate::operation::Operation;
 
 /// W3C asks everybody to pass on at least 512 characters.
 const TRACE_STATE_BYTES_MAX: usize = 1 << 10;
+
+/// Enough for the words of most decisions.
+const REASON_BYTES: usize = 96;
 
 impl Exchange {
     /// How it failed, of few words; empty if it did not.
@@ -72,7 +76,11 @@ impl Exchange {
         let attempts = std::mem::take(&mut self.attempts);
         let before = attempts.before();
         if let Some(decision) = &self.decision {
-            self.reason = format!("{before}{decision}");
+            let mut reason = before;
+            reason.reserve(REASON_BYTES);
+            // Writing to a String cannot fail.
+            let _infallible = write!(reason, "{decision}");
+            self.reason = reason;
         }
         let ending = Outcome {
             started: self.ledger.started(),

@@ -52,24 +52,30 @@ impl Place {
         self.entered_at
     }
 
-    /// The answer's first byte came, or the end without a good one.
-    pub(super) fn measure(&self, end: End) {
+    /// The answer's first byte came, or the end without a good one. Returns when.
+    pub(super) fn measure(&self, end: End) -> Instant {
         let shared = self.gateway.shared();
-        let took = shared
-            .clock
-            .now()
-            .saturating_duration_since(self.entered_at);
+        let now = shared.clock.now();
+        let took = now.saturating_duration_since(self.entered_at);
         let took_us = took.as_secs_f32() * 1e6;
         let meter = &self.upstream.live.meter;
         if blame(end) == Blame::Upstream {
-            meter.failed(took_us, shared.now_ms());
+            meter.failed(took_us, shared.ms_at(now));
         } else {
-            meter.answered(took_us, shared.now_ms());
+            meter.answered(took_us, shared.ms_at(now));
         }
+        now
     }
 
     /// How it ended, for the upstream's health; the first word counts.
     pub(super) fn judge(&mut self, end: End) {
+        if !self.judged {
+            self.judge_at(end, self.gateway.shared().clock.now());
+        }
+    }
+
+    /// [`Place::judge`], of what was seen at `now`.
+    pub(super) fn judge_at(&mut self, end: End, now: Instant) {
         if std::mem::replace(&mut self.judged, true) {
             return;
         }
@@ -82,7 +88,6 @@ impl Place {
         }
         // No request can cause that there is no connection.
         let caller = (end != End::Unsent).then_some(self.caller);
-        let now = self.gateway.shared().clock.now();
         let upstream = &self.upstream;
         let spec = &upstream.spec.outlier;
         if upstream.live.health.ended(blame(end), caller, now, spec) {
@@ -112,6 +117,8 @@ pub(super) struct Answered {
     pub(super) connection: Connection,
     pub(super) response: Response<()>,
     pub(super) connected_at: Instant,
+    /// When its head came.
+    pub(super) came_at: Instant,
     pub(super) via: Via,
     /// What of its body was read already; none of most.
     pub(super) early: Option<Box<Early>>,
@@ -161,7 +168,7 @@ pub(super) async fn attempt(
     let gateway = place.gateway.clone();
     let upstream = Arc::clone(&place.upstream);
     let clock = &gateway.shared().clock;
-    let mut pooled = upstream.idle(via, clock.now()).await;
+    let mut pooled = upstream.idle(via, place.entered_at).await;
     loop {
         let (mut connection, may_be_stale) = match pooled.take() {
             Some(connection) => (connection, true),
@@ -170,8 +177,8 @@ pub(super) async fn attempt(
         let connected_at = clock.now();
         let error = match connection.send(request).await {
             Ok(response) => {
-                place.measure(End::Status(response.status().as_u16()));
                 return Ok(Answered {
+                    came_at: place.measure(End::Status(response.status().as_u16())),
                     place,
                     connection,
                     response,

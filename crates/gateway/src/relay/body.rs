@@ -76,7 +76,7 @@ impl Source {
 
     /// The answer is whole: its connection may serve the next request.
     pub(super) fn release(mut self, latest: Instant, cx: &mut Context<'_>) {
-        self.place.judge(End::Status(self.status));
+        self.place.judge_at(End::Status(self.status), latest);
         let live = &self.place.upstream.live;
         self.connection.release(live, latest, cx);
     }
@@ -106,7 +106,8 @@ impl Relayed {
             grpc: source.via == Via::Grpc,
             silence: silence(exchange, &source.place.upstream),
             deadline: exchange.patience.total.map(|_| exchange.deadline),
-            latest: exchange.gateway.shared().clock.now(),
+            // Its head was booked just now.
+            latest: exchange.ledger.last(),
             source: Some(source),
         }
     }

@@ -68,7 +68,8 @@ impl Talk {
         source: Source,
         heartbeat_ms: u64,
     ) -> Self {
-        let now = exchange.gateway.shared().clock.now();
+        // Its head was booked just now.
+        let now = exchange.ledger.last();
         let heartbeat = Duration::from_millis(heartbeat_ms);
         Self {
             chunks: Chunks::new(exchange.recorded()),
@@ -253,7 +254,8 @@ impl Talk {
         match end {
             Ok(mut answered) => {
                 let status = answered.status();
-                exchange.head_came(&rescue.upstream, status, answered.connected_at);
+                let times = (answered.connected_at, answered.came_at);
+                exchange.head_came(&rescue.upstream, status, times);
                 let streams = is_event_stream(answered.response.headers());
                 if praised(status) && streams {
                     self.go_on(exchange, answered, rescue.going_on);

@@ -62,7 +62,7 @@ async fn the_ledger_of_an_inference_balances() {
     let sum: f64 = record.stages.iter().map(|stage| stage.ms).sum();
     assert!((sum - record.total_ms).abs() < 1e-6, "{record:?}");
     assert_eq!(record.operation, "oip infer");
-    assert_eq!((record.target.as_str(), record.status), ("local", 200));
+    assert_eq!((&*record.target, record.status), ("local", 200));
     let shown = served
         .get_admin(&format!("/admin/v1/requests/{}", got.request_id()))
         .await;

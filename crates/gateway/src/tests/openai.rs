@@ -91,7 +91,7 @@ async fn text_becomes_vectors_here() {
     assert_eq!(answer["usage"]["total_tokens"], 6);
     let record = served.settled(got.request_id()).await;
     assert_eq!(
-        (record.operation, record.target.as_str()),
+        (record.operation, &*record.target),
         ("openai embeddings", "local")
     );
 }

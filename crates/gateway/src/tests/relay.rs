@@ -78,7 +78,7 @@ async fn bytes_pass_unchanged_both_ways() {
     assert!(!head.contains("x-hop"), "{head}");
 
     let record = served.settled("mine-1").await;
-    assert_eq!((record.target.as_str(), record.model.as_str()), ("up", "m"));
+    assert_eq!((&*record.target, record.model.as_str()), ("up", "m"));
     assert_eq!(record.reason, "upstream `up` lists the model");
     assert!(record.complete);
     let sum: f64 = record.stages.iter().map(|stage| stage.ms).sum();

@@ -72,10 +72,7 @@ async fn a_relayed_call_is_remembered_with_its_outcome() {
         assert_eq!(called.head["x-request-id"], id);
         let record = front.settled(id).await;
         assert_eq!((record.status, record.complete), (status, true), "{model}");
-        assert_eq!(
-            (record.target.as_str(), record.model.as_str()),
-            ("back", model)
-        );
+        assert_eq!((&*record.target, record.model.as_str()), ("back", model));
     }
 }
 

@@ -87,12 +87,15 @@ impl Pool {
 /// The front of the pool that is not used again, to be closed once the lock is given up. Connections lie in the order
 /// in which they came to rest.
 fn too_old(idle: &mut Vec<Http1>, now: Instant) -> Vec<Http1> {
-    let old = idle.partition_point(|connection| {
-        connection
-            .idle_since()
-            .is_none_or(|since| now.saturating_duration_since(since) >= IDLE_MAX)
-    });
-    // An empty drain allocates nothing.
+    let is_old = |connection: &Http1| {
+        let since = connection.idle_since();
+        since.is_none_or(|since| now.saturating_duration_since(since) >= IDLE_MAX)
+    };
+    // Mostly the oldest is young enough, and no other has to be brought into the cache.
+    if !idle.first().is_some_and(is_old) {
+        return Vec::new();
+    }
+    let old = idle.partition_point(is_old);
     idle.drain(..old).collect()
 }
 

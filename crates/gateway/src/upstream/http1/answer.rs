@@ -15,6 +15,9 @@ pub use fuzz::fuzz_http_answer;
 /// Lines of a head, as in hyper; no server of models sends a tenth of it.
 const HEADERS_MAX: usize = 100;
 
+/// What we add to an answer on its way: a map that grows is hashed anew.
+const HEADERS_ADDED: usize = 2;
+
 /// A head, or the trailers, beyond this is an attack or a mistake. As over HTTP/2.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -126,7 +129,7 @@ fn parse(ahead: &Bytes) -> Result<Option<Parsed>, Malformed> {
 }
 
 fn headers(ahead: &Bytes, lines: &[httparse::Header<'_>]) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(lines.len());
+    let mut headers = HeaderMap::with_capacity(lines.len() + HEADERS_ADDED);
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes());
         let value = HeaderValue::from_maybe_shared(ahead.slice_ref(line.value));

@@ -57,7 +57,7 @@ fn retried() -> Record {
         method: "POST",
         route: "/v1/chat/completions",
         model: "big".to_owned(),
-        target: "b".to_owned(),
+        target: "b".into(),
         reason: "the other one".to_owned(),
         status: 200,
         complete: true,
