@@ -62,7 +62,7 @@ pub(crate) struct Exchange {
     pub(crate) hints: Hints,
     /// What the model is called where the request goes, if not as the client calls it.
     pub(crate) model_there: Option<Arc<str>>,
-    decision: Option<Decision>,
+    decision: Option<Box<Decision>>,
     pub(crate) attempts: Attempts,
     /// Its place in the caller's trace, or in one that begins here.
     pub(crate) context: TraceContext,
@@ -188,7 +188,7 @@ impl Exchange {
                 .map_or_else(|| shared.metrics.target(&upstream.name), Arc::clone),
         };
         self.target = Some(metrics);
-        let before = self.decision.replace(pick.decision);
+        let before = self.decision.replace(Box::new(pick.decision));
         self.attempts.decided_before(before);
         // A path is no model's name, and stays.
         self.model_there = pick.model.filter(|_| !self.goes_by_path());
@@ -454,4 +454,17 @@ fn cut(mut text: String) -> String {
         text.shrink_to_fit();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_fits_in_what_the_allocator_keeps_for_each_thread() {
+        // glibc's limit. A larger block goes back under a lock, to the thread that it came from.
+        const KEPT_BYTES_MAX: usize = 1032;
+        let bytes = size_of::<Exchange>();
+        assert!(bytes <= KEPT_BYTES_MAX, "{bytes}");
+    }
 }

@@ -81,7 +81,8 @@ impl Stage {
 pub struct Ledger {
     started: Instant,
     last: Instant,
-    spent: [Duration; Stage::ALL.len()],
+    /// Nanoseconds: half as large as a `Duration`.
+    spent_ns: [u64; Stage::ALL.len()],
 }
 
 impl Ledger {
@@ -89,13 +90,13 @@ impl Ledger {
         Self {
             started: now,
             last: now,
-            spent: [Duration::ZERO; Stage::ALL.len()],
+            spent_ns: [0; Stage::ALL.len()],
         }
     }
 
     /// Books everything since the previous mark to `stage`.
     pub fn mark(&mut self, stage: Stage, now: Instant) {
-        self.spent[stage as usize] += now.saturating_duration_since(self.last);
+        self.book(stage, now.saturating_duration_since(self.last));
         self.last = self.last.max(now);
     }
 
@@ -105,11 +106,16 @@ impl Ledger {
         let mut left = now.saturating_duration_since(self.last);
         for (stage, duration) in parts {
             let booked = left.min(*duration);
-            self.spent[*stage as usize] += booked;
+            self.book(*stage, booked);
             left -= booked;
         }
-        self.spent[rest as usize] += left;
+        self.book(rest, left);
         self.last = self.last.max(now);
+    }
+
+    fn book(&mut self, stage: Stage, span: Duration) {
+        // A span of five centuries is none.
+        self.spent_ns[stage as usize] += u64::try_from(span.as_nanos()).unwrap_or(0);
     }
 
     pub fn started(&self) -> Instant {
@@ -127,7 +133,7 @@ impl Ledger {
     }
 
     pub fn spent(&self, stage: Stage) -> Duration {
-        self.spent[stage as usize]
+        Duration::from_nanos(self.spent_ns[stage as usize])
     }
 
     /// Visited stages in the order of [`Stage::ALL`].

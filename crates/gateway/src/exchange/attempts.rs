@@ -18,7 +18,7 @@ struct Attempt {
     /// What it calls the model, if not as the client does.
     model: Option<Arc<str>>,
     /// None while it is the request's latest.
-    decision: Option<Decision>,
+    decision: Option<Box<Decision>>,
     started: Instant,
     connected: Option<Instant>,
     first_byte: Option<Instant>,
@@ -63,7 +63,7 @@ impl Attempts {
     }
 
     /// Another decision was made; this one led to the latest attempt.
-    pub(crate) fn decided_before(&mut self, decision: Option<Decision>) {
+    pub(crate) fn decided_before(&mut self, decision: Option<Box<Decision>>) {
         if let Some(latest) = self.0.last_mut() {
             latest.decision = decision;
         }
@@ -127,7 +127,7 @@ impl Attempts {
         attempts
             .map(|(index, mut attempt)| {
                 let own = attempt.decision.take();
-                let own = own.as_ref();
+                let own = own.as_deref();
                 let reason = own.map(ToString::to_string);
                 let decision = own.or_else(|| latest.filter(|_| index == last));
                 let upstream = Arc::clone(&attempt.upstream);

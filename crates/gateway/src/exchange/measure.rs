@@ -90,7 +90,7 @@ impl Exchange {
         };
         let metrics = &self.gateway.shared().metrics;
         let mut number = 0;
-        attempts.told(self.decision.as_ref(), &ending, |attempt, upstream| {
+        attempts.told(self.decision.as_deref(), &ending, |attempt, upstream| {
             number += 1;
             attempt.span_id = self.context.attempt_id(number);
             metrics
