@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::Queue;
 use super::action::{Admission, Eviction, Wait};
+use super::config::Order;
 use super::job::JobId;
 use super::order;
 use super::room::Taken;
@@ -248,16 +249,17 @@ impl Queue {
         let now_ms = round.now_ms;
         round.head.get_or_insert(id);
         if !self.config.backfill {
-            round.closed = true;
+            self.close(id, round);
             return;
         }
-        let starving = self
-            .entries
-            .get(&id)
-            .is_some_and(|entry| order::starves(entry, &self.config, now_ms));
         if round.fences.len() >= self.config.reservations_max {
-            // Without room kept for it, it would be overtaken.
-            round.closed |= starving && self.config.reservations_max > 0;
+            return;
+        }
+        let (Some(entry), Some(asks)) = (self.entries.get(&id), self.asks.get(&id)) else {
+            return;
+        };
+        let (starving, gang) = (order::starves(entry, &self.config, now_ms), entry.job.gang);
+        if round.never(asks, gang) {
             return;
         }
         let ends = round.ends.take().unwrap_or_else(|| self.ends(now_ms));
@@ -266,11 +268,18 @@ impl Queue {
             round.fences.push(fence);
             round.changed();
         } else {
-            round.closed |= starving;
-            if let (Some(entry), Some(asks)) = (self.entries.get(&id), self.asks.get(&id)) {
-                round.is_never(asks, entry.job.gang);
-            }
+            round.is_never(asks, gang);
         }
         round.ends = Some(ends);
+    }
+
+    /// Nobody passes this one: of its tenant where each has a line of its own.
+    fn close(&self, id: JobId, round: &mut Round) {
+        match self.entries.get(&id) {
+            Some(entry) if self.config.order == Order::Quota => {
+                round.closed_for.insert(entry.job.tenant.clone(), id);
+            }
+            _ => round.closed = true,
+        }
     }
 }

@@ -70,7 +70,8 @@ pub struct Config {
     pub tenant_pending_max: usize,
     /// Jobs may stop others that matter less.
     pub preemption: bool,
-    /// Jobs may start before the one at the head when they do not delay it; else only when nothing is kept from it.
+    /// Jobs may start before the one at the head when they do not delay it; else nobody passes it (with `Order::Quota` nobody of
+    /// its tenant).
     pub backfill: bool,
     /// Jobs at the head for which room is kept.
     pub reservations_max: usize,

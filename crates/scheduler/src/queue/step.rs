@@ -171,10 +171,9 @@ impl Queue {
         let several = alike.asks.first().is_some_and(|ask| ask.gpus > 1);
         let stops = self.config.preemption && !alike.stage.early;
         let searches = stops || several && round.moves > 0;
-        let reservations = self.config.reservations_max;
-        let keeps = round.fences.len() < reservations && !round.never(&alike.asks, alike.gang);
-        let closes = alike.stage.starves && reservations > 0;
-        round.searches < SEARCHES_MAX && searches || keeps || closes
+        let keeps = round.fences.len() < self.config.reservations_max
+            && !round.never(&alike.asks, alike.gang);
+        round.searches < SEARCHES_MAX && searches || keeps
     }
 
     /// Nothing starts any more.
