@@ -91,6 +91,8 @@ enum What {
     SchedulerPower,
     /// Do jobs start when and where their explanations say?
     SchedulerExplain,
+    /// Jobs of public traces in line: fairness and waiting on Philly beside Kueue's rules, deadlines on Chronus beside EDF
+    SchedulerQueue,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
     /// The two below: the model server
@@ -109,15 +111,16 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const SCHEDULER: [What; 5] = [
+const SCHEDULER: [What; 6] = [
     What::SchedulerAllocation,
     What::SchedulerSpeed,
     What::SchedulerMig,
     What::SchedulerPower,
     What::SchedulerExplain,
+    What::SchedulerQueue,
 ];
 
-const ALL: [What; 17] = [
+const ALL: [What; 18] = [
     What::Startup,
     What::Gateway,
     What::Soak,
@@ -129,6 +132,7 @@ const ALL: [What; 17] = [
     What::SchedulerMig,
     What::SchedulerPower,
     What::SchedulerExplain,
+    What::SchedulerQueue,
     What::Batcher,
     What::ServeIdentity,
     What::ServeModels,
@@ -147,6 +151,7 @@ impl What {
                 | Self::SchedulerMig
                 | Self::SchedulerPower
                 | Self::SchedulerExplain
+                | Self::SchedulerQueue
         )
     }
 }
@@ -197,6 +202,7 @@ impl Bench<'_> {
             What::SchedulerMig => scheduler::mig::run(self),
             What::SchedulerPower => scheduler::power::run(self),
             What::SchedulerExplain => scheduler::explain::run(self),
+            What::SchedulerQueue => scheduler::queue::run(),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),

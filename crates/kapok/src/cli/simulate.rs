@@ -15,7 +15,8 @@ Examples:
 Policies: random, dotproduct, gpuclustering, gpupacking, bestfit, fgd, kapok, kapok-online.
 Nodes: sn,cpu_milli,memory_mib,gpu,model; pods: name,cpu_milli,memory_mib,num_gpu,gpu_milli and if wanted
 gpu_spec,region,creation_time,deletion_time (the columns of Alibaba's cluster-trace-gpu-v2023). Files may be gzipped.
-Rules: fifo, easy, best-effort-fifo, deadline, deadline-preempting, quota, promises.";
+Rules: fifo, easy, best-effort-fifo, deadline, deadline-preempting, quota, quota-strict,
+promises.";
 
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {

@@ -49,19 +49,20 @@ pub struct Played {
 }
 
 /// Rules that jobs are played by, side by side.
-pub const RULES: [&str; 8] = [
+pub const RULES: [&str; 9] = [
     "fifo",
     "easy",
     "best-effort-fifo",
     "deadline",
     "deadline-preempting",
     "quota",
+    "quota-strict",
     "promises",
     "promises-unbounded",
 ];
 
 /// `fifo` is strict; `easy` fills in behind the head, `best-effort-fifo` past it; `deadline` is earliest deadline first;
-/// `quota` is Kueue's fair sharing without pre-emption; `promises` is ours,
+/// `quota` is Kueue's fair sharing without pre-emption, `quota-strict` the same with each tenant's jobs strictly in turn; `promises` is ours,
 /// `promises-unbounded` the same without room kept for anybody, so that nothing bounds how long one is overtaken. Traces have no bound on how many wait.
 pub fn rules(name: &str, policy: &str) -> Option<Config> {
     let base = Config {
@@ -94,6 +95,11 @@ pub fn rules(name: &str, policy: &str) -> Option<Config> {
         },
         "quota" => Config {
             order: Order::Quota,
+            ..base
+        },
+        "quota-strict" => Config {
+            order: Order::Quota,
+            backfill: false,
             ..base
         },
         "promises" => Config {

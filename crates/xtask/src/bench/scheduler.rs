@@ -6,6 +6,7 @@ pub(super) mod allocation;
 pub(super) mod explain;
 pub(super) mod mig;
 pub(super) mod power;
+pub(super) mod queue;
 pub(super) mod speed;
 
 use std::fs;
