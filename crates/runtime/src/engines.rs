@@ -17,12 +17,12 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// `find` answers in the order of preference, the most complete first. It is called at most once, on the thread that
-    /// loads a model; others that need an engine meanwhile wait for it.
+    /// `find` answers in the order of preference, the most complete first. It is called at most once; who needs an engine
+    /// meanwhile waits for it.
     pub fn new(find: impl FnOnce() -> Vec<Arc<dyn Engine>> + Send + 'static) -> Self {
         let builtin: Arc<dyn Engine> = Arc::new(Builtin);
         let last = Arc::clone(&builtin);
-        let all = move || find().into_iter().chain([last]).collect();
+        let all = move || on_a_thread(find).into_iter().chain([last]).collect();
         Self {
             builtin: [builtin],
             all: LazyLock::new(Box::new(all)),
@@ -41,6 +41,22 @@ impl Engines {
 
     pub(crate) fn all(&self) -> &[Arc<dyn Engine>] {
         &self.all
+    }
+}
+
+/// Threads that a library starts have the name of the one that loads it, and outlive it: they are not a loader's.
+fn on_a_thread(
+    find: impl FnOnce() -> Vec<Arc<dyn Engine>> + Send + 'static,
+) -> Vec<Arc<dyn Engine>> {
+    let thread = std::thread::Builder::new().name("engine".to_owned());
+    match thread.spawn(find) {
+        Ok(thread) => thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        Err(error) => {
+            tracing::error!(%error, "cannot start a thread to look for engines: only built-in backends are served");
+            Vec::new()
+        }
     }
 }
 

@@ -19,6 +19,8 @@ fn libraries_are_looked_for_once_and_not_before_a_model_needs_one() {
     let looked = Arc::new(AtomicUsize::new(0));
     let (seen, engine) = (Arc::clone(&looked), Fake::new("onnxruntime").engine());
     let engines = Engines::new(move || {
+        // Threads that a library starts inherit its name.
+        assert_eq!(std::thread::current().name(), Some("engine"));
         seen.fetch_add(1, Ordering::Relaxed);
         vec![engine]
     });
