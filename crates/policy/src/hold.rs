@@ -18,7 +18,7 @@ pub enum Stay {
 /// as much good as in any longer one, going by the share that is done within it and by what all take of it. Where all
 /// need about the same, that is nearly the longest of them; where anything can happen, or short requests are mixed with
 /// long, it is short, and nobody is turned away who might be lucky.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Holds {
     /// The latest, in no order.
     stays: Vec<(Duration, Ended)>,
@@ -49,17 +49,6 @@ const QUICKEST: usize = 6;
 
 /// How much of the best use of places is good enough. What is left is the price for turning fewer away.
 const GOOD_ENOUGH: f64 = 0.95;
-
-impl Default for Holds {
-    fn default() -> Self {
-        Self {
-            stays: Vec::new(),
-            next: 0,
-            fresh: 0,
-            needed: Duration::ZERO,
-        }
-    }
-}
 
 impl Holds {
     pub(crate) fn note(&mut self, stay: Stay) {

@@ -120,25 +120,20 @@ const SCHEDULER: [What; 6] = [
     What::SchedulerQueue,
 ];
 
-const ALL: [What; 18] = [
-    What::Startup,
-    What::Gateway,
-    What::Soak,
-    What::Faults,
-    What::Grpc,
-    What::Embed,
-    What::SchedulerAllocation,
-    What::SchedulerSpeed,
-    What::SchedulerMig,
-    What::SchedulerPower,
-    What::SchedulerExplain,
-    What::SchedulerQueue,
-    What::Batcher,
-    What::ServeIdentity,
-    What::ServeModels,
-    What::Swap,
-    What::Density,
-    What::Routing,
+/// Every bench, group by group.
+const ALL: [&[What]; 5] = [
+    &[
+        What::Startup,
+        What::Gateway,
+        What::Soak,
+        What::Faults,
+        What::Grpc,
+        What::Embed,
+    ],
+    &SCHEDULER,
+    &[What::Batcher],
+    &SERVE,
+    &[What::Swap, What::Density, What::Routing],
 ];
 
 impl What {
@@ -247,15 +242,14 @@ pub(crate) fn run_bench(options: &Options) -> Result<()> {
         scratch,
     };
     let around = Surroundings::now();
-    let one = [options.what];
     for what in match options.what {
-        What::All => &ALL[..],
-        What::Serve => &SERVE[..],
-        What::Scheduler => &SCHEDULER[..],
-        _ => &one[..],
+        What::All => ALL.concat(),
+        What::Serve => SERVE.to_vec(),
+        What::Scheduler => SCHEDULER.to_vec(),
+        one => vec![one],
     } {
         let around = around.again();
-        let outcome = bench.measure(*what)?;
+        let outcome = bench.measure(what)?;
         outcome.print(&around);
         if !options.no_save {
             outcome.save(profile.name(), &around)?;

@@ -211,6 +211,16 @@ fn history_outlives_kapok_and_what_ran_runs_again() {
     becomes(&kapok, &long, "Cancelled");
 }
 
+/// Serves only the models of this folder that somebody loads.
+fn loads_when_told(repo: &Repository) -> Running {
+    let config = "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: n}\nspec: {modelControl: explicit}\n";
+    Kapok::new()
+        .config(config)
+        .model_repo(repo.path())
+        .when_live()
+        .start()
+}
+
 #[test]
 fn a_models_job_loads_it_and_its_end_unloads_it() {
     let repo = Repository::new().builtin(
@@ -222,12 +232,7 @@ fn a_models_job_loads_it_and_its_end_unloads_it() {
             ..Builtin::default()
         },
     );
-    let config = "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: n}\nspec: {modelControl: explicit}\n";
-    let kapok = Kapok::new()
-        .config(config)
-        .model_repo(repo.path())
-        .when_live()
-        .start();
+    let kapok = loads_when_told(&repo);
     let infer = || {
         let body = json!({ "inputs": [{ "name": "INPUT0", "shape": [1, 2], "datatype": "INT32", "data": [4, 5] }] });
         kapok.http().post("/v2/models/echo/infer", body.to_string())
@@ -267,12 +272,7 @@ fn a_models_job_loads_it_and_its_end_unloads_it() {
 #[test]
 fn a_batch_that_a_model_cannot_have_is_refused_when_it_is_submitted() {
     let repo = Repository::new().link("fixed", &e2e::repository::fetched("resnet50-light"));
-    let config = "apiVersion: kapok.dev/v1alpha1\nkind: Node\nmetadata: {name: n}\nspec: {modelControl: explicit}\n";
-    let kapok = Kapok::new()
-        .config(config)
-        .model_repo(repo.path())
-        .when_live()
-        .start();
+    let kapok = loads_when_told(&repo);
     let refused = try_submit(&kapok, &json!({ "model": "fixed", "batchSize": 64 }));
     assert_eq!(refused.status, 400, "{}", refused.text());
     for words in ["`batchSize` 64", "model `fixed` is fixed to 1"] {
