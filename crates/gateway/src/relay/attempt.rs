@@ -172,7 +172,7 @@ pub(super) async fn attempt(
     loop {
         let (mut connection, may_be_stale) = match pooled.take() {
             Some(connection) => (connection, true),
-            None => (open(&mut place, via).await?, false),
+            None => open(&mut place, via).await?,
         };
         let connected_at = clock.now();
         let error = match connection.send(request).await {
@@ -225,13 +225,14 @@ fn unanswered(upstream: &Upstream, error: SendError) -> (End, ApiError) {
     }
 }
 
-async fn open(place: &mut Place, via: Via) -> Result<Connection, Fault> {
+async fn open(place: &mut Place, via: Via) -> Result<(Connection, bool), Fault> {
     let gateway = place.gateway.clone();
     let upstream = Arc::clone(&place.upstream);
     let limit = upstream.connect_timeout();
-    let opened = timeout(limit, upstream.open(via, &gateway.shared().tasks)).await;
+    let with = (&gateway.shared().tasks, place.entered_at);
+    let opened = timeout(limit, upstream.open(via, with)).await;
     let error = match opened {
-        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Ok(opened)) => return Ok(opened),
         Ok(Err(error)) => {
             let reason = base::chain(&error);
             bad_upstream(format!(

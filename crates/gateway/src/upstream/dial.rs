@@ -63,8 +63,32 @@ impl Upstream {
         None
     }
 
-    /// A new connection, or a place on one that somebody else opened meanwhile.
-    pub(crate) async fn open(&self, via: Via, tasks: &Tasks) -> Result<Connection, ConnectError> {
+    /// A new connection, or one that was opened or came back meanwhile, and may have been closed since: then the second
+    /// is true.
+    pub(crate) async fn open(
+        &self,
+        via: Via,
+        (tasks, now): (&Tasks, Instant),
+    ) -> Result<(Connection, bool), ConnectError> {
+        let shares = via == Via::Grpc || self.offer() == Offer::Http2;
+        tokio::select! {
+            // Both are dropped with what they hold: an unfinished connection is closed, and nothing leaves the pool.
+            opened = self.dial(via, tasks) => Ok((opened?, false)),
+            connection = self.given(now), if !shares => Ok((Connection::Http1(connection), true)),
+        }
+    }
+
+    /// The next connection that comes back and was not closed meanwhile.
+    async fn given(&self, now: Instant) -> Http1 {
+        loop {
+            let mut connection = self.live.pool.given(now).await;
+            if poll_fn(|cx| Poll::Ready(connection.reusable(cx))).await {
+                return connection;
+            }
+        }
+    }
+
+    async fn dial(&self, via: Via, tasks: &Tasks) -> Result<Connection, ConnectError> {
         match (via, self.offer()) {
             (Via::Grpc, _) => {
                 let address = self.grpc.as_ref().ok_or_else(no_grpc)?;
@@ -134,4 +158,49 @@ async fn open_shared(
 
 fn no_grpc() -> ConnectError {
     ConnectError::Io(std::io::Error::other("it does not speak gRPC"))
+}
+
+#[cfg(test)]
+mod tests {
+    use base::Clock;
+    use protocol::resource::UpstreamSpec;
+    use tokio::net::{TcpSocket, TcpStream};
+
+    use super::*;
+
+    /// A listener whose backlog is full: whoever connects waits for a second before the first packet is sent again.
+    async fn full() -> (String, Vec<TcpStream>, tokio::net::TcpListener) {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        socket.bind(any).expect("a port");
+        let listener = socket.listen(1).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let mut held = Vec::new();
+        let wait = std::time::Duration::from_millis(100);
+        while let Ok(stream) = tokio::time::timeout(wait, TcpStream::connect(address)).await {
+            held.push(stream.expect("a loopback"));
+            assert!(held.len() < 64, "the backlog has no end");
+        }
+        (format!("http://{address}"), held, listener)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_comes_back_is_quicker_than_a_full_backlog() {
+        let (url, _held, listener) = full().await;
+        let spec: UpstreamSpec =
+            serde_json::from_value(serde_json::json!({ "url": url })).expect("a spec");
+        let upstream = Upstream::new("short", &spec, 0).expect("valid");
+        let (clock, tasks) = (Clock::manual(), Tasks::new());
+        // Somebody before got through.
+        let (_served, _) = listener.accept().await.expect("one waits");
+        let open = || upstream.open(Via::Http, (&tasks, clock.now()));
+        let (connection, from_pool) = open().await.expect("there is a place");
+        assert!(!from_pool);
+        let Connection::Http1(connection) = connection else {
+            unreachable!("nothing else was offered");
+        };
+        let back = async { upstream.live.pool.give(connection, clock.now()) };
+        let (opened, ()) = tokio::join!(open(), back);
+        assert!(opened.expect("the same").1);
+    }
 }

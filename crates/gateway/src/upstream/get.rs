@@ -47,9 +47,10 @@ pub(crate) async fn get(
         headers.insert(HOST, upstream.address.authority.clone());
     }
     let request = request.body(RequestBody::empty())?;
-    let mut connection = match upstream.idle(Via::Http, clock.now()).await {
+    let now = clock.now();
+    let mut connection = match upstream.idle(Via::Http, now).await {
         Some(connection) => connection,
-        None => upstream.open(Via::Http, tasks).await?,
+        None => upstream.open(Via::Http, (tasks, now)).await?.0,
     };
     let response = connection.send(request).await.map_err(unanswered)?;
     take(upstream, connection, response, (clock, bytes_max)).await

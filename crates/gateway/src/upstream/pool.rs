@@ -1,6 +1,8 @@
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::http1::Http1;
 
@@ -19,7 +21,21 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(3);
 pub(crate) struct Pool {
     /// In each part.
     idle_max: usize,
-    parts: [Mutex<Vec<Http1>>; PARTS],
+    parts: [Part; PARTS],
+}
+
+#[derive(Debug, Default)]
+struct Part {
+    held: Mutex<Held>,
+    /// Told of each connection that comes back while somebody waits.
+    given: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    idle: Vec<Http1>,
+    /// In [`Pool::given`] now.
+    waiting: usize,
 }
 
 /// Beyond so many cores, two share a part.
@@ -33,33 +49,50 @@ impl Pool {
         }
     }
 
-    fn own(&self) -> Option<&Mutex<Vec<Http1>>> {
+    fn own(&self) -> Option<&Part> {
         self.parts.get(base::shard() % PARTS)
     }
 
     /// The newest idle connection, if one is young enough. It may have been closed since: ask it.
     pub(crate) fn take(&self, now: Instant) -> Option<Http1> {
-        let (newest, old);
-        {
-            let mut idle = self.own()?.lock();
-            old = too_old(&mut idle, now);
-            newest = idle.pop();
+        self.own()?.take(now)
+    }
+
+    /// The next connection that comes back here, for who opens one: that can take long (a backlog that is full drops the
+    /// first packet, which is sent again after a second), while those who came before are done in a millisecond.
+    ///
+    /// Without order: a request that has just come may be quicker. Cancel-safe: what is not taken stays in the pool.
+    pub(crate) async fn given(&self, now: Instant) -> Http1 {
+        let Some(own) = self.own() else {
+            return std::future::pending().await;
+        };
+        let _waiting = Waiting::at(own);
+        loop {
+            let mut given = pin!(own.given.notified());
+            // Counts from here on, so that nothing is missed between looking and waiting.
+            given.as_mut().enable();
+            if let Some(connection) = own.take(now) {
+                return connection;
+            }
+            given.await;
         }
-        drop(old);
-        newest
     }
 
     /// Keeps a connection whose last answer was read to its end; when full it is closed.
     pub(crate) fn give(&self, mut connection: Http1, now: Instant) {
         connection.rest(now);
-        let old;
+        let (old, awaited);
+        let Some(own) = self.own() else { return };
         {
-            let Some(own) = self.own() else { return };
-            let mut idle = own.lock();
-            old = too_old(&mut idle, now);
-            if idle.len() < self.idle_max {
-                idle.push(connection);
+            let mut held = own.held.lock();
+            old = too_old(&mut held.idle, now);
+            if held.idle.len() < self.idle_max {
+                held.idle.push(connection);
             }
+            awaited = held.waiting > 0;
+        }
+        if awaited {
+            own.given.notify_one();
         }
         drop(old);
     }
@@ -67,20 +100,50 @@ impl Pool {
     /// Closes what has been idle too long: without a request nobody else looks.
     pub(crate) fn sweep(&self, now: Instant) {
         for part in &self.parts {
-            let old = too_old(&mut part.lock(), now);
+            let old = too_old(&mut part.held.lock().idle, now);
             drop(old);
         }
     }
 
     pub(crate) fn clear(&self) {
         for part in &self.parts {
-            let all = std::mem::take(&mut *part.lock());
+            let all = std::mem::take(&mut part.held.lock().idle);
             drop(all);
         }
     }
 
     pub(crate) fn idle(&self) -> usize {
-        self.parts.iter().map(|part| part.lock().len()).sum()
+        let idle = |part: &Part| part.held.lock().idle.len();
+        self.parts.iter().map(idle).sum()
+    }
+}
+
+impl Part {
+    fn take(&self, now: Instant) -> Option<Http1> {
+        let (newest, old);
+        {
+            let mut held = self.held.lock();
+            old = too_old(&mut held.idle, now);
+            newest = held.idle.pop();
+        }
+        drop(old);
+        newest
+    }
+}
+
+/// Somebody who waits for a connection to come back.
+struct Waiting<'a>(&'a Part);
+
+impl<'a> Waiting<'a> {
+    fn at(part: &'a Part) -> Self {
+        part.held.lock().waiting += 1;
+        Self(part)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.held.lock().waiting -= 1;
     }
 }
 
@@ -101,6 +164,10 @@ fn too_old(idle: &mut Vec<Http1>, now: Instant) -> Vec<Http1> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::task::Poll;
+
     use base::Clock;
     use tokio::net::TcpListener;
 
@@ -108,6 +175,33 @@ mod tests {
     use crate::upstream::Address;
     use crate::upstream::http1::Stream;
     use crate::upstream::tls::Offer;
+
+    #[tokio::test]
+    async fn who_waits_takes_what_comes_back_and_who_has_gone_takes_nothing() {
+        let (_listener, mut opened) = connections(2).await;
+        let now = Clock::manual().now();
+        let pool = Pool::new(10);
+        let mut gone = Box::pin(pool.given(now));
+        let mut stays = Box::pin(pool.given(now));
+        for waiting in [&mut gone, &mut stays] {
+            assert!(polled(waiting).await.is_none(), "nothing is there");
+        }
+        pool.give(opened.remove(0), now);
+        drop(gone);
+        assert!(polled(&mut stays).await.is_some(), "told instead");
+        drop(stays);
+        pool.give(opened.remove(0), now);
+        assert_eq!(pool.idle(), 1, "kept for who comes next");
+        assert!(polled(&mut Box::pin(pool.given(now))).await.is_some());
+    }
+
+    async fn polled<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        poll_fn(|cx| match Pin::new(&mut *future).poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
 
     async fn connections(count: usize) -> (TcpListener, Vec<Http1>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

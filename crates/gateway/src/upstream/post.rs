@@ -32,7 +32,7 @@ pub(crate) async fn post(
         let request = request(upstream.address_of(via), path, (headers, body))?;
         let (mut connection, may_be_stale) = match idle.take() {
             Some(connection) => (connection, true),
-            None => (upstream.open(via, tasks).await?, false),
+            None => upstream.open(via, (tasks, clock.now())).await?,
         };
         let response = match connection.send(request).await {
             Ok(response) => response,
