@@ -7,6 +7,7 @@
 //! configuration in a load call), [`to_pbtxt`] (a file that people read).
 //! Never here: files and folders (runtime), which engine serves the model (runtime).
 
+mod agents;
 mod complete;
 pub mod ensemble;
 mod json;
@@ -24,6 +25,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 
+pub use agents::{ChecksumOf, checksums};
 pub use complete::{DEFAULT_MAX_BATCH_SIZE, complete};
 pub use json::{from_json, to_json};
 pub use normalize::{Contents, instances_asked, normalize};

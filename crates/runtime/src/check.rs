@@ -8,6 +8,7 @@ use protocol::config::{Problem, ensemble};
 use protocol::oip::proto::ModelConfig;
 use protocol::{FileError, TensorSpec};
 
+use crate::agents;
 use crate::choose::no_backend;
 use crate::definition::{Definition, Fault, Terms, join};
 use crate::engine::{Engine, Source};
@@ -145,6 +146,8 @@ fn look(found: &Found, readers: Readers<'_>, terms: &Terms) -> Looked {
         };
     };
     faults.extend(definition.missing());
+    let objections = agents::objections(definition.normalized(), &found.folder);
+    faults.extend(objections.iter().map(|problem| definition.fault(problem)));
     // Files are looked up by what the configuration says: a wrong one leads nowhere.
     if !faults.is_empty() {
         return Looked {

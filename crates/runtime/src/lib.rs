@@ -9,6 +9,7 @@
 //! Never here: sockets and wire formats; which engine libraries exist (rooms below implement [`engine::Engine`]). Engines
 //! never run on an async worker, except calls that cost less than leaving it.
 
+mod agents;
 mod agree;
 pub mod builtin;
 mod cache;

@@ -11,6 +11,7 @@ use protocol::oip::proto::ModelConfig;
 use protocol::oip::proto::model_config::SchedulingChoice;
 use tokio::sync::Semaphore;
 
+use crate::agents;
 use crate::cache;
 use crate::choose::{Choice, Chosen};
 use crate::classify::Labels;
@@ -37,6 +38,7 @@ pub(crate) fn build(
     definition: &Definition,
     (number, folder): (u64, &Path),
 ) -> Result<Model, String> {
+    agents::look(definition.normalized(), &definition.folder)?;
     if ensemble::is_ensemble(definition) {
         return ensemble::build(inner, definition, number);
     }

@@ -37,10 +37,6 @@ pub(super) fn unsupported(config: &ModelConfig, name: &str, problems: &mut Vec<P
             }
         }
     }
-    if config.model_repository_agents.is_some() {
-        let fix = "remove it; `[integrity] manifest` in kapok.toml checks the files";
-        refuse("model_repository_agents".to_owned(), fix);
-    }
     for (index, group) in config.instance_group.iter().enumerate() {
         if !group.secondary_devices.is_empty() {
             let field = format!("instance_group[{index}].secondary_devices");

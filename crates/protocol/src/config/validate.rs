@@ -2,7 +2,7 @@
 //! reported here.
 
 use super::unsupported::unsupported;
-use super::{Problem, ensemble};
+use super::{Problem, agents, ensemble};
 use crate::oip::proto::ModelConfig;
 
 mod batch_io;
@@ -63,6 +63,7 @@ pub fn validate(config: &ModelConfig, setting: Setting<'_>) -> Vec<Problem> {
         warmup::validate,
         accelerators,
         files::validate,
+        repository_agents,
         not_supported,
     ] {
         rule(&context, &mut problems);
@@ -72,6 +73,10 @@ pub fn validate(config: &ModelConfig, setting: Setting<'_>) -> Vec<Problem> {
 
 fn ensembles(context: &Context<'_>, problems: &mut Vec<Problem>) {
     ensemble::alone(context.config, context.name(), problems);
+}
+
+fn repository_agents(context: &Context<'_>, problems: &mut Vec<Problem>) {
+    agents::validate(context.config, context.name(), problems);
 }
 
 fn not_supported(context: &Context<'_>, problems: &mut Vec<Problem>) {

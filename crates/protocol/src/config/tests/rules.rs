@@ -352,7 +352,11 @@ fn the_rest_is_checked_or_refused_by_name() {
         ("optimization { execution_accelerators { cpu_execution_accelerator { name: 'x' } } }", &["optimization.execution_accelerators.cpu_execution_accelerator[0].name: unknown Execution Accelerator 'x' is requested"]),
         ("default_model_filename: '../../x'", &["default_model_filename: 'default_model_filename' of model 'm' must be a path inside the version's folder"]),
         ("cc_model_filenames { key: '7.5' value: '/x' }", &["cc_model_filenames[7.5].value: 'cc_model_filenames[7.5].value' of model 'm' must be a path inside the version's folder"]),
-        ("model_repository_agents { agents { name: 'checksum' } }", &["model_repository_agents: `model_repository_agents` of model 'm' is not supported by this version"]),
+        ("model_repository_agents { agents { name: 'checksum' parameters { key: 'MD5:1/weights' value: 'd726e132f91f16ebee703d96f6f73cb1' } } }", &[]),
+        ("model_repository_agents { agents { name: 'checksum' } agents { name: 'decrypt' parameters { key: 'k' value: 'v' } } }", &["model_repository_agents.agents[1].name: unable to find 'libtritonrepoagent_decrypt.so' for repo agent 'decrypt'"]),
+        ("model_repository_agents { agents { name: 'checksum' parameters { key: 'weights' value: 'd7' } } }", &["model_repository_agents.agents[0].parameters[weights]: failed to parse key: weights"]),
+        ("model_repository_agents { agents { name: 'checksum' parameters { key: 'SHA256:w' value: 'd7' } } }", &["model_repository_agents.agents[0].parameters[SHA256:w]: Unsupported checksum algorithm: SHA256"]),
+        ("model_repository_agents { agents { name: 'checksum' parameters { key: 'md5:../w' value: 'd7' } } }", &["model_repository_agents.agents[0].parameters[md5:../w]: 'model_repository_agents.agents[0].parameters[md5:../w]' of model 'm' must be a path inside the model's folder"]),
         ("runtime: 'libtriton_identity.so'", &[]),
         ("runtime: 'model.py'", &["runtime: `runtime` of model 'm' is not supported by this version"]),
     ]);
