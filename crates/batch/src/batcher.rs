@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::order::Order;
+use crate::worth::{Size, Worth};
 use crate::{Latency, OnTimeout, Request, Settings, Ticket};
 
 /// The latest that a request may ask to be due: beyond, it would only be further behind.
@@ -32,6 +33,9 @@ pub struct Batcher {
     pinned: usize,
     next: u64,
     latency: Latency,
+    worth: Worth,
+    /// By lane, what it was given last.
+    runs: Vec<Run>,
     credit: target::Credit,
     order: Option<Order>,
     /// Until when a batch that could start is held back to grow.
@@ -46,6 +50,14 @@ struct Entry {
     /// Its place in the level's line: when it came, or by when it should be answered.
     key: Instant,
     late: bool,
+}
+
+/// What a lane runs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    /// All other lanes ran, too, so that what it takes is what rows cost under load.
+    busy: bool,
+    trial: bool,
 }
 
 /// What waits at one priority.
@@ -91,7 +103,8 @@ pub enum Why {
 
 /// What to do with an idle lane.
 enum Choice {
-    Run(Vec<Ticket>),
+    /// And whether that is a trial.
+    Run(Vec<Ticket>, bool),
     /// More may come: look again then.
     Hold(Instant),
     Nothing,
@@ -108,6 +121,8 @@ impl Batcher {
             pinned: 0,
             next: 0,
             latency: Latency::default(),
+            worth: Worth::default(),
+            runs: vec![Run::default(); settings.lanes],
             credit: target::Credit::new(),
             order: settings.ordered.then(Order::default),
             hold: None,
@@ -137,9 +152,20 @@ impl Batcher {
         if !self.waiting.is_empty() || !alone || settings.ordered {
             return None;
         }
-        match request.lane {
+        let lane = match request.lane {
             None => self.idle.pop(),
             Some(lane) => self.occupy(lane).then_some(lane),
+        };
+        lane.inspect(|lane| self.begin(*lane, false))
+    }
+
+    fn begin(&mut self, lane: usize, trial: bool) {
+        let busy = self.idle.is_empty();
+        if let Some(run) = self.runs.get_mut(lane) {
+            *run = Run { busy, trial };
+        }
+        if trial {
+            self.worth.begin_trial();
         }
     }
 
@@ -273,11 +299,12 @@ impl Batcher {
         for place in (0..self.idle.len()).rev() {
             let lane = self.idle[place];
             match self.choose(now, lane) {
-                Choice::Run(tickets) => {
+                Choice::Run(tickets, trial) => {
                     if !grant() {
                         return None;
                     }
                     self.idle.remove(place);
+                    self.begin(lane, trial);
                     return Some(self.start(lane, tickets));
                 }
                 Choice::Hold(until) => {
@@ -359,11 +386,33 @@ impl Batcher {
     pub fn done(&mut self, lane: usize) {
         debug_assert!(!self.idle.contains(&lane), "lane {lane} was not busy");
         self.idle.push(lane);
+        if let Some(run) = self.runs.get_mut(lane)
+            && std::mem::take(run).trial
+        {
+            self.worth.end_trial();
+        }
     }
 
-    /// How long the engine took for so many rows.
-    pub fn learn(&mut self, rows: usize, took: Duration) {
-        self.latency.observe(rows.max(1), took);
+    /// How long the engine took for so many rows on a lane that is not done yet.
+    pub fn learn(&mut self, lane: usize, rows: usize, took: Duration) {
+        let rows = rows.max(1);
+        self.latency.observe(rows, took);
+        let run = self.runs.get(lane).copied().unwrap_or_default();
+        if run.busy && self.settings.rows_max > 1 {
+            self.worth.observe(rows, took, run.trial);
+        }
+    }
+
+    /// Rows to run together of those of one class that wait, `most` at most; none when nothing is known against any size.
+    fn worthwhile(&self, group: (usize, u64), most: usize) -> Size {
+        let mut rows = 0;
+        for (_, entry) in self.of_class(group) {
+            rows += entry.request.rows;
+            if rows >= most {
+                break;
+            }
+        }
+        self.worth.choose(rows.min(most))
     }
 
     /// An answer is there: whose answers may leave now, in order. All others are held back.
@@ -383,6 +432,8 @@ impl Batcher {
     }
 }
 
+#[cfg(test)]
+mod paying;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

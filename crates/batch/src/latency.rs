@@ -18,9 +18,6 @@ const EXACT_MAX: usize = 16;
 /// An estimate that is exceeded by few batches: this many mean deviations above the mean.
 const DEVIATIONS: f64 = 2.5;
 
-/// Times a cost, what is worth a change.
-const CLEARLY: f64 = 1.05;
-
 #[derive(Debug, Clone, Default)]
 pub struct Latency {
     sizes: BTreeMap<usize, Size>,
@@ -94,19 +91,6 @@ impl Latency {
         }
     }
 
-    /// The batch size that is cheapest by the row, of those measured up to `rows`: batches of a convolutional network fall
-    /// out of the caches and can cost more than their requests one by one. `rows` as long as it is not clearly dearer.
-    pub(crate) fn efficient(&self, rows: usize) -> usize {
-        let per_row = |rows: usize| Some(self.size(rows)?.mean / rows as f64);
-        let Some(own) = per_row(rows) else {
-            return rows;
-        };
-        let smaller = (1..rows.min(EXACT_MAX + 1)).filter_map(|rows| Some((rows, per_row(rows)?)));
-        let best = smaller.min_by(|(_, a), (_, b)| a.total_cmp(b));
-        best.filter(|(_, cost)| cost * CLEARLY < own)
-            .map_or(rows, |(rows, _)| rows)
-    }
-
     fn size(&self, rows: usize) -> Option<&Size> {
         let size = self.sizes.get(&place(rows))?;
         (size.seen >= OBSERVED_MIN).then_some(size)
@@ -114,7 +98,7 @@ impl Latency {
 }
 
 /// Rounded up, so that a shared place never promises too much.
-fn place(rows: usize) -> usize {
+pub(crate) fn place(rows: usize) -> usize {
     if rows <= EXACT_MAX {
         return rows;
     }

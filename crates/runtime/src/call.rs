@@ -131,9 +131,6 @@ fn here<T>(
         stop: &stop,
     });
     let end = clock.now();
-    // Before the answer is prepared: the next call need not wait for that.
-    drop(cores);
-    drop(held);
     let done = Done {
         queue: began.saturating_duration_since(arrived),
         input: ready.saturating_duration_since(began),
@@ -141,7 +138,13 @@ fn here<T>(
     };
     if outputs.is_ok() {
         let bytes = inputs.iter().map(|input| input.data.len()).sum();
-        queue.ran(&call, bytes, &done);
+        queue.ran(&held, (call.rows, bytes), done.infer);
+    }
+    // Before the answer is prepared: the next call need not wait for that.
+    drop(cores);
+    drop(held);
+    if outputs.is_ok() {
+        queue.booked(call.counts(), &done);
     } else if stop.is_set() {
         let late = Error::Timeout {
             model: queue.model.clone(),

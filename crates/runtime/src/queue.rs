@@ -379,8 +379,8 @@ impl Queue {
         }
     }
 
-    fn learn(&self, rows: usize, took: std::time::Duration) {
-        self.state.lock().batcher.learn(rows, took);
+    fn learn(&self, (lane, rows): (usize, usize), took: std::time::Duration) {
+        self.state.lock().batcher.learn(lane, rows, took);
     }
 
     fn late(&self) -> Error {

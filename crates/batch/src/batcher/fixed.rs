@@ -1,26 +1,22 @@
-//! The choice by Triton's settings: preferred sizes and a largest delay.
+//! The choice by Triton's settings: preferred sizes and a largest delay. Without both, by what batches are worth.
 
 use std::time::Instant;
 
-use super::{Batcher, Choice};
+use super::{Batcher, Choice, Size};
 use crate::Ticket;
-
-/// One batch in so many is filled whatever was measured.
-const RETRY_EVERY: u64 = 64;
 
 impl Batcher {
     pub(super) fn by_size(&self, now: Instant, group: (usize, u64)) -> Choice {
         let settings = &self.settings;
+        let size = self.size(group);
+        let cap = size.rows;
         let mut waiting = self.of_class(group);
         let Some((first, head)) = waiting.next() else {
             return Choice::Nothing;
         };
         let mut rows = head.request.rows;
-        let largest = settings.preferred.last().copied();
-        let cap = largest.unwrap_or(usize::MAX).min(settings.rows_max);
-        let cap = self.worthwhile(first, cap);
         if rows == 0 || rows >= cap {
-            return Choice::Run(vec![first]);
+            return Choice::Run(vec![first], size.trial && rows == cap);
         }
         let mut tickets = vec![first];
         let mut oldest = head.arrived;
@@ -43,23 +39,28 @@ impl Batcher {
         }
         let until = oldest + settings.delay;
         if until <= now || rows == cap {
-            return Choice::Run(tickets);
+            return Choice::Run(tickets, size.trial && rows == cap);
         }
         match preferred {
-            Some(count) => Choice::Run(prefix(tickets, count)),
-            None if closed => Choice::Run(tickets),
+            Some(count) => Choice::Run(prefix(tickets, count), false),
+            None if closed => Choice::Run(tickets, false),
             None => Choice::Hold(until),
         }
     }
 
-    /// Who allows no delay wants the most out of the lanes, and larger batches only where they help. What was measured is
-    /// tried again now and then, as it may have been the machine's bad moment.
-    fn worthwhile(&self, first: Ticket, cap: usize) -> usize {
-        let again = first.0.is_multiple_of(RETRY_EVERY);
-        if again || !self.settings.delay.is_zero() {
-            return cap;
+    /// Rows that a batch is not grown beyond. Who names sizes or allows a delay has decided what batches are worth; all
+    /// others want the most out of the lanes.
+    fn size(&self, group: (usize, u64)) -> Size {
+        let settings = &self.settings;
+        let largest = settings.preferred.last().copied();
+        let most = largest.unwrap_or(usize::MAX).min(settings.rows_max);
+        if settings.delay.is_zero() && settings.preferred.is_empty() {
+            return self.worthwhile(group, most);
         }
-        self.latency.efficient(cap)
+        Size {
+            rows: most,
+            trial: false,
+        }
     }
 
     /// How many requests make a batch of a preferred size, if so many rows are one.

@@ -8,9 +8,13 @@ use super::*;
 use crate::Policy;
 
 /// xorshift64*: a seed gives the same world on every machine.
-struct Draw(u64);
+pub(super) struct Draw(u64);
 
 impl Draw {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -23,11 +27,11 @@ impl Draw {
         usize::try_from(self.within(from, to)).expect("small")
     }
 
-    fn within(&mut self, from: u64, to: u64) -> u64 {
+    pub(super) fn within(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to - from + 1)
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.within(1, 100) <= percent
     }
 }
@@ -67,6 +71,8 @@ struct World {
     rows_high: u64,
     /// Microseconds of a batch: fixed, per row.
     cost: (u64, u64),
+    /// By lane, when its batch started.
+    since: BTreeMap<usize, u64>,
     burst: bool,
     /// When the timer fires.
     timer: Option<u64>,
@@ -115,7 +121,7 @@ fn settings(draw: &mut Draw) -> Settings {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut draw = Draw(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut draw = Draw::new(seed);
         let settings = settings(&mut draw);
         let rows_high = if settings.rows_max > 1 {
             draw.within(1, 3)
@@ -140,6 +146,7 @@ impl World {
             arrived: 0,
             rows_high,
             cost,
+            since: BTreeMap::new(),
             burst,
             timer: None,
         };
@@ -244,6 +251,9 @@ impl World {
 
     fn done(&mut self, lane: usize) {
         let batch = self.running.remove(&lane).expect("it ran");
+        let took = self.now - self.since.remove(&lane).expect("it ran");
+        self.batcher
+            .learn(lane, batch.padded, Duration::from_micros(took));
         self.batcher.done(lane);
         for ticket in batch.tickets {
             self.fate(ticket, Fate::Answered);
@@ -331,13 +341,12 @@ impl World {
         } else {
             took + self.draw.within(0, took / 4)
         };
-        self.batcher
-            .learn(batch.padded, Duration::from_micros(took));
         self.after(took, Event::Done(batch.lane));
         for ticket in &batch.tickets {
             self.fate(*ticket, Fate::Runs);
             self.started.push(*ticket);
         }
+        self.since.insert(batch.lane, self.now);
         let twice = self.running.insert(batch.lane, batch);
         assert_eq!(twice, None, "seed {seed}: a lane runs one batch at a time");
     }
@@ -405,7 +414,7 @@ impl World {
     clippy::disallowed_methods,
     reason = "an arbitrary origin; it never moves"
 )]
-fn base_instant() -> Instant {
+pub(super) fn base_instant() -> Instant {
     Instant::now()
 }
 

@@ -91,11 +91,12 @@ impl Batcher {
         };
         let (late, alone) = (head.late, head.request.rows == 0);
         if alone || self.settings.rows_max <= 1 {
-            return Choice::Run(vec![first]);
+            return Choice::Run(vec![first], false);
         }
-        let largest = self.largest(now, target);
+        let size = self.worthwhile(group, self.within(target.mul_f64(BATCH_SHARE)));
+        let largest = self.largest(now, target, size.rows);
         if late {
-            return Choice::Run(self.late(group, largest.all));
+            return Choice::Run(self.late(group, largest.all), false);
         }
         let line: Vec<Due> = self
             .of_class(group)
@@ -119,7 +120,10 @@ impl Batcher {
         }
         let line = &line[from..];
         let count = self.in_time(line, now, largest);
-        Choice::Run(line[..count].iter().map(|due| due.ticket).collect())
+        let batch = &line[..count];
+        let rows: usize = batch.iter().map(|due| due.rows).sum();
+        let tickets = batch.iter().map(|due| due.ticket).collect();
+        Choice::Run(tickets, size.trial && rows == size.rows)
     }
 
     /// Puts those behind that would be late if they ran at once and alone, as long as there may be late ones.
@@ -149,10 +153,10 @@ impl Batcher {
         }
     }
 
-    fn largest(&self, now: Instant, target: Duration) -> Largest {
+    fn largest(&self, now: Instant, target: Duration, all: usize) -> Largest {
         Largest {
-            all: self.within(target.mul_f64(BATCH_SHARE)),
-            patient: self.within(target.mul_f64(PATIENT_SHARE)),
+            all,
+            patient: self.within(target.mul_f64(PATIENT_SHARE)).min(all),
             patient_after: now + target,
         }
     }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::Deadline;
 use batch::Request;
 
 use super::pace::{Pace, SHORT};
-use super::{Done, Held, Queue, State};
+use super::{Held, Queue, State};
 use crate::call::Call;
 use crate::compute::Taken;
 use crate::engine::Stop;
@@ -132,14 +132,13 @@ impl Queue {
         }
     }
 
-    /// Books one call that ran directly, and remembers how long it took.
-    pub(crate) fn ran(&self, call: &Call, bytes: usize, done: &Done) {
+    /// Remembers how long a call took that ran directly, on a lane that is still its own.
+    pub(crate) fn ran(&self, held: &Held, (rows, bytes): (usize, usize), took: Duration) {
         if self.loaded.steady() {
             let mut state = self.state.lock();
-            state.paces.learn(bytes, done.infer);
-            state.batcher.learn(call.rows, done.infer);
+            state.paces.learn(bytes, took);
+            state.batcher.learn(held.lane(), rows, took);
         }
-        self.booked(call.counts(), done);
     }
 }
 

@@ -30,6 +30,11 @@ impl Held {
         &self.queue
     }
 
+    /// Its number.
+    pub(super) fn lane(&self) -> usize {
+        self.lane
+    }
+
     /// Runs one call.
     pub(crate) fn run(&mut self, call: &Run<'_>) -> Result<Vec<Tensor>, Error> {
         let queue = &self.queue;

@@ -235,9 +235,9 @@ impl Work {
                 queue.timed(bytes, end.saturating_duration_since(ready));
                 queue.book(
                     pending.call.counts(),
-                    rows,
+                    (lane.lane(), rows),
                     &done,
-                    end.saturating_duration_since(ready),
+                    end.saturating_duration_since(from) + self.delay,
                 );
             }
             from = end;
@@ -291,11 +291,12 @@ impl Work {
         }
         if let Some(first) = answers.first() {
             let items = members.iter().map(|(_, pending)| pending.call.counts());
+            // What rows run alone are spared is its cost, too: the copies into one input.
             queue.book(
                 items.sum(),
-                padded,
+                (self.held.lane(), padded),
                 &first.done,
-                end.saturating_duration_since(ready),
+                end.saturating_duration_since(began) + self.delay,
             );
         }
         Ok(answers)
@@ -324,10 +325,11 @@ impl Queue {
         state.refusing = false;
     }
 
-    /// Books one call of the engine, and learns from it.
-    fn book(&self, items: usize, padded: usize, done: &Done, took: Duration) {
+    /// Books one call of the engine, and learns from it; `run` is its lane and its rows, `took` the time that
+    /// its lane computed or was held without.
+    fn book(&self, items: usize, run: (usize, usize), done: &Done, took: Duration) {
         self.booked(items, done);
-        self.learn(padded, took);
+        self.learn(run, took);
     }
 }
 

@@ -325,7 +325,7 @@ impl World {
             let noise = 0.95 + 0.1 * self.draw.unit();
             let took = (FIXED_US + ROW_US * batch.rows as f64) * noise;
             let took = Duration::try_from_secs_f64(took / 1e6).unwrap_or_default();
-            self.batcher.learn(batch.rows, took);
+            self.batcher.learn(batch.lane, batch.rows, took);
             self.events
                 .push(Reverse((self.now + took, Event::Done(batch.lane))));
             self.running.insert(batch.lane, batch.tickets);

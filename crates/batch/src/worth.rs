@@ -1,0 +1,168 @@
+//! Whether batches pay: what a row costs in a batch of each size, learned from batches that ran while every lane was busy.
+//!
+//! Batches of a convolutional network fall out of the caches and can cost more than their requests one by one; those of a
+//! transformer mostly cost less, up to some size. Both change with the machine, so sizes that are not used are tried now
+//! and then, and the time that trials waste is bounded: see [`TRIAL_SHARE`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::latency::place;
+
+/// Times a cost, what is worth another size: two measurements of one size differ by this much.
+const CLEARLY: f64 = 1.05;
+
+/// Weight of a new observation: about the last 16 count.
+const WEIGHT: f64 = 1.0 / 16.0;
+
+/// Observations of a size before it is no longer tried for its own sake.
+const OBSERVED_MIN: u32 = 3;
+
+/// Batches after which a size that was not among them is tried again.
+const STALE: u64 = 64;
+
+/// Batches after which a size that trials do not come back to is forgotten.
+const FORGOTTEN: u64 = 1_024;
+
+/// What is known of a size tried again counts as so many observations.
+const STALE_SEEN: u32 = 2;
+
+/// Of the lanes' busy time, what trials may waste, one trial more at most. A sixty-fourth is lost among the few percent
+/// that the choice of a size can be wrong by.
+const TRIAL_SHARE: f64 = 1.0 / 64.0;
+
+/// A row that took longer than so many times the usual met the machine's bad moment, and counts for no more.
+const OUTLIER: f64 = 2.0;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Worth {
+    sizes: BTreeMap<usize, Cost>,
+    /// Batches observed.
+    batches: u64,
+    /// Seconds that trials may waste.
+    credit: f64,
+    /// A trial runs; another would be started in ignorance of its cost.
+    trying: bool,
+}
+
+/// Seconds a row.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    seen: u32,
+    mean: f64,
+    last: u64,
+}
+
+/// Rows of the next batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) rows: usize,
+    /// Not the best that is known: run to learn.
+    pub(crate) trial: bool,
+}
+
+impl Worth {
+    /// How many rows to run together, where so many could be.
+    pub(crate) fn choose(&self, rows: usize) -> Size {
+        let best = self.best(rows);
+        let trial = self.doubtful(rows, best);
+        Size {
+            rows: trial.unwrap_or(best),
+            trial: trial.is_some(),
+        }
+    }
+
+    /// A trial has started.
+    pub(crate) fn begin_trial(&mut self) {
+        self.trying = true;
+    }
+
+    /// It has ended, learned from or not.
+    pub(crate) fn end_trial(&mut self) {
+        self.trying = false;
+    }
+
+    /// How long a batch took while every lane was busy.
+    pub(crate) fn observe(&mut self, rows: usize, took: Duration, trial: bool) {
+        let seconds = took.as_secs_f64();
+        self.batches += 1;
+        let (now, wasted) = (self.batches, self.wasted(rows, seconds, trial));
+        // A quiet credit buys one trial, not many at once.
+        self.credit = (self.credit + seconds * TRIAL_SHARE).min(seconds) - wasted;
+        let per_row = seconds / rows as f64;
+        let cost = self.sizes.entry(place(rows)).or_insert(Cost {
+            seen: 0,
+            mean: per_row,
+            last: now,
+        });
+        if now - cost.last > STALE {
+            cost.seen = cost.seen.min(STALE_SEEN);
+        }
+        cost.seen = cost.seen.saturating_add(1);
+        cost.last = now;
+        let weight = WEIGHT.max(1.0 / f64::from(cost.seen));
+        let usual = cost.mean * OUTLIER;
+        cost.mean += weight * (per_row.min(usual) - cost.mean);
+        self.sizes
+            .retain(|size, cost| size.is_power_of_two() || now - cost.last <= FORGOTTEN);
+    }
+
+    /// What a trial cost beyond what its rows would have otherwise.
+    fn wasted(&self, rows: usize, seconds: f64, trial: bool) -> f64 {
+        let best = self.cheapest(usize::MAX).map(|(_, cost)| cost);
+        best.filter(|_| trial)
+            .map_or(0.0, |cost| (seconds - cost * rows as f64).max(0.0))
+    }
+
+    /// All rows unless a smaller batch is clearly cheaper by the row.
+    fn best(&self, rows: usize) -> usize {
+        match (self.cheapest(rows), self.cost(rows)) {
+            (Some((size, least)), Some(cost)) if least * CLEARLY < cost => size,
+            _ => rows,
+        }
+    }
+
+    /// The size that a row costs least in, up to `rows`.
+    fn cheapest(&self, rows: usize) -> Option<(usize, f64)> {
+        let known = self.sizes.range(..=rows);
+        known
+            .map(|(size, cost)| (*size, cost.mean))
+            .min_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
+
+    /// As observed; else between the next known sizes; above all of them, as in the largest. None below all of them.
+    fn cost(&self, rows: usize) -> Option<f64> {
+        let at = place(rows);
+        let (below, cost) = self.sizes.range(..=at).next_back()?;
+        match self.sizes.range(at..).next() {
+            Some((above, dearer)) if above > below => {
+                let share = (at - below) as f64 / (above - below) as f64;
+                Some(cost.mean + share * (dearer.mean - cost.mean))
+            }
+            _ => Some(cost.mean),
+        }
+    }
+
+    /// A power of two that little is known of, or nothing new, if a trial may be afforded.
+    fn doubtful(&self, rows: usize, best: usize) -> Option<usize> {
+        if self.trying || self.credit <= 0.0 {
+            return None;
+        }
+        let sizes = std::iter::successors(Some(1), |size: &usize| size.checked_mul(2))
+            .take_while(|size| *size <= rows)
+            .filter(|size| *size != best);
+        let known = |size: usize| self.sizes.get(&place(size));
+        let unknown = |size: &usize| known(*size).is_none_or(|cost| cost.seen < OBSERVED_MIN);
+        let stale = |size: usize| {
+            let last = known(size)?.last;
+            (self.batches - last > STALE).then_some((last, size))
+        };
+        sizes
+            .clone()
+            .find(unknown)
+            .or_else(|| sizes.filter_map(stale).min().map(|(_, size)| size))
+    }
+}
+
+#[cfg(test)]
+mod tests;
