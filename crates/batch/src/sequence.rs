@@ -28,6 +28,8 @@ pub struct SequenceSettings {
     pub preferred: Vec<usize>,
     /// Requests waiting, of all sequences together; one more is refused.
     pub waiting_max: usize,
+    /// Each sequence is one request, run as often as its model wants: it is over when that is, and never idle.
+    pub iterative: bool,
 }
 
 /// Why a request cannot enter.
@@ -227,6 +229,50 @@ impl Sequences {
         Next::Run(turns)
     }
 
+    /// The request of an iterative sequence runs again, on the slot that it holds. It has been let in, so it is never
+    /// refused; there is no more than one in each slot.
+    pub fn again(&mut self, (lane, slot): (usize, usize), request: u64, now: Instant) {
+        let held = self.slots.get_mut(lane * self.settings.slots + slot);
+        if let Some(sequence) = held.and_then(Option::as_mut) {
+            self.waiting += 1;
+            sequence.queue.push_back(Queued {
+                request,
+                start: false,
+                end: false,
+                since: now,
+            });
+        }
+    }
+
+    /// Whether the sequence in this slot of a lane takes further runs.
+    pub fn goes_on(&self, (lane, slot): (usize, usize)) -> bool {
+        let held = self.slots.get(lane * self.settings.slots + slot);
+        held.and_then(Option::as_ref)
+            .is_some_and(|sequence| !sequence.closed)
+    }
+
+    /// The caller of an iterative sequence has left: that ends it, wherever its request is.
+    pub fn quit(&mut self, id: &CorrelationId, now: Instant) {
+        let Some(number) = self.open.get(id).copied() else {
+            return;
+        };
+        let own = |sequence: &Sequence| sequence.number == number;
+        if let Some(index) = self.backlog.iter().position(own) {
+            if let Some(sequence) = self.backlog.remove(index) {
+                self.close(&sequence);
+                self.drop_queue(sequence.queue);
+            }
+            return;
+        }
+        let slot = self
+            .slots
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(own));
+        if let Some(slot) = slot {
+            self.end_at(slot, now);
+        }
+    }
+
     /// Whether a request waits for this lane.
     pub fn waits(&self, lane: usize) -> bool {
         let slots = self.slots.chunks(self.settings.slots.max(1)).nth(lane);
@@ -364,7 +410,8 @@ impl Sequences {
     fn idle_at(&self, slot: usize) -> Option<Instant> {
         let sequence = self.slots[slot].as_ref()?;
         let busy = self.lanes.iter().any(|lane| lane.0.contains(&slot));
-        (sequence.queue.is_empty() && !busy).then(|| sequence.last + self.settings.idle)
+        let idle = sequence.queue.is_empty() && !busy && !self.settings.iterative;
+        idle.then(|| sequence.last + self.settings.idle)
     }
 
     /// Slots that sequences hold, and sequences that wait for one.

@@ -16,6 +16,7 @@ mod memory;
 mod parameters;
 mod parse;
 mod pipeline;
+mod sequence;
 mod swap;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use memory::Memory;
 pub use parameters::{Merged, PREFIX};
 pub use parse::fuzz_sidecar;
 pub use pipeline::{FanOut, Pipeline};
+pub use sequence::Sequence;
 pub use swap::Swap;
 pub use versions::Versions;
 
@@ -55,6 +57,7 @@ pub struct Sidecar {
     pub memory: Memory,
     pub integrity: Integrity,
     pub pipeline: Pipeline,
+    pub sequence: Sequence,
     pub custom_ops: CustomOps,
 }
 

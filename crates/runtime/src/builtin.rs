@@ -2,9 +2,10 @@
 //! do what Triton's own example backends of the same names do.
 //!
 //! `identity` gives its inputs back. `repeat` and `square` are decoupled: any number of answers to one call. `sequence` and
-//! `dyna_sequence` keep a running sum per sequence.
+//! `dyna_sequence` keep a running sum per sequence; `iterative_sequence` runs a request as often as that says.
 
 mod identity;
+mod iterative;
 mod repeat;
 mod sequence;
 mod square;
@@ -37,7 +38,7 @@ impl Engine for Builtin {
     fn accepts(&self, source: &Source) -> bool {
         matches!(
             source.backend.as_str(),
-            "identity" | "repeat" | "square" | "sequence" | "dyna_sequence"
+            "identity" | "repeat" | "square" | "sequence" | "dyna_sequence" | "iterative_sequence"
         )
     }
 
@@ -48,6 +49,7 @@ impl Engine for Builtin {
             "square" => Arc::new(square::Square::load(source)?),
             "sequence" => Arc::new(sequence::Sequence::load(source)?),
             "dyna_sequence" => Arc::new(sequence::Sequence::load_dynamic(source)?),
+            "iterative_sequence" => Arc::new(iterative::Iterative::load(source)?),
             other => return Err(unsupported(format!("no built-in backend `{other}`"))),
         })
     }

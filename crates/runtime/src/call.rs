@@ -19,7 +19,7 @@ use crate::runtime::Inner;
 /// What a call needs besides its model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place<'a> {
-    pub(crate) runtime: &'a Inner,
+    pub(crate) runtime: &'a Arc<Inner>,
     pub(crate) clock: &'a Clock,
     pub(crate) compute: &'a ComputePool,
     pub(crate) buffers: &'a BufferPool,

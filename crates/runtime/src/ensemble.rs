@@ -3,6 +3,7 @@
 //! ```text
 //! load ──► graph (steps, tensors) ──► standing: are the members there, do they fit? (again at every publication)
 //! request ──► run: start every step whose tensors are there ──► one call, or fan_out: one per item ──► answer
+//!                └─► stream: before a step that answers any number of times, on from each of its answers
 //! ```
 //! Members are looked up when a request begins, so a member that is swapped is used at once, and one request never sees
 //! two versions of it. Tensors pass from step to step by handle. Dropping the future of a request drops its steps.
@@ -16,12 +17,16 @@ mod graph;
 mod items;
 mod run;
 mod standing;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use build::{build, is_ensemble};
 pub(crate) use run::Order;
 pub(crate) use standing::settle;
+pub(crate) use stream::{Answers, answers};
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gate::Gate;
 use graph::Graph;
@@ -33,9 +38,15 @@ pub(crate) struct Ensemble {
     graph: Graph,
     /// By step; none lets everybody in.
     gates: Vec<Option<Gate>>,
+    /// Whether it answers any number of times, because a member does: known once all of them are.
+    decoupled: AtomicBool,
 }
 
 impl Ensemble {
+    pub(crate) fn decoupled(&self) -> bool {
+        self.decoupled.load(Ordering::Relaxed)
+    }
+
     /// The models behind its steps, with the versions asked for.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let steps = self.graph.steps.iter();

@@ -67,7 +67,13 @@ pub(crate) fn build(
     let mut slots = slots(&mut chosen, layout.lanes)?;
     let statistics = Statistics::new(metrics);
     let clients: Vec<usize> = interface.inputs.iter().map(|port| port.index).collect();
-    let plan = Plan::of(&config, loaded.as_ref(), &clients, &definition.folder)?;
+    let again = definition.sidecar.sequence.reschedule.as_deref();
+    let plan = Plan::of(
+        &config,
+        loaded.as_ref(),
+        &clients,
+        (&definition.folder, again),
+    )?;
     let settings = sequence::settings(&config, layout.lanes, inner.queue_max);
     let sequencer = plan.zip(settings).map(|planned| {
         let lanes = (std::mem::take(&mut slots), layout.threads);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use protocol::oip::proto::ModelConfig;
+use protocol::oip::proto::{ModelConfig, ModelTransactionPolicy};
 use protocol::{Controls, EngineCandidate, Parameters, TensorSpec};
 
 use tokio::sync::Semaphore;
@@ -74,7 +74,7 @@ impl ByEngine {
 
     /// The version before, if the request's sequence began there and has not ended: its state is there.
     pub(crate) fn elder(&self, parameters: &Parameters) -> Option<Arc<Model>> {
-        let sequencer = self.sequencer.as_ref()?;
+        let sequencer = self.sequencer.as_ref().filter(|own| !own.iterative())?;
         let before = self.before.lock().upgrade()?;
         let controls = Controls::of(parameters).ok()?;
         let id = controls.sequence.as_ref()?;
@@ -97,8 +97,21 @@ impl Model {
 
     /// Whether one request may have any number of answers.
     pub(crate) fn decoupled(&self) -> bool {
+        if let Serving::Ensemble(ensemble) = &self.serving {
+            return ensemble.decoupled();
+        }
         let policy = self.config.model_transaction_policy.as_ref();
         policy.is_some_and(|policy| policy.decoupled)
+    }
+
+    /// The configuration as clients see it: what an ensemble is follows from its members.
+    pub(crate) fn shown_config(&self) -> ModelConfig {
+        let mut config = self.config.clone();
+        if self.ensemble().is_some() {
+            let decoupled = self.decoupled();
+            config.model_transaction_policy = Some(ModelTransactionPolicy { decoupled });
+        }
+        config
     }
 
     /// None when an engine answers.

@@ -124,7 +124,6 @@ pub struct Runtime(Arc<Inner>);
 struct Found {
     model: Arc<Model>,
     /// Of an ensemble, where they could be evicted.
-    #[expect(dead_code, reason = "held: a model that is held is not evicted")]
     members: Vec<Arc<Model>>,
 }
 
@@ -290,7 +289,7 @@ impl Runtime {
 
     /// The merged configuration.
     pub fn config(&self, model: &str, version: Option<&str>) -> Result<ModelConfig, ApiError> {
-        Ok(self.model(model, version)?.config.clone())
+        Ok(self.model(model, version)?.shown_config())
     }
 
     /// Every version known, ready or not, by name and version.
@@ -393,7 +392,8 @@ impl Runtime {
             return Ok(Responses::once(response));
         }
         found.model.track.keep(&request);
-        Ok(stream::stream(&found.model, self.place(deadline), request).await?)
+        let Found { model, members } = found;
+        Ok(stream::stream(&model, self.place(deadline), request, members).await?)
     }
 
     /// Loads a model, or loads it anew; what served before serves until the new one is ready.

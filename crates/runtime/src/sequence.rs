@@ -7,12 +7,15 @@
 //! lane runs while something waits there; it outlives single callers, because a call that has begun moves the state on.
 //! A batch for which nobody waits any more is stopped, and its sequences are ended: whether their states have moved on is
 //! not known. So are all sequences of a lane that fails. A batch waits for a compute thread as long as its callers do.
+//!
+//! Iterative sequences are one request each, which is run again, beside others' first and later times, for as long as the
+//! model asks for it. They have no idle time: whoever waits for the answer holds the slot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::{Clock, TaskKind, Tasks};
+use base::{Clock, Deadline, TaskKind, Tasks};
 use batch::{Next, SequenceRefused, Sequences, Turn};
 use parking_lot::Mutex;
 use protocol::{BufferPool, Controls, CorrelationId, Tensor, Timing};
@@ -29,15 +32,20 @@ use crate::statistics::Statistics;
 /// How soon a batch asks again for a compute thread when too much waits for one: about a short call's time.
 const COMPUTE_RETRY: Duration = Duration::from_millis(2);
 
+mod answers;
 mod batch_run;
 mod gate;
+mod guards;
 mod plan;
 mod rows;
 mod running;
 
+pub(crate) use answers::Answers;
 pub(crate) use plan::{Plan, settings};
 
+use answers::Reply;
 use gate::Gate;
+use guards::{Driven, Held};
 use running::{Ended, Running};
 
 /// What a sequencer is built from.
@@ -91,6 +99,10 @@ struct State {
     /// By request.
     running: HashMap<u64, Arc<Running>>,
     lanes: Vec<Lane>,
+    /// Iterative requests whose reader has not taken what there is, and the lane and slot of each.
+    resting: HashMap<u64, (usize, usize)>,
+    /// Ids of iterative sequences given so far.
+    iterative: u64,
 }
 
 #[derive(Debug)]
@@ -115,7 +127,9 @@ struct Waiter {
     call: Call,
     id: CorrelationId,
     arrived: Instant,
-    answer: oneshot::Sender<Answer>,
+    /// Of an iterative sequence's earlier runs.
+    spent: Timing,
+    reply: Reply,
 }
 
 /// One lane's batch on its way.
@@ -123,6 +137,25 @@ struct Work {
     own: Box<Own>,
     turns: Vec<(Turn, Waiter)>,
     running: Arc<Running>,
+}
+
+/// What a lane's batch has left behind.
+struct Ran {
+    /// None: the lane is lost.
+    own: Option<Box<Own>>,
+    ended: Ended,
+    /// Iterative sequences that the model wants to run again.
+    again: Vec<(Turn, Waiter)>,
+}
+
+impl Ran {
+    fn lost() -> Self {
+        Self {
+            own: Some(Box::new(Own::empty())),
+            ended: Ended::Lane,
+            again: Vec::new(),
+        }
+    }
 }
 
 impl Sequencer {
@@ -142,6 +175,8 @@ impl Sequencer {
                 waiters: HashMap::new(),
                 running: HashMap::new(),
                 lanes: parts.lanes.into_iter().map(lane).collect(),
+                resting: HashMap::new(),
+                iterative: 0,
             }),
             fixed: Fixed {
                 model: parts.model,
@@ -166,18 +201,12 @@ impl Sequencer {
         controls: &Controls,
     ) -> Answer {
         let clock = &self.fixed.clock;
-        let id = self.admissible(&call, controls)?;
         let (answer, mut result) = oneshot::channel();
-        let waiter = Waiter {
-            call,
-            id: id.clone(),
-            arrived: clock.now(),
-            answer,
-        };
-        let request = self.enter(waiter, controls)?;
+        let (request, id) = self.enter(call, controls, Reply::Once(answer))?;
         let mut place_held = Held {
             sequencer: self,
             request: Some(request),
+            iterative: self.iterative().then_some(id),
         };
         loop {
             let now = clock.now();
@@ -200,14 +229,26 @@ impl Sequencer {
         }
     }
 
+    /// Begins one request of an iterative model that answers any number of times.
+    pub(crate) fn stream(
+        self: &Arc<Self>,
+        deadline: Deadline,
+        call: Call,
+    ) -> Result<Answers, Error> {
+        let (reply, made) = answers::channel();
+        let place = self.enter(call, &Controls::default(), reply)?;
+        Ok(Answers::new(self, place, deadline, made))
+    }
+
+    /// Whether a request is a sequence of its own, whatever its parameters say.
+    pub(crate) fn iterative(&self) -> bool {
+        self.fixed.plan.iterative()
+    }
+
     /// Triton's own words.
-    fn admissible<'a>(
-        &self,
-        call: &Call,
-        controls: &'a Controls,
-    ) -> Result<&'a CorrelationId, Error> {
+    fn admissible(&self, call: &Call, id: Option<&CorrelationId>) -> Result<(), Error> {
         let model = &self.fixed.model;
-        let Some(id) = &controls.sequence else {
+        let Some(id) = id else {
             let message = format!(
                 "inference request to model '{model}' must specify a non-zero or non-empty correlation ID"
             );
@@ -219,8 +260,7 @@ impl Sequencer {
             );
             return Err(Error::request("inputs", message));
         }
-        self.fixed.plan.accepts(id)?;
-        Ok(id)
+        self.fixed.plan.accepts(id)
     }
 
     /// Whether a sequence of this id has begun here and has not ended.
@@ -231,18 +271,38 @@ impl Sequencer {
         state.sequences.knows(id)
     }
 
-    fn enter(self: &Arc<Self>, waiter: Waiter, controls: &Controls) -> Result<u64, Error> {
-        let now = waiter.arrived;
+    fn enter(
+        self: &Arc<Self>,
+        call: Call,
+        controls: &Controls,
+        reply: Reply,
+    ) -> Result<(u64, CorrelationId), Error> {
+        let now = self.fixed.clock.now();
         let mut state = self.state.lock();
+        let (id, flags) = if self.iterative() {
+            state.iterative += 1;
+            let id = CorrelationId::Number(state.iterative);
+            (Some(id), (true, false))
+        } else {
+            (controls.sequence.clone(), (controls.start, controls.end))
+        };
+        self.admissible(&call, id.as_ref())?;
+        let id = id.unwrap_or(CorrelationId::Number(0));
         state.sequences.expire(now);
-        let flags = (controls.start, controls.end);
         let request = state
             .sequences
-            .enter(&waiter.id, flags, now)
-            .map_err(|refused| self.refused(refused, &waiter.id))?;
+            .enter(&id, flags, now)
+            .map_err(|refused| self.refused(refused, &id))?;
+        let waiter = Waiter {
+            call,
+            id: id.clone(),
+            arrived: now,
+            spent: Timing::default(),
+            reply,
+        };
         state.waiters.insert(request, waiter);
         self.kick(&mut state);
-        Ok(request)
+        Ok((request, id))
     }
 
     fn refused(&self, refused: SequenceRefused, id: &CorrelationId) -> Error {
@@ -313,20 +373,21 @@ impl Sequencer {
             if !delay.is_zero() {
                 work.running.wait(delay).await;
             }
-            let (own, ended) = self.execute(work, delay).await;
+            let ran = self.execute(work, delay).await;
             drop(permit);
             let mut state = self.state.lock();
-            self.finish(&mut state, lane, (Some(own), ended));
+            self.finish(&mut state, lane, ran);
             self.kick(&mut state);
         }
     }
 
     /// A batch is over, and the lane is free.
-    fn finish(&self, state: &mut State, lane: usize, (own, ended): (Option<Box<Own>>, Ended)) {
+    fn finish(&self, state: &mut State, lane: usize, ran: Ran) {
         let now = self.fixed.clock.now();
-        state.lanes[lane].idle = own;
+        state.lanes[lane].idle = ran.own;
+        let lost = matches!(ran.ended, Ended::Lane);
         let sequences = &mut state.sequences;
-        match ended {
+        match ran.ended {
             Ended::Slots(slots) => {
                 let ended = slots
                     .into_iter()
@@ -338,7 +399,9 @@ impl Sequencer {
                 });
             }
             Ended::Lane => {
-                let waited = sequences.end_all(lane, now);
+                let mut waited = sequences.end_all(lane, now);
+                let resting = state.resting.extract_if(|_, (own, _)| *own == lane);
+                waited.extend(resting.map(|(request, _)| request));
                 self.tell(state, waited, |model, sequence| Error::SequenceLost {
                     model,
                     sequence,
@@ -346,7 +409,35 @@ impl Sequencer {
             }
         }
         state.running.retain(|_, running| running.lane != lane);
+        for (turn, waiter) in ran.again {
+            if lost {
+                waiter.reply.fail(Error::SequenceLost {
+                    model: self.fixed.model.clone(),
+                    sequence: waiter.id.to_string(),
+                });
+            } else if waiter.reply.gone() || !state.sequences.goes_on((lane, turn.slot)) {
+                state.sequences.end(lane, turn.slot, now);
+            } else {
+                let request = turn.request;
+                if waiter.reply.has_room() {
+                    state.sequences.again((lane, turn.slot), request, now);
+                } else {
+                    state.resting.insert(request, (lane, turn.slot));
+                }
+                state.waiters.insert(request, waiter);
+            }
+        }
         state.sequences.done(lane, now);
+    }
+
+    /// A reader has taken an answer: if its sequence waits for that, it runs again.
+    fn go_on(self: &Arc<Self>, request: u64) {
+        let mut state = self.state.lock();
+        if let Some(place) = state.resting.remove(&request) {
+            let now = self.fixed.clock.now();
+            state.sequences.again(place, request, now);
+            self.kick(&mut state);
+        }
     }
 
     /// Requests whose sequence is no more.
@@ -354,7 +445,7 @@ impl Sequencer {
         for request in waited {
             if let Some(waiter) = state.waiters.remove(&request) {
                 let error = why(self.fixed.model.clone(), waiter.id.to_string());
-                let _gone = waiter.answer.send(Err(error));
+                waiter.reply.fail(error);
             }
         }
     }
@@ -389,7 +480,7 @@ impl Sequencer {
     }
 
     /// Runs a batch here when it is small, else on a compute thread; gives the lane back.
-    async fn execute(self: &Arc<Self>, work: Work, delay: Duration) -> (Box<Own>, Ended) {
+    async fn execute(self: &Arc<Self>, work: Work, delay: Duration) -> Ran {
         let bytes = work.turns.iter().map(|(_, waiter)| waiter.call.bytes());
         if bytes.sum::<usize>() <= self.fixed.loaded.inline_bytes_max() {
             return self.fixed.run(work, delay);
@@ -408,7 +499,7 @@ impl Sequencer {
             match submitted {
                 Ok(()) => {
                     let ran = result.await;
-                    return ran.unwrap_or_else(|_| (Box::new(Own::empty()), Ended::Lane));
+                    return ran.unwrap_or_else(|_| Ran::lost());
                 }
                 // Its sequences have their places and states: refusing it now would lose them.
                 Err(Refused::Full | Refused::Panicked) if !running.abandoned() => {
@@ -416,18 +507,24 @@ impl Sequencer {
                 }
                 Err(Refused::Full | Refused::Panicked) => {
                     let work = place.lock().take();
-                    return work.map_or_else(
-                        || (Box::new(Own::empty()), Ended::Lane),
-                        |work| self.fixed.run(work, delay),
-                    );
+                    return work.map_or_else(Ran::lost, |work| self.fixed.run(work, delay));
                 }
             }
         }
     }
 
-    fn leave(self: &Arc<Self>, request: u64) {
+    /// A caller is gone; `iterative` is the sequence that goes with it.
+    fn leave(self: &Arc<Self>, request: u64, iterative: Option<&CorrelationId>) {
         let mut state = self.state.lock();
-        let others = state.sequences.leave(request, self.fixed.clock.now());
+        let now = self.fixed.clock.now();
+        let others = match iterative {
+            Some(id) => {
+                state.sequences.quit(id, now);
+                Vec::new()
+            }
+            None => state.sequences.leave(request, now),
+        };
+        state.resting.remove(&request);
         state.waiters.remove(&request);
         self.tell(&mut state, others, |model, sequence| Error::SequenceEnded {
             model,
@@ -466,38 +563,6 @@ impl Own {
             lane: Slot::empty(),
             states: HashMap::new(),
         }
-    }
-}
-
-/// A caller's place.
-struct Held<'a> {
-    sequencer: &'a Arc<Sequencer>,
-    request: Option<u64>,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Some(request) = self.request {
-            self.sequencer.leave(request);
-        }
-    }
-}
-
-/// Should a driver end in the middle of a batch, its lane is free for the next one.
-struct Driven<'a> {
-    sequencer: &'a Arc<Sequencer>,
-    lane: Option<usize>,
-}
-
-impl Drop for Driven<'_> {
-    fn drop(&mut self) {
-        let Some(lane) = self.lane else {
-            return;
-        };
-        let mut state = self.sequencer.state.lock();
-        state.lanes[lane].driven = false;
-        let lost = (None, Ended::Lane);
-        self.sequencer.finish(&mut state, lane, lost);
     }
 }
 

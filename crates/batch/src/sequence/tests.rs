@@ -22,6 +22,7 @@ fn settings() -> SequenceSettings {
         delay: Duration::ZERO,
         preferred: Vec::new(),
         waiting_max: 8,
+        iterative: false,
     }
 }
 
@@ -171,6 +172,49 @@ fn a_batch_waits_for_its_preferred_size_and_no_longer_than_the_delay() {
     assert_eq!(requests(sequences.next(0, t)).len(), 2);
 }
 
+#[test]
+fn an_iterative_sequence_runs_again_until_it_is_over_and_is_never_idle() {
+    let settings = SequenceSettings {
+        iterative: true,
+        waiting_max: 3,
+        ..settings()
+    };
+    let (mut sequences, t) = (Sequences::new(settings), now());
+    for number in 1..=3 {
+        sequences.enter(&id(number), START, t).expect("enters");
+    }
+    assert_eq!(requests(sequences.next(0, t)), [(0, 0), (1, 1)]);
+    // As many wait as may: who was let in runs again all the same.
+    for number in 4..=5 {
+        sequences.enter(&id(number), START, t).expect("enters");
+    }
+    let full = Err(SequenceRefused::Full(3));
+    assert_eq!(sequences.enter(&id(6), START, t), full);
+    sequences.again((0, 0), 0, t);
+    assert_eq!(sequences.end(0, 1, t), [0; 0]);
+    assert!(sequences.done(0, t), "the oldest that waits has the slot");
+    let seen: Vec<_> = match sequences.next(0, t) {
+        Next::Run(turns) => turns
+            .iter()
+            .map(|turn| (turn.request, turn.start))
+            .collect(),
+        Next::Wait(_) | Next::Nothing => Vec::new(),
+    };
+    assert_eq!(seen, [(0, false), (2, true)]);
+    assert!(sequences.goes_on((0, 0)));
+    sequences.quit(&id(1), t);
+    assert!(!sequences.goes_on((0, 0)), "its caller has left");
+    sequences.quit(&id(5), t);
+    assert!(sequences.done(0, t));
+    let later = t + Duration::from_secs(3600);
+    assert!(!sequences.expire(later));
+    assert_eq!(sequences.held(), (2, 0), "3 between two runs, 4");
+    for number in [3, 4] {
+        sequences.quit(&id(number), later);
+    }
+    assert_eq!((sequences.held(), sequences.waiting), ((0, 0), 0));
+}
+
 /// A seeded run, and what it has seen.
 struct Simulation {
     seed: u64,
@@ -191,6 +235,7 @@ fn no_request_is_lost_answered_twice_or_out_of_order() {
         let settings = SequenceSettings {
             lanes,
             waiting_max: 12,
+            iterative: false,
             ..settings()
         };
         let mut simulation = Simulation {

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::{Problem, ensemble};
+use crate::oip::proto::model_config::SchedulingChoice;
 use crate::oip::proto::model_instance_group::Kind;
 use crate::oip::proto::model_optimization_policy::PinnedMemoryBuffer;
+use crate::oip::proto::model_sequence_batching::control::Kind as ControlKind;
+use crate::oip::proto::model_sequence_batching::{Control, ControlInput, StrategyChoice};
 use crate::oip::proto::model_version_policy::{Latest, PolicyChoice};
-use crate::oip::proto::{ModelConfig, ModelInstanceGroup, ModelVersionPolicy};
-use crate::oip::proto::{model_config::SchedulingChoice, model_sequence_batching::StrategyChoice};
+use crate::oip::proto::{DataType, ModelConfig, ModelInstanceGroup, ModelVersionPolicy};
 
 pub(super) const ONNX_BACKEND: &str = "onnxruntime";
 
@@ -135,6 +137,7 @@ pub fn normalize(
     let determined = backend(config, name, contents);
     version_policy(config);
     scheduling(config);
+    signals(config);
     if ensemble::steps(config).is_some() {
         // Whether it says `decoupled` depends on the members.
         config.model_transaction_policy.get_or_insert_default();
@@ -215,6 +218,36 @@ pub(super) fn scheduling(config: &mut ModelConfig) {
     if preferred.is_empty() && largest > 0 {
         preferred.push(largest);
     }
+}
+
+/// Triton's test backend of iterative sequences asks each request for its sequence; here it gets signals, as models do.
+fn signals(config: &mut ModelConfig) {
+    let Some(SchedulingChoice::SequenceBatching(batching)) = &mut config.scheduling_choice else {
+        return;
+    };
+    let silent = batching.iterative_sequence && batching.control_input.is_empty();
+    if config.backend != "iterative_sequence" || !silent {
+        return;
+    }
+    let signal = |name: &str, control: Control| ControlInput {
+        name: name.to_owned(),
+        control: vec![control],
+    };
+    let flag = |kind: ControlKind| Control {
+        kind: kind.into(),
+        int32_false_true: vec![0, 1],
+        ..Control::default()
+    };
+    let id = Control {
+        kind: ControlKind::ControlSequenceCorrid.into(),
+        data_type: DataType::TypeUint64.into(),
+        ..Control::default()
+    };
+    batching.control_input = vec![
+        signal("START", flag(ControlKind::ControlSequenceStart)),
+        signal("READY", flag(ControlKind::ControlSequenceReady)),
+        signal("CORRID", id),
+    ];
 }
 
 /// Triton writes its defaults down; without a GPU they mean nothing.

@@ -10,12 +10,6 @@ pub(super) fn unsupported(config: &ModelConfig, name: &str, problems: &mut Vec<P
         let message = format!("`{field}` of model '{name}' is not supported by this version");
         problems.push(Problem::new(field, message).fix(fix));
     };
-    if let Some(SchedulingChoice::SequenceBatching(batching)) = &config.scheduling_choice
-        && batching.iterative_sequence
-    {
-        let fix = "remove it; a decoupled model gives any number of answers to one request";
-        refuse("sequence_batching.iterative_sequence".to_owned(), fix);
-    }
     let sequences = matches!(
         config.scheduling_choice,
         Some(SchedulingChoice::SequenceBatching(_))

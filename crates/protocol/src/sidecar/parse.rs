@@ -114,6 +114,7 @@ impl Sidecar {
         self.memory.check(&mut check);
         self.integrity.check(&mut check);
         self.pipeline.check(&mut check);
+        self.sequence.check(&mut check);
         self.custom_ops.check(&mut check);
         for (input, shape) in &self.warmup.shapes {
             check(

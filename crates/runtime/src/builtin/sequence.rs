@@ -23,15 +23,15 @@ pub(super) struct Sequence {
 
 /// The controls' places among the inputs.
 #[derive(Debug, Clone, Copy, Default)]
-struct Signals {
-    start: usize,
-    ready: usize,
-    end: Option<usize>,
-    id: Option<usize>,
+pub(super) struct Signals {
+    pub(super) start: usize,
+    pub(super) ready: usize,
+    pub(super) end: Option<usize>,
+    pub(super) id: Option<usize>,
 }
 
 /// Sequences that END never closed are forgotten beyond these, the whole lot.
-const SUMS_MAX: usize = 1 << 16;
+pub(super) const SUMS_MAX: usize = 1 << 16;
 
 impl Sequence {
     pub(super) fn load(source: &Source) -> Result<Self, EngineError> {
@@ -43,13 +43,6 @@ impl Sequence {
     }
 
     fn with(source: &Source, names: &[&str]) -> Result<Self, EngineError> {
-        let config = &source.config;
-        let Some(SchedulingChoice::SequenceBatching(batching)) = &config.scheduling_choice else {
-            return Err(unsupported(format!(
-                "backend `{}` needs `sequence_batching`",
-                source.backend
-            )));
-        };
         check(
             "input",
             &source.inputs,
@@ -60,6 +53,30 @@ impl Sequence {
             &source.outputs,
             &[Expected("OUTPUT", DataType::Int32, &[-1])],
         )?;
+        let mut inputs = source.inputs.clone();
+        Ok(Self {
+            signals: Signals::of(source, names, &mut inputs)?,
+            inputs,
+            outputs: source.outputs.clone(),
+            delay: execute_delay(source)?,
+        })
+    }
+}
+
+impl Signals {
+    /// Those of these names, which become further inputs.
+    pub(super) fn of(
+        source: &Source,
+        names: &[&str],
+        inputs: &mut Vec<TensorSpec>,
+    ) -> Result<Self, EngineError> {
+        let config = &source.config;
+        let Some(SchedulingChoice::SequenceBatching(batching)) = &config.scheduling_choice else {
+            return Err(unsupported(format!(
+                "backend `{}` needs `sequence_batching`",
+                source.backend
+            )));
+        };
         let controls = &batching.control_input;
         let known = |name: &&str| controls.iter().any(|control| control.name == *name);
         if controls.len() != names.len() || !names.iter().all(known) {
@@ -67,8 +84,7 @@ impl Sequence {
                 "{names:?} must be configured as the control inputs"
             )));
         }
-        let mut inputs = source.inputs.clone();
-        let mut signals = Signals::default();
+        let mut signals = Self::default();
         let shape = if config.max_batch_size > 0 {
             vec![-1, 1]
         } else {
@@ -78,16 +94,9 @@ impl Sequence {
             let dtype = signals.place(control, inputs.len())?;
             inputs.push(TensorSpec::new(control.name.clone(), dtype, shape.clone()));
         }
-        Ok(Self {
-            inputs,
-            outputs: source.outputs.clone(),
-            signals,
-            delay: execute_delay(source)?,
-        })
+        Ok(signals)
     }
-}
 
-impl Signals {
     /// Notes where a signal comes in, and says of which type it is.
     fn place(&mut self, control: &ControlInput, place: usize) -> Result<DataType, EngineError> {
         let first = control.control.first();
@@ -204,7 +213,7 @@ impl Lane for Runner {
 }
 
 /// Correlation ids; texts must be numbers too.
-fn numbers(ids: &Tensor) -> Result<Vec<u64>, EngineError> {
+pub(super) fn numbers(ids: &Tensor) -> Result<Vec<u64>, EngineError> {
     if ids.dtype != DataType::Bytes {
         return elements::<u64>(std::slice::from_ref(ids), 0).map(<[u64]>::to_vec);
     }

@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicBool;
+
 use protocol::config::{self, ensemble};
 use protocol::oip::proto::ModelConfig;
 use protocol::oip::proto::model_config::SchedulingChoice;
@@ -41,6 +43,7 @@ pub(crate) fn build(inner: &Inner, definition: &Definition, number: u64) -> Resu
             name: name.clone(),
             graph,
             gates,
+            decoupled: AtomicBool::new(false),
         }),
         name,
         version,

@@ -53,14 +53,32 @@ impl Ensemble {
     async fn steps(&self, place: Place<'_>, order: Order) -> Answer {
         let arrived = place.clock.now();
         let mut flow = Flow::new(self, place, order)?;
+        match self.run_up(place, &mut flow, arrived).await? {
+            None => flow.answer(place.clock.now().saturating_duration_since(arrived)),
+            // Its member has become one since the request began.
+            Some(step) => Err(self.at_step(step, None, Error::Decoupled)),
+        }
+    }
+
+    /// Runs all steps up to the one that answers any number of times, if there is one: between the ensemble's inputs and
+    /// its outputs, such steps stand one behind the other.
+    pub(super) async fn run_up(
+        &self,
+        place: Place<'_>,
+        flow: &mut Flow<'_>,
+        arrived: Instant,
+    ) -> Result<Option<usize>, Error> {
         let mut running: Vec<(usize, Boxed<'_>)> = Vec::new();
         loop {
-            for step in flow.ready() {
+            let ready = flow.ready();
+            let (many, once): (Vec<usize>, Vec<usize>) =
+                ready.into_iter().partition(|step| flow.decoupled(*step));
+            for step in once {
                 let work = flow.work(step, arrived, place.clock.now())?;
                 running.push((step, self.begin(place, work)));
             }
             if running.is_empty() {
-                return flow.answer(place.clock.now().saturating_duration_since(arrived));
+                return Ok(many.first().copied());
             }
             let (step, answer) = first(&mut running).await;
             let answer = answer.map_err(|error| self.at_step(step, None, error))?;
@@ -109,7 +127,7 @@ impl Ensemble {
 
 impl super::graph::Step {
     /// The inputs under the member's names, in the member's shapes.
-    fn named(&self, ensemble: &Ensemble, work: &Work) -> Result<Vec<Tensor>, Error> {
+    pub(super) fn named(&self, ensemble: &Ensemble, work: &Work) -> Result<Vec<Tensor>, Error> {
         let mut inputs = Vec::with_capacity(self.inputs.len());
         for (name, number) in &self.inputs {
             let given = work
@@ -135,32 +153,41 @@ pub(super) fn for_member(member: &Model, name: &str, mut tensor: Tensor) -> Tens
 
 /// One call to the member, like any client's.
 pub(super) async fn call(place: Place<'_>, work: &Work, inputs: Vec<Tensor>) -> Answer {
-    let wanted = |name: &String| RequestedOutput {
-        name: name.clone(),
-        ..RequestedOutput::default()
-    };
-    let request = InferRequest {
-        model: work.member.name.clone(),
-        version: Some(work.member.version.clone()),
-        id: work.id.clone(),
-        parameters: work.parameters.clone(),
-        inputs,
-        outputs: work.outputs.iter().map(wanted).collect(),
-    };
-    let (response, timing) = infer::infer(&work.member, place, request).await?;
-    let mut answered = response.outputs;
-    let mut outputs = Vec::with_capacity(work.outputs.len());
-    for name in &work.outputs {
-        let found = answered.iter().position(|output| output.name == *name);
-        let Some(found) = found else {
-            return Err(Error::Failed {
-                model: work.member.name.clone(),
-                reason: format!("the answer has no output `{name}`"),
-            });
+    let (response, timing) = infer::infer(&work.member, place, work.request(inputs)).await?;
+    Ok((work.sorted(response.outputs)?, timing))
+}
+
+impl Work {
+    pub(super) fn request(&self, inputs: Vec<Tensor>) -> InferRequest {
+        let wanted = |name: &String| RequestedOutput {
+            name: name.clone(),
+            ..RequestedOutput::default()
         };
-        outputs.push(answered.swap_remove(found));
+        InferRequest {
+            model: self.member.name.clone(),
+            version: Some(self.member.version.clone()),
+            id: self.id.clone(),
+            parameters: self.parameters.clone(),
+            inputs,
+            outputs: self.outputs.iter().map(wanted).collect(),
+        }
     }
-    Ok((outputs, timing))
+
+    /// What the member has answered, in the order of [`Self::outputs`].
+    pub(super) fn sorted(&self, mut answered: Vec<Tensor>) -> Result<Vec<Tensor>, Error> {
+        let mut outputs = Vec::with_capacity(self.outputs.len());
+        for name in &self.outputs {
+            let found = answered.iter().position(|output| output.name == *name);
+            let Some(found) = found else {
+                return Err(Error::Failed {
+                    model: self.member.name.clone(),
+                    reason: format!("the answer has no output `{name}`"),
+                });
+            };
+            outputs.push(answered.swap_remove(found));
+        }
+        Ok(outputs)
+    }
 }
 
 /// Resolves with the first that is done, which leaves the list.
@@ -178,8 +205,9 @@ async fn first(running: &mut Vec<(usize, Boxed<'_>)>) -> (usize, Answer) {
     .await
 }
 
-/// What one request's tensors are at the moment.
-struct Flow<'a> {
+/// What one request's tensors are at the moment. A copy holds the same tensors, by handle.
+#[derive(Clone)]
+pub(super) struct Flow<'a> {
     ensemble: &'a Ensemble,
     id: Option<String>,
     parameters: Parameters,
@@ -212,7 +240,11 @@ struct Path {
 }
 
 impl<'a> Flow<'a> {
-    fn new(ensemble: &'a Ensemble, place: Place<'_>, order: Order) -> Result<Self, Error> {
+    pub(super) fn new(
+        ensemble: &'a Ensemble,
+        place: Place<'_>,
+        order: Order,
+    ) -> Result<Self, Error> {
         let graph = &ensemble.graph;
         let number = |spec: &TensorSpec| graph.tensor(&spec.name);
         let wanted: Vec<usize> = order.wanted.iter().filter_map(number).collect();
@@ -282,7 +314,18 @@ impl<'a> Flow<'a> {
             .collect()
     }
 
-    fn work(&mut self, index: usize, arrived: Instant, now: Instant) -> Result<Work, Error> {
+    /// Whether the step's member answers any number of times.
+    fn decoupled(&self, step: usize) -> bool {
+        let member = self.members[step].as_ref();
+        member.is_some_and(|member| member.decoupled())
+    }
+
+    pub(super) fn work(
+        &mut self,
+        index: usize,
+        arrived: Instant,
+        now: Instant,
+    ) -> Result<Work, Error> {
         self.waiting[index] = false;
         let step = &self.ensemble.graph.steps[index];
         let mut inputs = Vec::with_capacity(step.inputs.len());
@@ -328,7 +371,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn arrived(
+    pub(super) fn arrived(
         &mut self,
         index: usize,
         (outputs, timing): (Vec<Tensor>, Timing),
@@ -369,7 +412,7 @@ impl<'a> Flow<'a> {
     }
 
     /// The wanted tensors; what the steps do not explain of the time counts as output.
-    fn answer(mut self, wall: Duration) -> Answer {
+    pub(super) fn answer(mut self, wall: Duration) -> Answer {
         let mut timing = self.latest(self.wanted.iter().copied());
         timing.output += wall.saturating_sub(timing.total());
         let mut outputs = Vec::with_capacity(self.wanted.len());

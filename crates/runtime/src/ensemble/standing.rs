@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use protocol::ModelState;
 use protocol::config::ensemble::{Member, check_members};
+use protocol::oip::proto::ModelConfig;
 
 use super::Ensemble;
 use super::graph::Step;
@@ -111,25 +113,36 @@ fn standing(ensemble: &Ensemble, model: &Model, models: &Models) -> Result<(), O
     for step in steps {
         members.push(member(name, step, models)?);
     }
+    // A member that is loaded on first use is looked at then.
+    let configs: Vec<Option<ModelConfig>> = members
+        .iter()
+        .map(|member| Some(member.as_ref()?.shown_config()))
+        .collect();
     let fitting: Vec<Option<Member<'_>>> = steps
         .iter()
-        .zip(&members)
-        .map(|(step, member)| {
+        .zip(&configs)
+        .map(|(step, config)| {
             let over = step.fan_out.as_ref().map(|fan_out| &fan_out.names[..]);
-            // A member that is loaded on first use is looked at then.
             Some(Member {
-                config: &member.as_ref()?.config,
+                config: config.as_ref()?,
                 over: over.unwrap_or_default(),
             })
         })
         .collect();
-    match check_members(&model.config, name, &fitting) {
-        Err(problem) => Err(unavailable(problem.message)),
-        Ok(true) => Err(unavailable(format!(
-            "ensemble '{name}' has a decoupled member: an ensemble that answers more than once is not supported"
-        ))),
-        Ok(false) => Ok(()),
+    let decoupled = check_members(&model.config, name, &fitting)
+        .map_err(|problem| unavailable(problem.message))?;
+    let both = steps.iter().zip(&members).position(|(step, member)| {
+        let many = member.as_ref().is_some_and(|member| member.decoupled());
+        many && step.fan_out.is_some()
+    });
+    if let Some(step) = both {
+        return Err(unavailable(format!(
+            "step {step} of ensemble '{name}' runs once per item, and its model '{}' answers any number of times: take the step out of [[pipeline.fan_out]]",
+            steps[step].model
+        )));
     }
+    ensemble.decoupled.store(decoupled, Ordering::Relaxed);
+    Ok(())
 }
 
 fn member(name: &str, step: &Step, models: &Models) -> Result<Option<Arc<Model>>, Obstacle> {

@@ -12,6 +12,7 @@ use crate::Runtime;
 use crate::catalogue::{Ready, Version, Versions};
 use crate::testing::{Fake, builtin, config, far, floats, ints, repository, start, until};
 
+mod decoupled;
 mod double;
 mod fan_out;
 mod items;

@@ -7,12 +7,12 @@ use protocol::{Tensor, Timing};
 
 use super::plan::Member;
 use super::running::{Ended, Running};
-use super::{Fixed, Own, Waiter, Work, rows};
+use super::{Fixed, Own, Ran, Waiter, Work, rows};
 use crate::engine::{EngineError, Run};
 use crate::error::Error;
 
 impl Fixed {
-    pub(super) fn run(&self, work: Work, delay: Duration) -> (Box<Own>, Ended) {
+    pub(super) fn run(&self, work: Work, delay: Duration) -> Ran {
         let Work {
             mut own,
             turns,
@@ -20,28 +20,35 @@ impl Fixed {
         } = work;
         let began = self.clock.now();
         let mut ended = Ended::none();
+        let mut again = Vec::new();
         for group in rows::alike(turns) {
             // Nobody waits: not even the engine need know.
             if running.abandoned() {
                 ended.add(group.iter().map(|(turn, _)| turn.slot));
                 continue;
             }
-            let stopped = self.run_group(&mut own, group, (began, delay, &running));
+            let (stopped, more) = self.run_group(&mut own, group, (began, delay, &running));
             ended = ended.and(stopped);
+            again.extend(more);
         }
         if matches!(ended, Ended::Lane) {
             own.states.clear();
         }
-        (own, ended)
+        Ran {
+            own: Some(own),
+            ended,
+            again,
+        }
     }
 
-    /// Requests with inputs of the same shapes run together. Says which sequences that ends.
+    /// Requests with inputs of the same shapes run together. Says which sequences that ends, and gives back those that
+    /// are to run again.
     fn run_group(
         &self,
         own: &mut Own,
         group: Vec<(Turn, Waiter)>,
         (began, delay, running): (Instant, Duration, &Running),
-    ) -> Ended {
+    ) -> (Ended, Vec<(Turn, Waiter)>) {
         let started = self.clock.now();
         let members: Vec<Member<'_>> = group
             .iter()
@@ -72,9 +79,9 @@ impl Fixed {
         );
         let done = self.clock.now();
         let slots: Vec<usize> = group.iter().map(|(turn, _)| turn.slot).collect();
-        let ended = Ended::of(&ran, own.lane.is_empty(), &slots);
+        let mut ended = Ended::of(&ran, own.lane.is_empty(), &slots);
         let answers = ran.and_then(|outputs| self.plan.split(&outputs, &slots));
-        let mut timing = Timing {
+        let timing = Timing {
             queue: Duration::ZERO,
             input: prepared.saturating_duration_since(started),
             infer: done.saturating_duration_since(prepared) + delay,
@@ -84,47 +91,70 @@ impl Fixed {
             self.statistics.executed(group.len(), &timing, &self.clock);
         }
         let mut answers = answers.map(Vec::into_iter);
-        for (turn, waiter) in group {
-            timing.queue = began
-                .saturating_duration_since(waiter.arrived)
-                .saturating_sub(delay);
-            let answer = match &mut answers {
+        let mut again = Vec::new();
+        for (turn, mut waiter) in group {
+            let slot = turn.slot;
+            waiter.spend(timing, began.checked_sub(delay).unwrap_or(began));
+            let more = match &mut answers {
                 Ok(answers) => {
                     let outputs = answers.next().unwrap_or_default();
-                    Ok(self.settle(own, (&turn, &waiter), (&wanted, outputs), timing))
+                    self.settle(own, (turn, waiter), (&wanted, outputs))
                 }
-                Err(error) => Err(again(error, &self.model)),
+                Err(error) => {
+                    waiter.reply.fail(same(error, &self.model));
+                    None
+                }
             };
-            // The caller may have left: the state has moved on all the same.
-            let _gone = waiter.answer.send(answer);
+            if self.plan.iterative() && more.is_none() {
+                ended.add([slot].into_iter());
+            }
+            again.extend(more);
         }
-        ended
+        (ended, again)
     }
 
-    /// Keeps the states and gives the outputs that the caller wants.
+    /// Keeps the states and gives the outputs that the caller wants; gives the request back when it is to run again. The
+    /// caller may have left: the state has moved on all the same.
     fn settle(
         &self,
         own: &mut Own,
-        (turn, waiter): (&Turn, &Waiter),
+        (turn, waiter): (Turn, Waiter),
         (wanted, outputs): (&[usize], Vec<Tensor>),
-        timing: Timing,
-    ) -> (Vec<Tensor>, Timing) {
+    ) -> Option<(Turn, Waiter)> {
         let of = |index: &usize| {
             let place = wanted.iter().position(|wanted| wanted == index)?;
             outputs.get(place).cloned()
         };
-        if turn.end {
+        let again = self.plan.reschedule().and_then(|index| of(&index));
+        let again = again.is_some_and(|flag| flag.data.first().is_some_and(|flag| *flag != 0));
+        if turn.end || self.plan.iterative() && !again {
             own.states.remove(&turn.slot);
         } else if !self.plan.state_outputs().is_empty() {
             let states = self.plan.state_outputs().iter().filter_map(of);
             own.states.insert(turn.slot, states.collect());
         }
-        (waiter.call.wanted.iter().filter_map(of).collect(), timing)
+        let outputs = waiter.call.wanted.iter().filter_map(of).collect();
+        if again {
+            waiter.reply.part(outputs);
+            return Some((turn, waiter));
+        }
+        waiter.reply.last(outputs, waiter.spent);
+        None
+    }
+}
+
+impl Waiter {
+    /// Adds one run that began its work at `began`; what the runs do not explain of the time was spent in line.
+    fn spend(&mut self, run: Timing, began: Instant) {
+        let ran = self.spent.total().saturating_sub(self.spent.queue);
+        let waited = began.saturating_duration_since(self.arrived);
+        self.spent = self.spent.plus(run);
+        self.spent.queue = waited.saturating_sub(ran);
     }
 }
 
 /// The same error for another request of the batch.
-fn again(error: &Error, model: &str) -> Error {
+fn same(error: &Error, model: &str) -> Error {
     match error {
         Error::Engine(EngineError::Input(message)) => {
             Error::Engine(EngineError::Input(message.clone()))

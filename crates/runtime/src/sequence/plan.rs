@@ -35,7 +35,14 @@ pub(crate) struct Plan {
     batched: bool,
     /// A sequence's row is its slot, and rows between are told that they are not ready.
     fixed_rows: bool,
+    /// Each request is a sequence of its own.
+    iterative: bool,
+    /// The output that says of each row whether it is to run again, as the engine's index.
+    reschedule: Option<usize>,
 }
+
+/// The output by which a model asks to be run again, unless its owner names another.
+const RESCHEDULE: &str = "RESCHEDULE";
 
 #[derive(Debug)]
 enum Feed {
@@ -92,6 +99,7 @@ pub(crate) fn settings(
         delay: Duration::ZERO,
         preferred: Vec::new(),
         waiting_max,
+        iterative: batching.iterative_sequence,
     };
     match &batching.strategy_choice {
         Some(StrategyChoice::Oldest(oldest)) => {
@@ -128,15 +136,15 @@ impl Plan {
         config: &ModelConfig,
         loaded: &dyn Loaded,
         clients: &[usize],
-        folder: &Path,
+        (folder, reschedule): (&Path, Option<&str>),
     ) -> Result<Option<Self>, String> {
         let Some(batching) = batching(config) else {
             return Ok(None);
         };
         let policy = config.model_transaction_policy.as_ref();
-        if policy.is_some_and(|policy| policy.decoupled) {
-            let reason =
-                "`sequence_batching` of a decoupled model is not supported by this version";
+        let iterative = batching.iterative_sequence;
+        if policy.is_some_and(|policy| policy.decoupled) && !iterative {
+            let reason = "`sequence_batching` of a decoupled model is not supported by this version, unless it is an `iterative_sequence`";
             return Err(reason.to_owned());
         }
         let batched = config.max_batch_size > 0;
@@ -179,7 +187,20 @@ impl Plan {
                 .collect::<Result<_, _>>()?,
             batched,
             fixed_rows: !matches!(batching.strategy_choice, Some(StrategyChoice::Oldest(_))),
+            reschedule: match iterative {
+                true => flag(loaded, reschedule)?,
+                false => None,
+            },
+            iterative,
         }))
+    }
+
+    pub(super) fn iterative(&self) -> bool {
+        self.iterative
+    }
+
+    pub(super) fn reschedule(&self) -> Option<usize> {
+        self.reschedule
     }
 
     /// Names of the engine's inputs that requests do not bring.
@@ -216,10 +237,11 @@ impl Plan {
         Ok(())
     }
 
-    /// All outputs that somebody wants, and the states'.
+    /// All outputs that somebody wants, the states', and the one that asks for more.
     pub(super) fn wanted<'a>(&self, each: impl Iterator<Item = &'a [usize]>) -> Vec<usize> {
         let mut wanted: Vec<usize> = each.flatten().copied().collect();
         wanted.extend(&self.state_outputs);
+        wanted.extend(self.reschedule);
         wanted.sort_unstable();
         wanted.dedup();
         wanted
@@ -317,6 +339,22 @@ impl Plan {
             outputs.iter().map(part).collect()
         };
         places.iter().map(own).collect()
+    }
+}
+
+/// The output that asks for another run. Without one, a model answers each request in one.
+fn flag(loaded: &dyn Loaded, named: Option<&str>) -> Result<Option<usize>, String> {
+    let name = named.unwrap_or(RESCHEDULE);
+    let found = loaded.outputs().iter().position(|spec| spec.name == name);
+    match found.map(|index| (index, loaded.outputs()[index].dtype)) {
+        Some((index, DataType::Bool)) => Ok(Some(index)),
+        Some((_, dtype)) => Err(format!(
+            "output `{name}` asks for a request to be run again, and must be BOOL, one for each row; it is {dtype}"
+        )),
+        None if named.is_some() => Err(format!(
+            "`sequence.reschedule` names `{name}`, and the model has no such output"
+        )),
+        None => Ok(None),
     }
 }
 

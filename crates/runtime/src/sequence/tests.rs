@@ -11,6 +11,8 @@ use crate::Runtime;
 use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source};
 use crate::testing::{Gate, builtin, config, far, ints, repository, start, until};
 
+mod iterative;
+
 fn configured(backend: &str, batch: usize, batching: &str, more: &str) -> String {
     let ends = if backend == "dyna_sequence" {
         r#", { name: "END" control { kind: CONTROL_SEQUENCE_END int32_false_true: [0, 1] } },

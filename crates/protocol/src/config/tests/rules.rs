@@ -104,7 +104,7 @@ fn a_sequences_controls_are_complete_and_single() {
             "sequence_batching.oldest.preferred_batch_size[1]: sequence batching preferred batch size must be <= max batch size for m"]),
         ("sequence_batching { direct { minimum_slot_utilization: 1.5 } }", &["sequence_batching.direct.minimum_slot_utilization: sequence batching minimum slot utilization must be in range (0.0, 1.0] for m"]),
         ("sequence_batching { } response_cache { enable: true }", &["response_cache.enable: Response Cache does not currently support model m with sequence batching scheduler. Please disable the response cache."]),
-        ("sequence_batching { iterative_sequence: true }", &["sequence_batching.iterative_sequence: `sequence_batching.iterative_sequence` of model 'm' is not supported by this version"]),
+        ("sequence_batching { iterative_sequence: true }", &[]),
     ]);
 }
 
