@@ -46,6 +46,8 @@ pub struct Readers<'a> {
     pub describe: &'a dyn Fn(&Source) -> Described,
     /// As [`crate::Config::gpus`].
     pub gpus: &'a [i32],
+    /// As [`crate::Config::complete_configs`].
+    pub completes: bool,
 }
 
 impl std::fmt::Debug for Readers<'_> {
@@ -61,7 +63,7 @@ pub fn check(repositories: &[PathBuf], readers: Readers<'_>) -> Result<Checked, 
     let mut whole = BTreeMap::new();
     for found in &all {
         checked.models.push(found.name.clone());
-        let looked = look(found, readers, &Terms::usual(readers.gpus));
+        let looked = look(found, readers, &Terms::of(readers.gpus, readers.completes));
         checked
             .findings
             .extend(looked.faults.into_iter().map(|fault| finding(found, fault)));

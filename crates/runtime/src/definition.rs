@@ -75,10 +75,10 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// Those of a node that says no more.
-    pub(crate) fn usual(gpus: &[i32]) -> Self {
+    pub(crate) fn of(gpus: &[i32], completes: bool) -> Self {
         Self {
             gpus: gpus.to_vec(),
-            completes: true,
+            completes,
             batch_max: config::DEFAULT_MAX_BATCH_SIZE,
         }
     }
@@ -235,7 +235,11 @@ impl Definition {
             inputs,
             outputs,
             folder: self.folder.clone(),
-            config: Arc::new(self.config()),
+            // As written, but for the signals that a sequence's model is sure to get.
+            config: Arc::new(ModelConfig {
+                scheduling_choice: self.normalized.scheduling_choice.clone(),
+                ..self.config()
+            }),
             sidecar: Arc::new(self.sidecar.clone()),
         })
     }

@@ -36,6 +36,8 @@ pub struct Tune<'a> {
     pub cores: usize,
     /// As [`crate::Config::gpus`].
     pub gpus: &'a [i32],
+    /// As [`crate::Config::complete_configs`].
+    pub completes: bool,
     /// Of one measurement, at least.
     pub time: Duration,
     pub clock: Clock,
@@ -69,16 +71,15 @@ impl Tune<'_> {
     /// The error is for people: the model is not there, or nothing runs it.
     pub fn run(&self) -> Result<Tuned, String> {
         let found = self.found()?;
-        let definition = Definition::read(&found, None, &Terms::usual(self.gpus))?;
+        let definition = Definition::read(&found, None, &Terms::of(self.gpus, self.completes))?;
         let folder = found.versions.values().next_back();
         let source = definition.source(folder.unwrap_or(&found.folder))?;
         let rows_max = definition.rows_max();
-        let sidecar = &definition.sidecar;
         let mut tuned = Tally::default();
         for engine in self.engines.iter().filter(|engine| engine.accepts(&source)) {
             let outcome = self.engine(
                 engine.as_ref(),
-                (&source, &sidecar.warmup, &sidecar.agree),
+                (&source, &definition),
                 rows_max,
                 &mut tuned,
             );
@@ -119,7 +120,7 @@ impl Tune<'_> {
     fn engine(
         &self,
         engine: &dyn Engine,
-        (source, warmup, agree): (&Source, &Warmup, &Agree),
+        (source, definition): (&Source, &Definition),
         rows_max: Option<usize>,
         tally: &mut Tally,
     ) -> Result<(), String> {
@@ -134,8 +135,9 @@ impl Tune<'_> {
             let loaded = engine
                 .load(source, options)
                 .map_err(|error| error.to_string())?;
-            let inputs = first_inputs(loaded.as_ref(), warmup)?;
-            tally.agrees(loaded.as_ref(), &inputs, agree)?;
+            definition.complete(loaded.inputs(), loaded.outputs())?;
+            let inputs = first_inputs(loaded.as_ref(), &definition.sidecar.warmup)?;
+            tally.agrees(loaded.as_ref(), &inputs, &definition.sidecar.agree)?;
             for batch in batches(loaded.as_ref(), rows_max) {
                 let Some(inputs) = with_rows(loaded.as_ref(), &inputs, batch) else {
                     continue;
@@ -325,6 +327,7 @@ mod tests {
         wrong.offset = 5.0;
         let engines = [Fake::new("onnxruntime").engine(), wrong.engine()];
         let tune = |model| Tune {
+            completes: true,
             repository: root.path(),
             model,
             engines: &engines,
@@ -344,6 +347,15 @@ mod tests {
         assert_eq!(tuned.left_out.len(), 1);
         assert_eq!(tuned.left_out[0].0, "rten");
         assert!(tuned.batches && tuned.measured.contains(&tuned.best));
+        let strict = Tune {
+            completes: false,
+            ..tune("m")
+        };
+        let refused = strict.run().expect_err("there is no configuration");
+        assert!(
+            refused.contains("configurations are not completed here"),
+            "{refused}"
+        );
         let missing = tune("n").run().expect_err("no such model");
         assert_eq!(
             missing,

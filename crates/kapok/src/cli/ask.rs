@@ -176,6 +176,9 @@ pub(crate) struct TuneArgs {
     /// Show what would be written, and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// For a node with `completeConfigs: false`: config.pbtxt must say all that a model could complete
+    #[arg(long)]
+    pub(crate) disable_auto_complete_config: bool,
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +189,9 @@ pub(crate) struct CheckArgs {
     /// Only this model
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
+    /// For a node with `completeConfigs: false`: config.pbtxt must say all that a model could complete
+    #[arg(long)]
+    pub(crate) disable_auto_complete_config: bool,
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ pub(super) fn run(args: &CheckArgs, printer: &Printer) -> Outcome {
         engines: &engines,
         describe: &crate::up::describe,
         gpus: &gpus,
+        completes: !args.disable_auto_complete_config,
     };
     let checked = runtime::check(std::slice::from_ref(&repository), readers)
         .map_err(|error| Failure::usage(base::chain(&error)))?;

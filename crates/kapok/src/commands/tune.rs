@@ -31,6 +31,7 @@ pub(super) fn run(args: &TuneArgs, printer: &Printer, environment: &Environment)
         engines: &engines,
         cores: base::core_budget().get(),
         gpus: &crate::up::usable_gpus(),
+        completes: !args.disable_auto_complete_config,
         time: TIME,
         clock: Clock::real(),
     };

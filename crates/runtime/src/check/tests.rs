@@ -8,10 +8,10 @@ fn describe(_source: &Source) -> Described {
 }
 
 fn checked(files: &[(&str, &str)]) -> Vec<String> {
-    checked_with(files, &[])
+    checked_with(files, &[], true)
 }
 
-fn checked_with(files: &[(&str, &str)], gpus: &[i32]) -> Vec<String> {
+fn checked_with(files: &[(&str, &str)], gpus: &[i32], completes: bool) -> Vec<String> {
     let root = repository(files);
     let engines = [
         Arc::new(Builtin) as Arc<dyn Engine>,
@@ -21,6 +21,7 @@ fn checked_with(files: &[(&str, &str)], gpus: &[i32]) -> Vec<String> {
         engines: &engines,
         describe: &describe,
         gpus,
+        completes,
     };
     let checked = check(&[root.path().to_owned()], readers).expect("readable");
     let shown = |finding: &Finding| {
@@ -103,7 +104,7 @@ fn a_model_may_ask_for_the_gpus_that_are_there() {
     };
     let check = |gpu, part: Option<&str>| {
         let files = [("m/1/model.onnx", "ok"), ("m/config.pbtxt", &*on(gpu))];
-        let found = checked_with(&files, &[0, 2]);
+        let found = checked_with(&files, &[0, 2], true);
         match part {
             None => assert_eq!(found, Vec::<String>::new()),
             Some(part) => assert!(found.len() == 1 && found[0].contains(part), "{found:?}"),
@@ -111,4 +112,39 @@ fn a_model_may_ask_for_the_gpus_that_are_there() {
     };
     check(2, None);
     check(1, Some("gpu id 1"));
+}
+
+#[test]
+fn what_a_node_that_completes_nothing_refuses_is_named() {
+    let tensor =
+        |side: &str| format!("{side} {{ name: \"x\" data_type: TYPE_FP32 dims: [ 1, 3 ] }}\n");
+    let (input, whole) = (tensor("input"), tensor("input") + &tensor("output"));
+    let of_onnx = |text: &str| format!("backend: \"onnxruntime\"\n{text}");
+    let (open, half, whole) = (of_onnx(""), of_onnx(&input), of_onnx(&whole));
+    let files = [
+        ("bare/1/model.onnx", "ok"),
+        ("half/1/model.onnx", "ok"),
+        ("half/config.pbtxt", &half),
+        ("open/1/model.onnx", "ok"),
+        ("open/config.pbtxt", &open),
+        ("whole/1/model.onnx", "ok"),
+        ("whole/config.pbtxt", &whole),
+    ];
+    assert_eq!(checked(&files), [""; 0]);
+    let found = checked_with(&files, &[], false);
+    let of = |model: &str| found.iter().filter(|line| line.starts_with(model)).count();
+    assert_eq!(
+        ["bare", "half", "open", "whole"].map(of),
+        [1, 1, 2, 0],
+        "{found:?}"
+    );
+    assert!(
+        found[0].starts_with("bare/config.pbtxt:0:0: there is no such file"),
+        "{found:?}"
+    );
+    assert!(found[1].contains("no output is configured"), "{found:?}");
+    assert!(
+        found[2].contains("configuration expects 0 inputs, model provides 1"),
+        "{found:?}"
+    );
 }

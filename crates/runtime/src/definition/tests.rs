@@ -126,7 +126,7 @@ fn onnx_model() -> (Vec<TensorSpec>, Vec<TensorSpec>) {
 fn load(repository: &Path) -> (Vec<String>, Vec<ModelConfig>) {
     let (mut said, mut whole) = (Vec::new(), Vec::new());
     for found in scan(&[repository.to_owned()]).expect("readable") {
-        let definition = match Definition::read(&found, None, &Terms::usual(&[])) {
+        let definition = match Definition::read(&found, None, &Terms::of(&[], true)) {
             Ok(definition) => definition,
             Err(reason) => {
                 said.push(reason);

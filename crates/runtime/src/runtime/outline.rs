@@ -22,6 +22,7 @@ impl Runtime {
             engines: self.0.engines.all(),
             describe,
             gpus: &settings.terms.gpus,
+            completes: settings.terms.completes,
         };
         check::outline(&found, readers, &settings.terms)
     }
