@@ -33,6 +33,7 @@ mod relay;
 mod rescue;
 mod routes;
 mod sdk;
+mod streams;
 mod telemetry;
 mod threads;
 mod through;
