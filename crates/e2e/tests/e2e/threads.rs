@@ -1,5 +1,7 @@
 //! One core budget, whatever is loaded.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use e2e::repository::{self, Builtin};
 use e2e::{Kapok, Repository, Running, wait};
 use serde_json::json;
@@ -84,6 +86,68 @@ fn twenty_onnx_models_bring_no_threads_of_their_own() {
         let allowed = empty + cores + ENGINE_THREADS_MAX;
         assert!(threads.len() <= allowed, "more than {allowed}: {threads:?}");
     }
+}
+
+/// As many calls as keep the threads they came on at a time, whatever the cores, and as many threads that stood in for such
+/// ones before and have not come to rest.
+const STAND_INS_MAX: usize = 2 * 4;
+
+#[test]
+fn callers_whose_calls_keep_their_threads_bring_a_constant_of_them() {
+    let magika = repository::fetched("magika");
+    let model = std::fs::read(magika.join("1/model.onnx")).expect("it was fetched");
+    let cores = base::core_budget().get();
+    let models = 20;
+    let repository = (0..models).fold(Repository::new(), |repository, n| {
+        let name = format!("magika{n}");
+        let sidecar = "engine = \"onnxruntime\"\n[warmup.shapes]\nbytes = [1, 2048]\n";
+        repository
+            .file(&format!("{name}/1/model.onnx"), &model)
+            .file(&format!("{name}/kapok.toml"), sidecar)
+    });
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    let input =
+        json!({"name": "bytes", "datatype": "INT32", "shape": [1, 2048], "data": vec![256; 2048]});
+    let body = json!({"inputs": [input]}).to_string();
+    let call = |n: usize| {
+        let path = format!("/v2/models/magika{}/infer", n % models);
+        let answer = kapok.http().post(&path, &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let loaded = show("20 magika, nobody asks", &kapok);
+    // What a call takes is known once a lone caller has made a few.
+    (0..24 * models).for_each(|n| call(n / 24));
+    let lone = show("a lone caller", &kapok);
+    assert!(
+        lone.len() > loaded.len(),
+        "no call kept its thread: {lone:?}"
+    );
+    let callers = 64;
+    let left = AtomicUsize::new(callers);
+    let most = std::thread::scope(|scope| {
+        for caller in 0..callers {
+            let (call, left) = (&call, &left);
+            scope.spawn(move || {
+                (0..10).for_each(|n| call(caller + n));
+                left.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        let mut most = Vec::new();
+        while left.load(Ordering::Relaxed) > 0 {
+            let threads = kapok.threads();
+            if threads.len() > most.len() {
+                most = threads;
+            }
+        }
+        most
+    });
+    let constant = loaded.len() - cores + STAND_INS_MAX;
+    println!(
+        "{callers} callers: {} threads, allowed are cores + {constant}: {most:?}",
+        most.len()
+    );
+    assert_eq!(compute(&most), cores, "{most:?}");
+    assert!(most.len() <= cores + constant, "{most:?}");
 }
 
 #[test]
