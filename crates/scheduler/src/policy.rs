@@ -171,6 +171,21 @@ pub fn by_name(
     })
 }
 
+/// The same for requests that wait where they find no room, and are not refused.
+pub fn waiting(
+    name: &str,
+    cluster: &Cluster,
+    workload: &Workload,
+) -> Result<Box<dyn Policy>, Error> {
+    match parse(name) {
+        Some(("kapok", saving)) => {
+            let kapok = Kapok::new(cluster, workload).saving(cluster, saving);
+            Ok(Box::new(kapok.waiting()))
+        }
+        _ => by_name(name, cluster, workload),
+    }
+}
+
 /// The fullest GPU with room, and of equals the first.
 fn fullest(state: &State, ask: &Ask) -> u8 {
     let gpus = 0..state.gpus;

@@ -20,7 +20,7 @@ mod head;
 mod intake;
 mod job;
 mod journal;
-
+mod movable;
 mod order;
 pub mod qos;
 mod refused;
@@ -45,8 +45,9 @@ use crate::cluster::{Cluster, Node};
 use crate::state::Ask;
 use crate::workload::Workload;
 use admit::Full;
-use defragment::Member;
 use entry::VERSION;
+use head::Ends;
+use movable::Movables;
 use order::Usage;
 use room::{Room, Taken};
 use waiting::Waiting;
@@ -70,8 +71,8 @@ pub struct Queue {
     hopeless: BTreeSet<JobId>,
     /// What jobs have that start or run.
     taken: BTreeMap<JobId, Vec<Taken>>,
-    /// Who is on which node.
-    on_node: BTreeMap<usize, BTreeSet<Member>>,
+    movables: Movables,
+    ends: Ends,
     /// What jobs still have that are being stopped. Others may get it, and start when these have stopped.
     draining: BTreeMap<JobId, Vec<Taken>>,
     usage: Usage,
@@ -86,7 +87,7 @@ pub struct Queue {
     rounds: u64,
     full: Full,
     /// Members that have places.
-    seated: usize,
+    members: usize,
 }
 
 impl Queue {
@@ -120,7 +121,8 @@ impl Queue {
             asks: BTreeMap::new(),
             hopeless: BTreeSet::new(),
             taken: BTreeMap::new(),
-            on_node: BTreeMap::new(),
+            movables: Movables::default(),
+            ends: Ends::default(),
             draining: BTreeMap::new(),
             usage,
             outbox: Vec::new(),
@@ -131,7 +133,7 @@ impl Queue {
             moves_ms: Vec::new(),
             rounds: 0,
             full: Full::default(),
-            seated: 0,
+            members: 0,
         })
     }
 

@@ -25,7 +25,7 @@ use crate::trace::Pod;
 use crate::workload::Workload;
 
 pub use arrivals::inflate;
-pub use churn::{Churn, Stay};
+pub use churn::{Churn, Stay, jobs as churn_jobs};
 pub use curve::{Curve, MARKS, Point};
 pub use division::{Divided, Division, MIXES};
 pub use foretold::{Foretelling, Foretold};

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use crate::cluster::{Node, Power};
 use crate::error::Error;
 use crate::mig;
+use crate::queue::qos::Level;
 use crate::request::{MILLI, Request};
 use crate::state::GPUS_MAX;
 pub use jobs::jobs;
@@ -22,6 +23,7 @@ use table::{Row, Table};
 pub struct Pod {
     pub name: String,
     pub request: Request,
+    pub qos: Level,
     /// Seconds.
     pub created_s: Option<f64>,
     pub deleted_s: Option<f64>,
@@ -67,10 +69,24 @@ pub fn pods(text: &str) -> Result<Vec<Pod>, Error> {
         Ok(Pod {
             name: row.text("name")?.to_owned(),
             request,
+            qos: level(row)?,
             created_s,
             deleted_s,
         })
     })
+}
+
+/// A level's number, or a class of Alibaba's traces: latency-sensitive (`LS`) and best effort (`BE`) beside Kubernetes' own.
+fn level(row: &Row<'_>) -> Result<Level, Error> {
+    let number = match row.optional_text("qos") {
+        "" => return Ok(Level::default()),
+        "BE" | "BestEffort" => 1,
+        "Burstable" => 2,
+        "LS" => 4,
+        "Guaranteed" => 5,
+        _ => row.whole("qos", 5)?,
+    };
+    Level::try_from(number).map_err(|_| row.problem("qos", "is at least 1"))
 }
 
 fn request(row: &Row<'_>) -> Result<Request, Error> {

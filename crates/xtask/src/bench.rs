@@ -93,6 +93,8 @@ enum What {
     SchedulerExplain,
     /// Jobs of public traces in line: fairness and waiting on Philly beside Kueue's rules, deadlines on Chronus beside EDF
     SchedulerQueue,
+    /// Eight-GPU jobs among pods that come and go at 95 % load: waiting beside FGD's, with and without moving others
+    SchedulerChurn,
     /// /v1/embeddings beside Python onnxruntime on the same file
     Embed,
     /// The two below: the model server
@@ -111,13 +113,14 @@ enum What {
 
 const SERVE: [What; 2] = [What::ServeIdentity, What::ServeModels];
 
-const SCHEDULER: [What; 6] = [
+const SCHEDULER: [What; 7] = [
     What::SchedulerAllocation,
     What::SchedulerSpeed,
     What::SchedulerMig,
     What::SchedulerPower,
     What::SchedulerExplain,
     What::SchedulerQueue,
+    What::SchedulerChurn,
 ];
 
 /// Every bench, group by group.
@@ -147,6 +150,7 @@ impl What {
                 | Self::SchedulerPower
                 | Self::SchedulerExplain
                 | Self::SchedulerQueue
+                | Self::SchedulerChurn
         )
     }
 }
@@ -198,6 +202,7 @@ impl Bench<'_> {
             What::SchedulerPower => scheduler::power::run(self),
             What::SchedulerExplain => scheduler::explain::run(self),
             What::SchedulerQueue => scheduler::queue::run(),
+            What::SchedulerChurn => scheduler::churn::run(self),
             What::Embed => embed::run(self),
             What::Batcher => Ok(batcher::run(self)),
             What::ServeIdentity => serve::identity::run(self),

@@ -3,7 +3,9 @@
 use super::action::{Action, Admission, Eviction, Wait};
 use super::defragment::Member;
 use super::entry::{Entry, Phase};
+use super::head::Ends;
 use super::job::{Job, JobId};
+use super::movable::Movables;
 use super::refused::Refused;
 use super::room::Taken;
 use super::waiting::Waiting;
@@ -24,6 +26,7 @@ impl Queue {
         };
         self.usage.add(&entry.job);
         self.seat(id, taken);
+        self.seated(id);
         self.reserved.insert(id);
         self.no_longer_pending(id);
     }
@@ -94,37 +97,38 @@ impl Queue {
         self.asks.insert(job.id, asks);
     }
 
-    /// Enters its members in the books of their nodes.
     fn seat(&mut self, id: JobId, taken: Vec<Taken>) {
-        for (index, member) in taken.iter().enumerate() {
-            let there = self.on_node.entry(member.placement.node).or_default();
-            there.insert(Member { job: id, index });
-        }
-        self.seated += taken.len();
+        self.members += taken.len();
         self.taken.insert(id, taken);
     }
 
     fn unseat(&mut self, id: JobId) -> Option<Vec<Taken>> {
         let taken = self.taken.remove(&id)?;
-        self.seated -= taken.len();
-        for (index, member) in taken.iter().enumerate() {
-            if let Some(there) = self.on_node.get_mut(&member.placement.node) {
-                there.remove(&Member { job: id, index });
-            }
+        self.members -= taken.len();
+        self.movables.leave(id, &taken);
+        if let Some(entry) = self.entries.get(&id) {
+            self.ends.leave(entry);
         }
         Some(taken)
     }
 
     /// Gives a member another place; the one it had is returned.
     pub(super) fn reseat(&mut self, member: Member, to: Taken) -> Option<Taken> {
-        let node = to.placement.node;
-        let taken = self.taken.get_mut(&member.job)?.get_mut(member.index)?;
-        let from = std::mem::replace(taken, to);
-        if let Some(there) = self.on_node.get_mut(&from.placement.node) {
-            there.remove(&member);
+        let taken = self.taken.get_mut(&member.job)?;
+        // It is moving, so it is not to be moved again before it says that it is there.
+        self.movables.leave(member.job, taken);
+        Some(std::mem::replace(taken.get_mut(member.index)?, to))
+    }
+
+    /// To be called when one that has places has got them, has started, or has come to rest after a move.
+    pub(super) fn seated(&mut self, id: JobId) {
+        let (Some(taken), Some(entry)) = (self.taken.get(&id), self.entries.get(&id)) else {
+            return;
+        };
+        self.ends.enter(entry);
+        if self.movable(entry) {
+            self.movables.enter(id, taken);
         }
-        self.on_node.entry(node).or_default().insert(member);
-        Some(from)
     }
 
     /// Back in line, where it was before.
@@ -183,10 +187,11 @@ impl Queue {
         self.room = super::room::Room::new(&self.config, nodes, &self.planned)?;
         self.usage = Usage::new(Amounts::in_cluster(self.cluster()));
         self.taken.clear();
-        self.seated = 0;
+        self.members = 0;
         self.waiting = Waiting::default();
         self.full = super::admit::Full::default();
-        self.on_node.clear();
+        self.movables = Movables::default();
+        self.ends = Ends::default();
         self.draining.clear();
         self.reserved.clear();
         let entries = std::mem::take(&mut self.entries);
@@ -265,6 +270,7 @@ impl Queue {
         }
         self.entries.insert(id, entry);
         self.line_up(id);
+        self.seated(id);
         match wrong {
             // What is gone has stopped already.
             Some(node) if !stopping => Err(node),

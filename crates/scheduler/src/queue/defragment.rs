@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use super::Queue;
 use super::action::{Action, Eviction};
-use super::entry::Phase;
+use super::entry::{Entry, Phase};
 use super::job::{JobId, Priority};
+use super::movable::Movable;
 use super::refused::Refused;
 use super::room::Taken;
 use super::world::{self, World};
 use crate::cluster::Hold;
-use crate::state::{Ask, State};
+use crate::state::State;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -30,6 +31,7 @@ impl Queue {
         {
             leaving.clear();
             self.drained(id);
+            self.seated(id);
         }
         Ok(())
     }
@@ -42,7 +44,7 @@ impl Queue {
         }
         self.moves_ms
             .retain(|at| now_ms.saturating_sub(*at) < HOUR_MS);
-        (self.seated * permille / 1_000).saturating_sub(self.moves_ms.len())
+        (self.members * permille / 1_000).saturating_sub(self.moves_ms.len())
     }
 
     /// Moves members of others so that this job fits; nothing moves when it would not.
@@ -53,9 +55,10 @@ impl Queue {
         let mut leaving: Vec<Member> = Vec::new();
         let mut cleared = BTreeSet::new();
         while !world.fits() {
-            let nodes = (0..world.states.len()).filter(|node| !cleared.contains(node));
-            let sets = nodes.filter_map(|node| {
-                let set = self.fewest((node, &world, &asks), most - leaving.len())?;
+            let nodes = self.movables.nodes();
+            let nodes = nodes.filter(|(node, _)| !cleared.contains(node));
+            let sets = nodes.filter_map(|(node, movable)| {
+                let set = self.fewest((node, movable), &world, most - leaving.len())?;
                 Some((node, set))
             });
             let (node, set) = sets.min_by_key(|(_, set)| {
@@ -97,47 +100,30 @@ impl Queue {
         Some(self.member(member)?.ask.total_milli())
     }
 
-    /// Of its job, all that move one by one: who is movable by its level, runs, is not in a hurry and not moving.
-    fn movable(&self, id: JobId) -> bool {
-        self.entries.get(&id).is_some_and(|entry| {
-            let still =
-                matches!(&entry.phase, Phase::Running { leaving, .. } if leaving.is_empty());
-            still
-                && entry.job.preemptible
-                && entry.job.priority == Priority::CostOptimized
-                && self.config.qos.of(entry.job.qos).movable
-        })
+    /// All its members, one by one: by its level, running, in no hurry, and not moving.
+    pub(super) fn movable(&self, entry: &Entry) -> bool {
+        matches!(&entry.phase, Phase::Running { leaving, .. } if leaving.is_empty())
+            && entry.job.preemptible
+            && entry.job.priority == Priority::CostOptimized
+            && self.config.qos.of(entry.job.qos).movable
     }
 
     /// On one node, the fewest members to move so that one more of the gang fits there.
     fn fewest(
         &self,
-        (node, world, asks): (usize, &World<'_>, &[Ask]),
+        (node, movable): (usize, &Movable),
+        world: &World<'_>,
         most: usize,
     ) -> Option<Vec<Member>> {
         let mut state = world.states[node];
-        let times = |state: &State| asks.iter().map(|ask| ask.times(state)).max().unwrap_or(0);
-        if !asks.iter().any(|ask| ask.kinds.contains(state.kind)) {
-            return None;
-        }
-        let mut movable = Vec::new();
-        let mut everything = state;
-        for member in self.on_node.get(&node)? {
-            let taken = self.member(*member)?;
-            // A hold keeps no part of a divided GPU, so an instance might move to where room is made.
-            if self.movable(member.job) && !taken.ask.divides() {
-                world::release(&mut everything, taken);
-                movable.push((taken.ask.total_milli(), *member));
-            }
-        }
-        if times(&everything) <= world.times(node) {
+        let enough = |state: &State| world.times_in(state) > world.times(node);
+        if !enough(&movable.gone(&state)) {
             return None;
         }
         // Those that give most room first, then without those that were not needed.
-        movable.sort_by_key(|(milli, member)| (std::cmp::Reverse(*milli), *member));
         let mut set = Vec::new();
-        for (_, member) in movable {
-            if times(&state) > world.times(node) {
+        for member in movable.members() {
+            if enough(&state) {
                 break;
             }
             world::release(&mut state, self.member(member)?);
@@ -146,7 +132,7 @@ impl Queue {
         for at in (0..set.len()).rev() {
             let without = state;
             world::occupy(&mut state, self.member(set[at])?);
-            if times(&state) > world.times(node) {
+            if enough(&state) {
                 set.remove(at);
             } else {
                 state = without;

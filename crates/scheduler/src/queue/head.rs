@@ -1,6 +1,8 @@
 //! Room that is kept for a job at the head of the line (EASY back-filling, Lifka 1995): when and where it could start if
 //! those that run end when they are expected to, and what of that is free already.
 
+use std::collections::BTreeSet;
+
 use super::Queue;
 use super::entry::{Entry, Phase};
 use super::job::JobId;
@@ -36,14 +38,52 @@ pub(super) fn end_ms(entry: &Entry, now_ms: u64) -> Option<u64> {
     Some(known.filter(|end| *end > now_ms).unwrap_or(unknown))
 }
 
+/// Who has places, by when it is over where time does not change that.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Ends {
+    known: BTreeSet<(u64, JobId)>,
+    /// Those that are to start, and those of whom nobody knows.
+    open: BTreeSet<JobId>,
+}
+
+impl Ends {
+    /// To be called when it has got places, and when it has started.
+    pub(super) fn enter(&mut self, entry: &Entry) {
+        let id = entry.job.id;
+        self.open.remove(&id);
+        if let Some(end) = known_end_ms(entry) {
+            self.known.insert((end, id));
+        } else {
+            self.open.insert(id);
+        }
+    }
+
+    pub(super) fn leave(&mut self, entry: &Entry) {
+        self.open.remove(&entry.job.id);
+        if let Some(end) = known_end_ms(entry) {
+            self.known.remove(&(end, entry.job.id));
+        }
+    }
+}
+
+fn known_end_ms(entry: &Entry) -> Option<u64> {
+    let Phase::Running { since_ms, .. } = entry.phase else {
+        return None;
+    };
+    Some(since_ms.saturating_add(entry.remaining_ms()?))
+}
+
 impl Queue {
     /// Who is expected to be over when, soonest first.
     pub(super) fn ends(&self, now_ms: u64) -> Vec<(u64, JobId)> {
-        let running = self.taken.keys().filter_map(|id| self.entries.get(id));
-        let mut ends: Vec<_> = running
-            .filter_map(|entry| Some((end_ms(entry, now_ms)?, entry.job.id)))
-            .collect();
-        ends.sort_unstable();
+        let later = (now_ms.saturating_add(1), JobId(0));
+        let late = self.ends.known.range(..later).map(|(_, id)| id);
+        let others = late.chain(&self.ends.open);
+        let others = others.filter_map(|id| Some((end_ms(self.entries.get(id)?, now_ms)?, *id)));
+        let mut ends: Vec<_> = others.collect();
+        ends.extend(self.ends.known.range(later..));
+        // Nearly in order, which this sort is quick with.
+        ends.sort();
         ends
     }
 

@@ -71,7 +71,7 @@ impl Room {
             }
         }
         let cluster = Cluster::new(nodes.to_vec())?;
-        let policy = policy::by_name(&config.policy, &cluster, workload)?;
+        let policy = policy::waiting(&config.policy, &cluster, workload)?;
         // The queue refuses policies that draw, so the seed decides nothing.
         let scheduler = Scheduler::new(cluster, Box::new(Thorough(policy)), 0);
         Ok(Self {

@@ -235,6 +235,7 @@ impl Queue {
                 checkpoint_ms: now_ms,
                 leaving: Vec::new(),
             };
+            self.seated(id);
         }
     }
 }

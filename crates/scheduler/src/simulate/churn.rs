@@ -7,9 +7,11 @@ use crate::cluster::{Cluster, Node, Placement};
 use crate::error::Error;
 use crate::hash::Fast;
 use crate::policy::{self, Policy};
+use crate::queue::Job;
 use crate::request::Request;
 use crate::rng::Rng;
 use crate::scheduler::Scheduler;
+use crate::simulate::jobs;
 use crate::state::Ask;
 use crate::trace::Pod;
 use crate::workload::Workload;
@@ -22,6 +24,8 @@ const ARRIVALS_MAX: f64 = 4e6;
 
 /// Seconds in a nanosecond's steps, so that moments are exact and ordered.
 const PER_SECOND: f64 = 1e9;
+
+const DAY_S: f64 = 86_400.0;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Arrival {
@@ -87,38 +91,13 @@ impl Churn {
         days: f64,
         seed: u64,
     ) -> Result<Self, Error> {
-        let lasting: Vec<(&Pod, f64)> = pods
-            .iter()
-            .filter_map(|pod| Some((pod, pod.deleted_s? - pod.created_s?)))
-            .filter(|(_, seconds)| *seconds > 0.0)
-            .collect();
-        let work = lasting
-            .iter()
-            .map(|(pod, seconds)| f64::from(pod.request.total_gpu_milli()) * seconds);
-        let mean = work.sum::<f64>() / lasting.len().max(1) as f64;
-        let capacity: f64 = nodes
-            .iter()
-            .map(|node| f64::from(node.gpus) * 1_000.0)
-            .sum();
-        let rate = load * capacity / mean;
-        let end = days * 86_400.0;
-        let mut arrivals = Vec::new();
-        if rate.is_finite() && rate * end <= ARRIVALS_MAX && rate > 0.0 {
-            let mut rng = Rng::new(seed);
-            let mut at = rng.exponential(1.0 / rate);
-            while at < end {
-                let (pod, seconds) = lasting[rng.below(lasting.len())];
-                arrivals.push(Arrival {
-                    at_ns: nanoseconds(at),
-                    runs_ns: nanoseconds(seconds),
-                    request: pod.request.clone(),
-                });
-                at += rng.exponential(1.0 / rate);
-            }
-        }
-        if arrivals.is_empty() {
-            return Err(Error::NoArrivals);
-        }
+        let drawn = drawn(nodes, pods, (load, days), seed)?;
+        let arrivals = drawn.into_iter().map(|drawn| Arrival {
+            at_ns: nanoseconds(drawn.at_s),
+            runs_ns: nanoseconds(drawn.runs_s),
+            request: drawn.pod.request.clone(),
+        });
+        let (arrivals, end) = (arrivals.collect(), days * DAY_S);
         let times = (nanoseconds(end / 7.0), Some(nanoseconds(end)));
         Self::new(nodes, pods, arrivals, times, seed)
     }
@@ -301,6 +280,111 @@ impl World<'_> {
             ..self.stay
         }
     }
+}
+
+/// A pod of a list, when it comes and how long it runs.
+struct Drawn<'a> {
+    pod: &'a Pod,
+    at_s: f64,
+    runs_s: f64,
+}
+
+/// Pods drawn with their durations, at a rate that asks for `load` of the nodes' GPUs for so many days. The first are there
+/// at the beginning, as many as there would be after a long time: some run for months, and what they hold would be missing.
+fn drawn<'a>(
+    nodes: &[Node],
+    pods: &'a [Pod],
+    (load, days): (f64, f64),
+    seed: u64,
+) -> Result<Vec<Drawn<'a>>, Error> {
+    let lasting: Vec<(&Pod, f64)> = pods
+        .iter()
+        .filter_map(|pod| Some((pod, pod.deleted_s? - pod.created_s?)))
+        .filter(|(_, seconds)| *seconds > 0.0)
+        .collect();
+    let work = lasting
+        .iter()
+        .map(|(pod, seconds)| f64::from(pod.request.total_gpu_milli()) * seconds);
+    let mean = work.sum::<f64>() / lasting.len().max(1) as f64;
+    let capacity: f64 = nodes
+        .iter()
+        .map(|node| f64::from(node.gpus) * 1_000.0)
+        .sum();
+    let rate = load * capacity / mean;
+    let end = days * DAY_S;
+    let stay =
+        lasting.iter().map(|(_, seconds)| seconds).sum::<f64>() / lasting.len().max(1) as f64;
+    let mut drawn = Vec::new();
+    if rate.is_finite() && rate * (end + stay) <= ARRIVALS_MAX && rate > 0.0 {
+        let mut rng = Rng::new(seed);
+        drawn = running(&lasting, rate * stay, &mut rng);
+        let mut at_s = rng.exponential(1.0 / rate);
+        while at_s < end {
+            let (pod, runs_s) = lasting[rng.below(lasting.len())];
+            drawn.push(Drawn { pod, at_s, runs_s });
+            at_s += rng.exponential(1.0 / rate);
+        }
+    }
+    if drawn.is_empty() {
+        return Err(Error::NoArrivals);
+    }
+    Ok(drawn)
+}
+
+/// Whom an observer finds who comes at some moment: each with a chance in proportion to how long it runs, and at a moment of
+/// that which is as likely as any other (the inspection paradox of renewal theory).
+fn running<'a>(lasting: &[(&'a Pod, f64)], count: f64, rng: &mut Rng) -> Vec<Drawn<'a>> {
+    let mut sum = 0.0;
+    let sums: Vec<f64> = lasting
+        .iter()
+        .map(|(_, seconds)| {
+            sum += seconds;
+            sum
+        })
+        .collect();
+    let mut found = Vec::new();
+    while (found.len() as f64) < count {
+        let at = rng.unit() * sum;
+        let index = sums.partition_point(|sum| *sum <= at);
+        let Some((pod, seconds)) = lasting.get(index) else {
+            continue;
+        };
+        found.push(Drawn {
+            pod,
+            at_s: 0.0,
+            runs_s: seconds * rng.unit(),
+        });
+    }
+    found
+}
+
+/// The pods of [`Churn::poisson`] as jobs for a queue: those of levels below 4 may be stopped and moved. How long each runs
+/// is known to the queue.
+pub fn jobs(
+    nodes: &[Node],
+    pods: &[Pod],
+    (load, days): (f64, f64),
+    seed: u64,
+) -> Result<Vec<jobs::Arrival>, Error> {
+    let arrivals = (0..).zip(drawn(nodes, pods, (load, days), seed)?);
+    let arrivals = arrivals.map(|(id, drawn)| {
+        let runs_ms = milliseconds(drawn.runs_s);
+        jobs::Arrival {
+            at_ms: milliseconds(drawn.at_s),
+            runs_ms,
+            job: Job {
+                qos: drawn.pod.qos,
+                expected_ms: Some(runs_ms),
+                preemptible: drawn.pod.qos.number() < 4,
+                ..Job::new(id, drawn.pod.request.clone())
+            },
+        }
+    });
+    Ok(arrivals.collect())
+}
+
+fn milliseconds(seconds: f64) -> u64 {
+    nanoseconds(seconds) / 1_000_000
 }
 
 #[expect(

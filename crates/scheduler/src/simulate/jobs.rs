@@ -22,9 +22,14 @@ pub struct Played {
     pub refused: u32,
     pub wait_mean_s: f64,
     pub wait_p50_s: f64,
+    pub wait_p90_s: f64,
     pub wait_p95_s: f64,
-    /// Of jobs for eight GPUs or more.
+    pub wait_p99_s: f64,
+    /// Of jobs for eight GPUs or more, the following too.
     pub wait_large_mean_s: f64,
+    pub wait_large_p50_s: f64,
+    pub wait_large_p90_s: f64,
+    pub wait_large_p99_s: f64,
     /// From arrival to end.
     pub completion_mean_s: f64,
     /// Of jobs with a deadline: done too late, in percent.
@@ -119,14 +124,19 @@ pub fn rules(name: &str, policy: &str) -> Option<Config> {
 
 impl Played {
     /// All of it, with names.
-    pub fn figures(&self) -> [(&'static str, f64); 17] {
+    pub fn figures(&self) -> [(&'static str, f64); 22] {
         [
             ("jobs", self.jobs.into()),
             ("refused", self.refused.into()),
             ("wait_mean_s", self.wait_mean_s),
             ("wait_p50_s", self.wait_p50_s),
+            ("wait_p90_s", self.wait_p90_s),
             ("wait_p95_s", self.wait_p95_s),
+            ("wait_p99_s", self.wait_p99_s),
             ("wait_8gpu_mean_s", self.wait_large_mean_s),
+            ("wait_8gpu_p50_s", self.wait_large_p50_s),
+            ("wait_8gpu_p90_s", self.wait_large_p90_s),
+            ("wait_8gpu_p99_s", self.wait_large_p99_s),
             ("completion_mean_s", self.completion_mean_s),
             ("missed_pct", self.missed_pct),
             ("best_effort_gpu_h", self.best_effort_gpu_h),
@@ -165,8 +175,18 @@ struct Theatre<'a> {
     played: Played,
 }
 
-/// Jobs have the ids 0, 1, … in the order of `arrivals`.
+/// Jobs have the ids 0, 1, … in the order of `arrivals`. Ends when all are done.
 pub fn play(config: Config, nodes: Vec<Node>, arrivals: &[Arrival]) -> Result<Played, Refused> {
+    play_between(config, nodes, arrivals, (0, u64::MAX))
+}
+
+/// The same, with an end: who waits then has waited until then. What came before the beginning is not counted.
+pub fn play_between(
+    config: Config,
+    nodes: Vec<Node>,
+    arrivals: &[Arrival],
+    (from_ms, until_ms): (u64, u64),
+) -> Result<Played, Refused> {
     let requests = arrivals.iter().map(|arrival| &arrival.job.request);
     let queue = Queue::knowing(config, nodes, Workload::of(requests))?;
     let mut theatre = Theatre {
@@ -188,7 +208,8 @@ pub fn play(config: Config, nodes: Vec<Node>, arrivals: &[Arrival]) -> Result<Pl
         let ending = theatre.ends.peek().map(|Reverse((at, _, _))| *at);
         let waking = theatre.queue.wake_ms(theatre.now_ms);
         let waking = waking.filter(|_| coming.is_some() || ending.is_some());
-        let Some(at) = [coming, ending, waking].into_iter().flatten().min() else {
+        let next_at = [coming, ending, waking].into_iter().flatten().min();
+        let Some(at) = next_at.filter(|at| *at <= until_ms) else {
             break;
         };
         theatre.tick(at);
@@ -200,7 +221,10 @@ pub fn play(config: Config, nodes: Vec<Node>, arrivals: &[Arrival]) -> Result<Pl
         }
         theatre.act()?;
     }
-    Ok(theatre.finish())
+    if until_ms < u64::MAX {
+        theatre.tick(until_ms);
+    }
+    Ok(theatre.finish(from_ms))
 }
 
 impl Theatre<'_> {
@@ -296,9 +320,10 @@ impl Theatre<'_> {
         self.queue.stopped(id, self.now_ms)
     }
 
-    fn finish(self) -> Played {
+    fn finish(self, from_ms: u64) -> Played {
         let mut sums = Sums::default();
-        for (arrival, done) in self.arrivals.iter().zip(&self.done) {
+        let played = self.arrivals.iter().zip(&self.done);
+        for (arrival, done) in played.filter(|(arrival, _)| arrival.at_ms >= from_ms) {
             sums.add(arrival, *done, (self.now_ms, self.last_ms));
         }
         let mut played = sums.figures(self.played);
@@ -364,14 +389,21 @@ impl<'a> Sums<'a> {
 
     fn figures(mut self, played: Played) -> Played {
         self.waits.sort_by(f64::total_cmp);
-        let at = |percent: usize| self.waits.get(self.waits.len() * percent / 100).copied();
+        self.large.sort_by(f64::total_cmp);
+        let at = |percent| quantile(&self.waits, percent);
+        let large = |percent| quantile(&self.large, percent);
         let speeds = self.slowdowns.values().map(|(sum, count)| count / sum);
         Played {
             jobs: u32::try_from(self.waits.len()).unwrap_or(u32::MAX),
             wait_mean_s: mean(&self.waits),
-            wait_p50_s: at(50).unwrap_or_default(),
-            wait_p95_s: at(95).unwrap_or_default(),
+            wait_p50_s: at(50),
+            wait_p90_s: at(90),
+            wait_p95_s: at(95),
+            wait_p99_s: at(99),
             wait_large_mean_s: mean(&self.large),
+            wait_large_p50_s: large(50),
+            wait_large_p90_s: large(90),
+            wait_large_p99_s: large(99),
             completion_mean_s: mean(&self.completions),
             missed_pct: 100.0 * f64::from(self.missed) / f64::from(self.due.max(1)),
             best_effort_gpu_h: self.best_effort_gpu_h,
@@ -384,6 +416,12 @@ impl<'a> Sums<'a> {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// Of values in order.
+fn quantile(values: &[f64], percent: usize) -> f64 {
+    let at = values.get(values.len() * percent / 100);
+    at.copied().unwrap_or_default()
 }
 
 /// 1 when all are alike, 1/n when one has everything (Jain, Chiu and Hawe 1984).

@@ -160,6 +160,7 @@ fn demand_ends_where_it_should_whatever_the_list_asks() {
             gpu_milli: if gpus == 0 { 0 } else { 1_000 },
             ..Request::default()
         },
+        qos: Default::default(),
         created_s: None,
         deleted_s: None,
     };
@@ -180,4 +181,25 @@ fn demand_ends_where_it_should_whatever_the_list_asks() {
             "{asked} of {least}..={most}"
         );
     }
+}
+
+/// The bench has the whole cluster and more days.
+#[test]
+fn whole_nodes_wait_half_as_long_as_with_fgd_while_pods_come_and_go() {
+    let Some(folder) = folder() else { return };
+    let (nodes, pods) = list(&folder, "default");
+    let nodes: Vec<_> = nodes.into_iter().step_by(8).collect();
+    let arrivals = churn_jobs(&nodes, &pods, (0.95, 2.0), 3).unwrap();
+    let large = |rule: &str, policy: &str| {
+        let config = crate::queue::Config {
+            preemption: false,
+            ..jobs::rules(rule, policy).unwrap()
+        };
+        let span = (1, 2 * 86_400_000);
+        let played = jobs::play_between(config, nodes.clone(), &arrivals, span).unwrap();
+        played.wait_large_mean_s
+    };
+    let fgd = large("best-effort-fifo", "fgd");
+    let kapok = large("promises", "kapok");
+    assert!(fgd > 0.0 && kapok <= fgd / 2.0, "{kapok} {fgd}");
 }

@@ -3,6 +3,7 @@
 //! Reading order: this file (where the traces are), then one file per part.
 
 pub(super) mod allocation;
+pub(super) mod churn;
 pub(super) mod explain;
 pub(super) mod mig;
 pub(super) mod power;

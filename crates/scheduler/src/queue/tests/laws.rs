@@ -283,6 +283,7 @@ impl Life {
 
     /// What processes have together is never more than there is.
     fn holds(&self) {
+        self.queue.books_are_right();
         let mut gpus: BTreeMap<(&str, u8), u32> = BTreeMap::new();
         let mut cpu: BTreeMap<&str, u32> = BTreeMap::new();
         let alive = self.alive.iter().map(|(id, (places, _))| (id, places));
@@ -300,6 +301,22 @@ impl Life {
             let used = cpu.get(node.name.as_str()).copied().unwrap_or_default();
             assert!(used <= node.cpu_milli, "{cpu:?}");
         }
+    }
+}
+
+impl Queue {
+    /// What is kept as jobs come and go is what a count of all that are there finds.
+    fn books_are_right(&self) {
+        let (mut movables, mut ends) = (Movables::default(), Ends::default());
+        for (id, taken) in &self.taken {
+            let entry = &self.entries[id];
+            ends.enter(entry);
+            if self.movable(entry) {
+                movables.enter(*id, taken);
+            }
+        }
+        assert_eq!(self.movables, movables);
+        assert_eq!(self.ends, ends);
     }
 }
 

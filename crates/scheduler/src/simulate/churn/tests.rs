@@ -20,6 +20,7 @@ fn pod(name: &str, gpus: u8, created: f64, deleted: f64) -> Pod {
             gpu_milli: 1_000,
             ..Request::default()
         },
+        qos: Default::default(),
         created_s: Some(created),
         deleted_s: Some(deleted),
     }
