@@ -28,6 +28,9 @@ const ENVELOPE_BYTES: usize = 5;
 const PLAIN: u8 = 0;
 const PACKED: u8 = 1;
 
+/// Each piece of a message is a frame of h2, which costs both sides about 1 µs; up to here a copy costs less.
+const ONE_PIECE_BYTES_MAX: usize = 8 << 10;
+
 /// gRPC's code for an error that nobody classified.
 const UNKNOWN: u16 = 2;
 
@@ -203,10 +206,17 @@ pub(crate) fn answer_pieces(parts: Vec<Bytes>) -> Reply {
     }
 }
 
-/// An encoded message in its envelope.
+/// An encoded message in its envelope: in one piece if that is cheaper.
 fn enveloped(parts: Vec<Bytes>) -> Vec<Bytes> {
+    let bytes = parts.iter().map(Bytes::len).sum();
+    if bytes <= ONE_PIECE_BYTES_MAX {
+        let mut whole = BytesMut::with_capacity(ENVELOPE_BYTES + bytes);
+        put_envelope(&mut whole, PLAIN, bytes);
+        whole.extend(parts);
+        return vec![whole.freeze()];
+    }
     let mut pieces = Vec::with_capacity(parts.len() + 1);
-    pieces.push(envelope(PLAIN, parts.iter().map(Bytes::len).sum()));
+    pieces.push(envelope(PLAIN, bytes));
     pieces.extend(parts.into_iter().filter(|part| !part.is_empty()));
     pieces
 }
@@ -237,7 +247,10 @@ pub(crate) async fn packed(mut reply: Reply, packing: Option<Coding>) -> Reply {
     let Some(coding) = packing else { return reply };
     match std::mem::take(reply.response.body_mut()) {
         Payload::Pieces(mut pieces) => {
-            pieces.pop_front();
+            if let Some(first) = pieces.front_mut() {
+                first.advance(ENVELOPE_BYTES);
+            }
+            pieces.retain(|piece| !piece.is_empty());
             let parts = message(pieces.into(), packing).await;
             *reply.response.body_mut() = Payload::Pieces(parts.into());
             let name = HeaderValue::from_static(coding.name());
@@ -306,10 +319,14 @@ fn set_status(headers: &mut HeaderMap, error: &ApiError) {
 
 fn envelope(flag: u8, bytes: usize) -> Bytes {
     let mut envelope = BytesMut::with_capacity(ENVELOPE_BYTES);
-    envelope.put_u8(flag);
-    // Above 4 GiB the client sees a length that does not fit; answers are bounded far below by memory.
-    envelope.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));
+    put_envelope(&mut envelope, flag, bytes);
     envelope.freeze()
+}
+
+fn put_envelope(into: &mut BytesMut, flag: u8, bytes: usize) {
+    into.put_u8(flag);
+    // Above 4 GiB the client sees a length that does not fit; answers are bounded far below by memory.
+    into.put_u32(u32::try_from(bytes).unwrap_or(u32::MAX));
 }
 
 /// A status without a message: HTTP calls it an answer of headers only.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use base::{PerCore, TaskKind};
@@ -25,8 +25,8 @@ use crate::gate::Gate;
 use crate::gateway::Gateway;
 use crate::{Error, doors};
 
-use spoken::Builders;
-use watched::Watched;
+use spoken::{Builders, Spoken};
+use watched::{Outgoing, Watched};
 
 /// What a port offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -338,6 +338,7 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
     };
     let activity = Activity::new(opened);
     let socket = Watched::new(stream, activity.clone(), clock.clone());
+    let outgoing = (spoken == Spoken::Http2).then(|| socket.gather());
     let service =
         service_fn(|request| doors::handle(gateway.clone(), activity.clone(), request, door));
     let mut connection = pin!(
@@ -354,7 +355,7 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
     loop {
         let served = poll_fn(|cx| {
             let polled = gate.poll(cx, |cx| connection.as_mut().poll(cx));
-            match polled {
+            match flushed(outgoing.as_ref(), polled, cx) {
                 Poll::Ready(ended) => Poll::Ready(Some(ended)),
                 Poll::Pending if closing.ends_with(&activity) => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
@@ -376,14 +377,12 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
             }
             _ = stop.wait_for(|stop| *stop), if closing == Closing::No => {
                 let age = clock.now().saturating_duration_since(opened);
-                let (asked, busy) = activity.asked();
-                let left = if asked > 0 { LAST_HEAD } else { FIRST_HEAD.saturating_sub(age) };
-                if busy || left.is_zero() {
-                    closing = Closing::Drain;
-                    connection.as_mut().graceful_shutdown();
-                } else {
+                if let Some((asked, left)) = last_head(&activity, age) {
                     closing = Closing::Waiting(asked);
                     look.set(sleep(left));
+                } else {
+                    closing = Closing::Drain;
+                    connection.as_mut().graceful_shutdown();
                 }
             }
             () = look.as_mut() => match connections.next_look(&activity, clock.now(), &mut closing) {
@@ -396,6 +395,29 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
             }
         }
     }
+}
+
+/// At the end of a turn: what was written in it leaves now.
+fn flushed<E: From<io::Error>>(
+    outgoing: Option<&Outgoing<TcpStream>>,
+    polled: Poll<Result<(), E>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), E>> {
+    match outgoing.map(|outgoing| outgoing.poll_flush(cx)) {
+        Some(Poll::Ready(Err(error))) if polled.is_pending() => Poll::Ready(Err(error.into())),
+        _ => polled,
+    }
+}
+
+/// The node stops: how long to wait for one more head, and behind how many. None where a request runs, or no head comes.
+fn last_head(activity: &Activity, age: Duration) -> Option<(u64, Duration)> {
+    let (asked, busy) = activity.asked();
+    let left = if asked > 0 {
+        LAST_HEAD
+    } else {
+        FIRST_HEAD.saturating_sub(age)
+    };
+    (!busy && !left.is_zero()).then_some((asked, left))
 }
 
 /// What is to be done about a connection that was looked at.
