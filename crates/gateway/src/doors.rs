@@ -34,18 +34,19 @@ use crate::upload::Upload;
 use visit::Visit;
 
 /// Answers one request. Never fails: what goes wrong is an answer too.
-pub(crate) async fn handle(
-    gateway: Gateway,
+///
+/// Not an `async fn`, which would keep what it is given twice: ten thousand of these may wait.
+pub(crate) fn handle(
+    gateway: &Gateway,
     connection: Activity,
     request: Request<Incoming>,
     door: Door,
-) -> Result<Response<Body>, Infallible> {
-    let (head, body) = request.into_parts();
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    let (mut head, body) = request.into_parts();
     let mut body = Upload::new(body, &head.headers);
-    let method = head.method.clone();
-    let version = head.version;
+    let mut exchange = Exchange::begin(gateway, connection, &head);
+    let (method, version) = (head.method.clone(), head.version);
     let sending = linger::Sending::of(&head);
-    let mut exchange = Exchange::begin(&gateway, connection, &head);
     let grpc = crate::grpc::asked(&head.headers);
     let shape = if grpc {
         Shape::Grpc
@@ -55,40 +56,55 @@ pub(crate) async fn handle(
             shape => shape,
         }
     };
-    let answered = if grpc && matches!(door, Door::Public | Door::Grpc) {
-        caught::caught(Box::pin(grpc::answer(&mut exchange, &head, &mut body))).await
-    } else {
-        // hyper keeps room for this function's future as long as the connection is open; what it took to find the answer
-        // would lie there, 6 KB, while a stream goes on for minutes.
-        caught::caught(Box::pin(answer(&mut exchange, door, head, &mut body))).await
-    };
-    if answered.is_err() {
-        exchange.mark(exchange.doing);
-        if sending.loses_refusals(exchange.body_asked_for) {
-            exchange.doing = Stage::Read;
-            linger::linger(&mut body, gateway.shared().config.body_bytes_max).await;
-            exchange.mark(Stage::Read);
+    async move {
+        let answered = if grpc && matches!(door, Door::Public | Door::Grpc) {
+            caught::caught(Box::pin(grpc::answer(&mut exchange, &mut head, &mut body))).await
+        } else {
+            // hyper keeps room for this future as long as the connection is open; what it took to find the answer would
+            // lie there, 6 KB, while a stream goes on for minutes.
+            caught::caught(Box::pin(answer(&mut exchange, door, head, &mut body))).await
+        };
+        let reply = match answered {
+            Ok(reply) => reply,
+            Err(failure) => {
+                let refused = refused(&mut exchange, failure, shape, (sending, &mut body));
+                Box::pin(refused).await
+            }
+        };
+        let draining = exchange.gateway.shared().connections.draining();
+        let mut sealed = reply.seal(exchange, &method);
+        if version < Version::HTTP_2 && draining {
+            // Said before the connection closes, so that nobody sends another request into it.
+            let close = HeaderValue::from_static("close");
+            sealed.headers_mut().insert(header::CONNECTION, close);
         }
+        Ok(sealed)
     }
-    let reply = answered.unwrap_or_else(|failure| {
-        if failure.error.kind == ErrorKind::Internal {
-            tracing::error!(
-                request_id = exchange.id.as_str(),
-                error = failure.error.message,
-                "request failed"
-            );
-        }
-        let reply = Reply::refusal(&failure, shape, exchange.id.as_str());
-        exchange.error = Some(failure.error.message);
-        reply
-    });
-    let mut sealed = reply.seal(exchange, &method);
-    if version < Version::HTTP_2 && gateway.shared().connections.draining() {
-        // Said before the connection closes, so that nobody sends another request into it.
-        let close = HeaderValue::from_static("close");
-        sealed.headers_mut().insert(header::CONNECTION, close);
+}
+
+async fn refused(
+    exchange: &mut Exchange,
+    failure: Failure,
+    shape: Shape,
+    (sending, body): (linger::Sending, &mut Upload),
+) -> Reply {
+    exchange.mark(exchange.doing);
+    if sending.loses_refusals(exchange.body_asked_for) {
+        exchange.doing = Stage::Read;
+        let bytes_max = exchange.gateway.shared().config.body_bytes_max;
+        linger::linger(body, bytes_max).await;
+        exchange.mark(Stage::Read);
     }
-    Ok(sealed)
+    if failure.error.kind == ErrorKind::Internal {
+        tracing::error!(
+            request_id = exchange.id.as_str(),
+            error = failure.error.message,
+            "request failed"
+        );
+    }
+    let reply = Reply::refusal(&failure, shape, exchange.id.as_str());
+    exchange.error = Some(failure.error.message);
+    reply
 }
 
 async fn answer(

@@ -106,7 +106,7 @@ where
         let message = "the message says that it is compressed, and grpc-encoding does not say how";
         return Err(ApiError::invalid(message).into());
     };
-    let message = unpack(pieces.clone(), coding, bytes_max, body).await?;
+    let message = Box::pin(unpack(pieces.clone(), coding, bytes_max, body)).await?;
     Ok(Some(Received {
         envelope,
         packed: Some(pieces),

@@ -339,8 +339,7 @@ async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
     let activity = Activity::new(opened);
     let socket = Watched::new(stream, activity.clone(), clock.clone());
     let outgoing = (spoken == Spoken::Http2).then(|| socket.gather());
-    let service =
-        service_fn(|request| doors::handle(gateway.clone(), activity.clone(), request, door));
+    let service = service_fn(|request| doors::handle(&gateway, activity.clone(), request, door));
     let mut connection = pin!(
         connections
             .builders

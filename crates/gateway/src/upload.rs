@@ -19,7 +19,8 @@ const CHUNK_BYTES_COUNTED: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Upload<B = Incoming> {
     body: Option<B>,
-    unpacking: Option<Unpacking>,
+    /// Few are packed.
+    unpacking: Option<Box<Unpacking>>,
     /// Small chunks so far; none if the body does not come in chunks.
     chunks: Option<usize>,
 }
@@ -70,12 +71,12 @@ impl<B> Upload<B> {
             return Err(format!("{name}, {second}"));
         }
         let coding = Coding::of_name(&name).ok_or(name)?;
-        self.unpacking = Some(Unpacking {
+        self.unpacking = Some(Box::new(Unpacking {
             unpacker: Unpacker::new(coding),
             packed: Bytes::new(),
             arrived: 0,
             bytes_max,
-        });
+        }));
         Ok(())
     }
 

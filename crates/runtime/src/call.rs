@@ -13,7 +13,7 @@ use crate::compute::{ComputePool, Refused};
 use crate::engine::Run;
 use crate::error::Error;
 use crate::model::ByEngine;
-use crate::queue::{Answered, Direct, Done, Pending, Reply, Thread};
+use crate::queue::{self, Answered, Direct, Done, Pending, Reply, Thread};
 use crate::runtime::Inner;
 
 /// What a call needs besides its model.
@@ -59,28 +59,39 @@ impl Call {
     }
 }
 
-/// Runs a call to its end; `finish` turns the outputs into the answer on the thread that computed them.
+/// Runs a call to its end; `finish` turns the outputs into the answer on the thread that computed them. Takes the call out
+/// of where it is: ten thousand of these may wait, and what each of them is given by value lies in it twice.
 ///
 /// Cancel-safe: a dropped future leaves the line; a batch for which nobody waits any more is stopped.
 pub(crate) async fn run<T: Send + 'static>(
     engine: &ByEngine,
-    place: Place<'_>,
-    call: Call,
+    place: &Place<'_>,
+    call: &mut Call,
     finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error> + Send + 'static,
 ) -> Result<(T, Timing), Error> {
-    let (clock, deadline) = (place.clock, place.deadline);
-    let arrived = clock.now();
-    if deadline.passed(arrived) {
+    let arrived = place.clock.now();
+    if place.deadline.passed(arrived) {
         return Err(timeout(engine, "in the queue"));
     }
-    let (result, done) = match engine.queue.direct(&call, deadline, thread(place)) {
+    let direct = engine.queue.direct(call, place.deadline, thread(place));
+    let call = std::mem::take(call);
+    let (result, done) = match direct {
         Some(direct) if direct.blocks => {
             block_in_place(|| here(direct, call, (place, arrived), finish))
         }
         Some(direct) => here(direct, call, (place, arrived), finish),
-        None => queued(engine, (place, arrived), call, finish).await?,
+        None => {
+            let (sender, answer) = oneshot::channel();
+            let in_line = engine.queue.submit(Box::new(Pending {
+                call,
+                arrived,
+                deadline: place.deadline,
+                reply: Box::new(Caller { sender, finish }),
+            }))?;
+            answered(engine, place, in_line, answer).await?
+        }
     };
-    let total = clock.now().saturating_duration_since(arrived);
+    let total = place.clock.now().saturating_duration_since(arrived);
     let timing = Timing {
         queue: done.queue,
         input: done.input,
@@ -91,7 +102,7 @@ pub(crate) async fn run<T: Send + 'static>(
 }
 
 /// Whether the caller's thread may be kept: its task must be the call's own, on an executor with a thread to stand in.
-fn thread(place: Place<'_>) -> Thread {
+fn thread(place: &Place<'_>) -> Thread {
     let stands_in = || {
         let executor = Handle::try_current();
         executor.is_ok_and(|executor| executor.runtime_flavor() == RuntimeFlavor::MultiThread)
@@ -107,7 +118,7 @@ fn thread(place: Place<'_>) -> Thread {
 fn here<T>(
     direct: Direct,
     mut call: Call,
-    (place, arrived): (Place<'_>, Instant),
+    (place, arrived): (&Place<'_>, Instant),
     finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error>,
 ) -> (Result<T, Error>, Done) {
     let Direct {
@@ -156,24 +167,13 @@ fn here<T>(
 }
 
 /// With others, on a compute thread. The deadline holds while the engine runs, too.
-async fn queued<T: Send + 'static>(
+async fn answered<T>(
     engine: &ByEngine,
-    (place, arrived): (Place<'_>, Instant),
-    call: Call,
-    finish: impl FnOnce(Vec<Tensor>) -> Result<T, Error> + Send + 'static,
-) -> Result<(Result<T, Error>, Done), Error> {
-    let Place {
-        clock, deadline, ..
-    } = place;
-    let (sender, answer) = oneshot::channel();
-    let pending = Box::new(Pending {
-        call,
-        arrived,
-        deadline,
-        reply: Box::new(Caller { sender, finish }),
-    });
-    let in_line = engine.queue.submit(pending)?;
-    let left = deadline.left(clock.now());
+    place: &Place<'_>,
+    in_line: queue::Place,
+    answer: oneshot::Receiver<T>,
+) -> Result<T, Error> {
+    let left = place.deadline.left(place.clock.now());
     match tokio::time::timeout(left, answer).await {
         Ok(Ok(answer)) => {
             in_line.settled();

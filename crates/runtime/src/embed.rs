@@ -172,7 +172,7 @@ async fn run(
     place: Place<'_>,
     (batch, texts, dimensions): (Batch, usize, Option<usize>),
 ) -> Result<(Vec<Vec<f32>>, Timing), Error> {
-    let call = Call {
+    let mut call = Call {
         items: texts,
         ..pipeline.inputs(&batch)?
     };
@@ -191,7 +191,7 @@ async fn run(
         }
         Ok(vectors)
     };
-    call::run(engine, place, call, finish).await
+    call::run(engine, &place, &mut call, finish).await
 }
 
 /// Sub-batches run side by side, so their times can exceed the wall's; the shares are kept and the sum made to fit.

@@ -33,11 +33,11 @@ pub(crate) fn controls(
     Ok(controls)
 }
 
-/// Cancel-safe, as its call is.
+/// Takes what the request says out of it, and may shorten the deadline of its place. Cancel-safe, as its call is.
 pub(crate) async fn infer(
     model: &Arc<Model>,
-    place: Place<'_>,
-    request: InferRequest,
+    place: &mut Place<'_>,
+    request: &mut InferRequest,
 ) -> Result<(InferResponse, Timing), Error> {
     let attempt = model.statistics.begin(place.clock);
     match fitted(model, place, request).await {
@@ -65,30 +65,30 @@ enum Source {
 
 async fn fitted(
     model: &Arc<Model>,
-    mut place: Place<'_>,
-    mut request: InferRequest,
+    place: &mut Place<'_>,
+    request: &mut InferRequest,
 ) -> Result<(InferResponse, Timing, Source), Error> {
     let arrived = place.clock.now();
     if model.decoupled() {
         return Err(Error::Decoupled);
     }
-    let controls = controls(model, &request, &mut place)?;
+    let controls = controls(model, request, place)?;
     let id = request.id.take();
     let passed_on = model
         .ensemble()
         .map(|_| (id.clone(), request.parameters.clone()));
-    let mut fitted = model.interface.fit(request)?;
+    let mut fitted = model.interface.fit(std::mem::take(request))?;
     fitted.call.priority = controls.priority;
     fitted.call.timeout = controls.timeout;
     let checked = place.clock.now().saturating_duration_since(arrived);
-    let asked = Asked {
+    let mut asked = Asked {
         controls,
         passed_on: passed_on.unwrap_or_default(),
     };
     let (outputs, mut timing, source) = match &model.cache {
         Some(member) => Box::pin(through(member, model, place, (fitted, asked))).await?,
         None => {
-            let (outputs, timing) = run(model, place, (fitted, asked)).await?;
+            let (outputs, timing) = run(model, place, (&mut fitted, &mut asked)).await?;
             (outputs, timing, Source::Run)
         }
     };
@@ -113,7 +113,7 @@ struct Asked {
 async fn named(
     member: &Member,
     model: &Model,
-    place: Place<'_>,
+    place: &Place<'_>,
     fitted: Fitted,
 ) -> Result<(Key, Fitted), Error> {
     let hasher = member.hasher();
@@ -135,11 +135,11 @@ async fn named(
 async fn through(
     member: &Member,
     model: &Arc<Model>,
-    place: Place<'_>,
-    (fitted, asked): (Fitted, Asked),
+    place: &Place<'_>,
+    (fitted, mut asked): (Fitted, Asked),
 ) -> Result<(Vec<Tensor>, Timing, Source), Error> {
     let began = place.clock.now();
-    let (key, fitted) = named(member, model, place, fitted).await?;
+    let (key, mut fitted) = named(member, model, place, fitted).await?;
     let leader = loop {
         let outputs = match member.find(key) {
             Find::Lead(leader) => break leader,
@@ -168,7 +168,7 @@ async fn through(
         }
     };
     let looked = place.clock.now().saturating_duration_since(began);
-    let (outputs, timing) = run(model, place, (fitted, asked)).await?;
+    let (outputs, timing) = run(model, place, (&mut fitted, &mut asked)).await?;
     let ran = place.clock.now();
     leader.keep(&outputs);
     let kept = place.clock.now().saturating_duration_since(ran);
@@ -178,15 +178,11 @@ async fn through(
 
 async fn run(
     model: &Arc<Model>,
-    place: Place<'_>,
-    (fitted, asked): (Fitted, Asked),
+    place: &Place<'_>,
+    (fitted, asked): (&mut Fitted, &mut Asked),
 ) -> Result<(Vec<Tensor>, Timing), Error> {
-    let Fitted {
-        call,
-        outputs: wanted,
-        classes,
-        batch,
-    } = fitted;
+    let wanted = std::mem::take(&mut fitted.outputs);
+    let classes = std::mem::take(&mut fitted.classes);
     let ordered = model.ensemble().map(|_| model.interface.behind(&wanted));
     // On the thread that computed: ranking a wide output's classes is work.
     let own = Arc::clone(model);
@@ -196,28 +192,32 @@ async fn run(
     };
     match &model.serving {
         Serving::Ensemble(ensemble) => {
-            let (id, parameters) = asked.passed_on;
+            let (id, parameters) = std::mem::take(&mut asked.passed_on);
             let order = Order {
                 id,
                 parameters,
-                inputs: call.inputs,
+                inputs: std::mem::take(&mut fitted.call.inputs),
                 wanted: ordered.unwrap_or_default(),
             };
             // Its steps run beside each other, in one task.
             let place = Place {
                 own_task: false,
-                ..place
+                ..*place
             };
-            let (outputs, timing) = ensemble.run(place, order).await?;
-            model.statistics.executed(batch, &timing, place.clock);
+            let (outputs, timing) = Box::pin(ensemble.run(place, order)).await?;
+            model
+                .statistics
+                .executed(fitted.batch, &timing, place.clock);
             Ok((finish(outputs)?, timing))
         }
         Serving::Engine(engine) => match &engine.sequencer {
             Some(sequencer) => {
-                let (outputs, timing) = sequencer.run(place, call, &asked.controls).await?;
+                let call = std::mem::take(&mut fitted.call);
+                let run = Box::pin(sequencer.run(*place, call, &asked.controls));
+                let (outputs, timing) = run.await?;
                 Ok((finish(outputs)?, timing))
             }
-            None => call::run(engine, place, call, finish).await,
+            None => call::run(engine, place, &mut fitted.call, finish).await,
         },
     }
 }

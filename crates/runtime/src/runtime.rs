@@ -349,30 +349,36 @@ impl Runtime {
 
     /// Runs one inference. On a multi-threaded executor a short one may keep the thread that polls this, while another
     /// stands in for that: whatever else the same task does waits meanwhile.
-    pub async fn infer(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` keeps what it is given twice, and ten thousand of these may wait"
+    )]
+    pub fn infer(
         &self,
-        request: InferRequest,
+        mut request: InferRequest,
         deadline: Deadline,
-    ) -> Result<(InferResponse, Timing), ApiError> {
-        let found = self
-            .find(&request.model, request.version.as_deref(), deadline)
-            .await?;
-        let place = Place {
-            own_task: true,
-            ..self.place(deadline)
-        };
-        self.run(&found, request, place).await
+    ) -> impl Future<Output = Result<(InferResponse, Timing), ApiError>> {
+        async move {
+            let found = self
+                .find(&request.model, request.version.as_deref(), deadline)
+                .await?;
+            let mut place = Place {
+                own_task: true,
+                ..self.place(deadline)
+            };
+            self.run(&found, &mut request, &mut place).await
+        }
     }
 
     async fn run(
         &self,
         Found { model, .. }: &Found,
-        request: InferRequest,
-        place: Place<'_>,
+        request: &mut InferRequest,
+        place: &mut Place<'_>,
     ) -> Result<(InferResponse, Timing), ApiError> {
-        let elder = elder(model, &request);
+        let elder = elder(model, request);
         let model = elder.as_ref().unwrap_or(model);
-        model.track.keep(&request);
+        model.track.keep(request);
         let outcome = infer::infer(model, place, request).await;
         self.judge(model, outcome.as_ref().map(|(_, timing)| timing));
         Ok(outcome?)
@@ -381,14 +387,15 @@ impl Runtime {
     /// One call, any number of answers: exactly one unless the model is decoupled.
     pub async fn stream(
         &self,
-        request: InferRequest,
+        mut request: InferRequest,
         deadline: Deadline,
     ) -> Result<Responses, ApiError> {
         let found = self
             .find(&request.model, request.version.as_deref(), deadline)
             .await?;
         if !found.model.decoupled() {
-            let (response, _) = self.run(&found, request, self.place(deadline)).await?;
+            let mut place = self.place(deadline);
+            let (response, _) = self.run(&found, &mut request, &mut place).await?;
             return Ok(Responses::once(response));
         }
         found.model.track.keep(&request);
@@ -507,7 +514,9 @@ impl Runtime {
             return Ok(Found { model, members });
         }
         let left = deadline.left(self.0.tools.clock.now());
-        let found = tokio::time::timeout(left, self.with_members(name, version)).await;
+        // Not part of what waits for every other model.
+        let found = Box::pin(self.with_members(name, version));
+        let found = tokio::time::timeout(left, found).await;
         found.unwrap_or_else(|_| {
             Err(Error::Timeout {
                 model: name.to_owned(),

@@ -8,8 +8,8 @@ mod remote;
 mod stream;
 
 use base::ErrorKind;
-use http::Version;
 use http::request::Parts;
+use http::{HeaderMap, Version};
 use prost::Message;
 use protocol::ApiError;
 use protocol::oip::grpc::{model_metadata, repository_index, server_metadata};
@@ -60,7 +60,7 @@ enum Unary {
 
 pub(super) async fn answer(
     exchange: &mut Exchange,
-    head: &Parts,
+    head: &mut Parts,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     exchange.operation = Operation::GrpcUnknown;
@@ -90,6 +90,7 @@ pub(super) async fn answer(
         Method::Unary(call) => call,
     };
     let coding = coding(&head.headers)?;
+    let packing = packing(&head.headers, coding);
     let received = Box::pin(read(&mut visit, body, coding)).await?;
     let place = Box::pin(remote::place(&mut visit, call, &received.message)).await?;
     let reply = match place {
@@ -100,9 +101,16 @@ pub(super) async fn answer(
             Box::pin(bridged::answer(visit, &upstream, head, received)).await?
         }
         Place::Nowhere => answer_message(&proto::ModelReadyResponse { ready: false }),
-        Place::Here => Box::pin(answer_one(visit, call, received.message)).await?,
+        Place::Here => {
+            // Nobody reads them again.
+            head.headers = HeaderMap::new();
+            Box::pin(answer_one(visit, call, received.message)).await?
+        }
     };
-    Ok(Box::pin(packed(reply, packing(&head.headers, coding))).await)
+    if packing.is_none() {
+        return Ok(reply);
+    }
+    Ok(Box::pin(packed(reply, packing)).await)
 }
 
 async fn answer_one(visit: Visit<'_>, call: Unary, message: Pieces) -> Result<Reply, Failure> {

@@ -152,8 +152,9 @@ pub(super) fn for_member(member: &Model, name: &str, mut tensor: Tensor) -> Tens
 }
 
 /// One call to the member, like any client's.
-pub(super) async fn call(place: Place<'_>, work: &Work, inputs: Vec<Tensor>) -> Answer {
-    let (response, timing) = infer::infer(&work.member, place, work.request(inputs)).await?;
+pub(super) async fn call(mut place: Place<'_>, work: &Work, inputs: Vec<Tensor>) -> Answer {
+    let mut request = work.request(inputs);
+    let (response, timing) = infer::infer(&work.member, &mut place, &mut request).await?;
     Ok((work.sorted(response.outputs)?, timing))
 }
 
