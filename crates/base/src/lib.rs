@@ -1,9 +1,10 @@
 //! Words and tools every other room uses.
 //!
 //! Reading order: [`ErrorKind`] (what a caller can act on), [`Clock`] and [`Deadline`] (time is passed in),
-//! [`RequestId`], [`Tasks`] (the only place that spawns), [`Backoff`], [`core_budget`].
+//! [`RequestId`], [`Tasks`] (the only place that spawns), [`at_once`] (what needs no task), [`Backoff`], [`core_budget`].
 //! Never here: anything that knows a protocol, a model or a socket.
 
+mod at_once;
 mod backoff;
 mod clock;
 mod cores;
@@ -15,6 +16,7 @@ mod nearest;
 mod per_core;
 mod tasks;
 
+pub use at_once::{at_once, in_own_task, is_tried};
 pub use backoff::Backoff;
 pub use clock::{Clock, Deadline};
 pub use cores::core_budget;

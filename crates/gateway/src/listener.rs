@@ -1,4 +1,5 @@
 mod spoken;
+mod streams;
 mod watched;
 
 use std::future::{Future, poll_fn};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use base::{PerCore, TaskKind};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -26,6 +27,7 @@ use crate::gateway::Gateway;
 use crate::{Error, doors};
 
 use spoken::{Builders, Spoken};
+use streams::Streams;
 use watched::{Outgoing, Watched};
 
 /// What a port offers.
@@ -110,9 +112,7 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(config: &Config) -> Self {
-        // h2 streams are the connection's own work, cancelled with it: hyper starts them through this executor, and the
-        // supervised task is the connection.
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(Streams);
         // No timer here, so hyper's own limit on a head is off: `Activity` watches that.
         builder.http1().keep_alive(true);
         builder

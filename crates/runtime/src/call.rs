@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base::{Clock, Deadline};
+use base::{Clock, Deadline, in_own_task, is_tried};
 use protocol::{BufferPool, Tensor, Timing};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
@@ -72,6 +72,9 @@ pub(crate) async fn run<T: Send + 'static>(
     let arrived = place.clock.now();
     if place.deadline.passed(arrived) {
         return Err(timeout(engine, "in the queue"));
+    }
+    if place.own_task && is_tried().await && engine.queue.is_short(call) {
+        in_own_task().await;
     }
     let direct = engine.queue.direct(call, place.deadline, thread(place));
     let call = std::mem::take(call);

@@ -8,11 +8,11 @@ use std::pin::pin;
 use std::time::Instant;
 
 use base::Clock;
-use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+use super::streams::Streams;
 use super::{Connections, FIRST_HEAD};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,13 +26,13 @@ pub(super) enum Spoken {
 /// How connections are served, for each.
 #[derive(Debug)]
 pub(super) struct Builders {
-    http1: auto::Builder<TokioExecutor>,
-    http2: auto::Builder<TokioExecutor>,
-    either: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<Streams>,
+    http2: auto::Builder<Streams>,
+    either: auto::Builder<Streams>,
 }
 
 impl Builders {
-    pub(super) fn new(either: auto::Builder<TokioExecutor>) -> Self {
+    pub(super) fn new(either: auto::Builder<Streams>) -> Self {
         Self {
             http1: either.clone().http1_only(),
             http2: either.clone().http2_only(),
@@ -40,7 +40,7 @@ impl Builders {
         }
     }
 
-    pub(super) fn of(&self, spoken: Spoken) -> &auto::Builder<TokioExecutor> {
+    pub(super) fn of(&self, spoken: Spoken) -> &auto::Builder<Streams> {
         match spoken {
             Spoken::Http1 => &self.http1,
             Spoken::Http2 => &self.http2,

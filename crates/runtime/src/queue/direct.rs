@@ -90,6 +90,14 @@ impl Queue {
         })
     }
 
+    /// Whether a call might keep its thread for longer than an async worker should be kept.
+    pub(crate) fn is_short(&self, call: &Call) -> bool {
+        let bytes = call.bytes();
+        bytes > self.loaded.inline_bytes_max()
+            && self.loaded.steady()
+            && self.state.lock().paces.expected(bytes) == Pace::Short
+    }
+
     fn far(&self, deadline: Deadline) -> bool {
         deadline.left(self.tools.clock.now()) >= SHORT * MARGIN
     }
