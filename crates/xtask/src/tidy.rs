@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that no compiler checks, each as data.
 
 mod files;
+mod laws;
 mod rooms;
 
 use anyhow::{Result, ensure};
@@ -19,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
     let root = workspace::root();
     let mut findings = rooms::check(&root)?;
     findings.extend(files::check(&root)?);
+    findings.extend(laws::check(&root)?);
     let mut failures = 0;
     for finding in &findings {
         match finding {

@@ -204,23 +204,28 @@ fn a_cut_stream_never_looks_complete() {
 
 #[test]
 fn a_cut_body_never_looks_complete() {
-    let half = Answer::new().write(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"choices\":[",
-    );
-    let fake = FakeUpstream::start(half.cut());
-    let kapok = Kapok::new()
-        .upstream("llm", &fake.url())
-        .allow_log("upstream")
-        .start();
-    let client = kapok.http();
-    let mut connection = client.open().expect("it listens");
-    let mut message = client.head("POST", CHAT, 13);
-    message.extend_from_slice(br#"{"model":"m"}"#);
-    match connection.exchange(&message) {
-        // Cut in transit, as it was cut for us.
-        Err(error) => assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
-        // Or noticed before the head was passed on.
-        Ok(answer) => assert_eq!(answer.status, 502, "{}", answer.text()),
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    for half in [
+        format!("{head}content-length: 1000\r\n\r\n{{\"choices\":["),
+        format!("{head}transfer-encoding: chunked\r\n\r\nc\r\n{{\"choices\":[\r\n"),
+        // Not even the length of the next chunk.
+        format!("{head}transfer-encoding: chunked\r\n\r\nc\r\n{{\"choices\":[\r\n3"),
+    ] {
+        let fake = FakeUpstream::start(Answer::new().write(&half).cut());
+        let kapok = Kapok::new()
+            .upstream("llm", &fake.url())
+            .allow_log("upstream")
+            .start();
+        let client = kapok.http();
+        let mut connection = client.open().expect("it listens");
+        let mut message = client.head("POST", CHAT, 13);
+        message.extend_from_slice(br#"{"model":"m"}"#);
+        match connection.exchange(&message) {
+            // Cut in transit, as it was cut for us.
+            Err(error) => assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{half}: {error}"),
+            // Or noticed before the head was passed on.
+            Ok(answer) => assert_eq!(answer.status, 502, "{half}: {}", answer.text()),
+        }
     }
 }
 

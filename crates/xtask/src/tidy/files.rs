@@ -126,7 +126,7 @@ fn production_lines(text: &str) -> usize {
 }
 
 /// Every Rust file of the house.
-fn sources(root: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![root.join("crates"), root.join("fuzz")];
     while let Some(folder) = folders.pop() {
