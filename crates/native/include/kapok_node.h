@@ -19,6 +19,11 @@
  *   `open`, `ports` and `close` are called by one thread at a time. Different lanes of one node run at the same time; one
  *   lane is used by one thread at a time, not always the same one. Nothing may be thrown or unwound into kapok.
  *
+ * Iterative sequences
+ *   With `sequence_batching { iterative_sequence: true }` in config.pbtxt, a BOOL output of the name RESCHEDULE says of each
+ *   row whether its request is to be run again. What a request needs from run to run is kept by the server, as `state` says,
+ *   or by the lane: a request stays on its lane, and the control inputs START and CORRID tell which one it is.
+ *
  * Checks
  *   kapok checks every pointer and length that it is given: null, alignment, wrap-around, size against type and shape,
  *   overlap. It cannot check that memory is mapped: a library that lies about that ends its process, which is why

@@ -50,6 +50,49 @@ fn a_shared_library_is_a_model_like_any_other() {
     assert_eq!(answer["outputs"][0]["data"], json!([2.5, -5.0]));
 }
 
+const COUNTUP: &str = r#"
+max_batch_size: 4
+input { name: "INPUT" data_type: TYPE_INT32 dims: 1 }
+output { name: "OUTPUT" data_type: TYPE_INT32 dims: 1 }
+model_transaction_policy { decoupled: true }
+sequence_batching { iterative_sequence: true
+  state { input_name: "n" output_name: "next" data_type: TYPE_INT32 dims: 1 } }
+"#;
+
+#[test]
+fn a_library_asks_for_its_requests_to_be_run_again() {
+    let mut repository = Repository::new();
+    for isolation in ["thread", "process"] {
+        repository = repository
+            .file(&format!("{isolation}/config.pbtxt"), COUNTUP)
+            .file(
+                &format!("{isolation}/kapok.toml"),
+                format!("isolation = \"{isolation}\"\n"),
+            );
+        compiled(&repository, isolation, &native().join("samples/countup.c"));
+    }
+    let kapok = Kapok::new().model_repo(repository.path()).start();
+    for isolation in ["thread", "process"] {
+        for target in [1, 4] {
+            let path = format!("/v2/models/{isolation}/generate_stream");
+            let answer = kapok
+                .http()
+                .post(&path, json!({ "INPUT": target }).to_string());
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let text = answer.text();
+            let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
+            let counted: Vec<_> = events
+                .map(|event| {
+                    let event: serde_json::Value = serde_json::from_str(event).expect("JSON");
+                    event["OUTPUT"].as_i64()
+                })
+                .collect();
+            let expected: Vec<_> = (1..=target).map(Some).collect();
+            assert_eq!(counted, expected, "{isolation}: {text}");
+        }
+    }
+}
+
 /// The sample, and a null pointer for a negative number.
 const FRAGILE: &str = r#"
 #define kapok_node honest

@@ -127,6 +127,54 @@ async fn who_leaves_in_line_or_in_a_run_leaves_nothing_behind() {
     until("its slot is free", || sequencer.held() == (0, 0)).await;
 }
 
+/// Knuth's multiplier: enough for choices.
+fn dice(seed: &mut u64, below: u64) -> i32 {
+    *seed = seed
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
+    i32::try_from((*seed >> 33) % below).expect("small")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_stays_gets_every_answer_whoever_else_leaves_in_between() {
+    for batching in ["direct { }", "oldest { max_candidate_sequences: 6 }"] {
+        let text = countdown(batching, DECOUPLED).replace("count: 1", "count: 2");
+        let (runtime, _root) = runtime(&text).await;
+        let requests = (0..60_u64).map(|seed| {
+            let (runtime, mut seed) = (runtime.clone(), seed);
+            async move {
+                let length = 1 + dice(&mut seed, 30);
+                let stays = dice(&mut seed, 3) > 0;
+                let taken = if stays {
+                    length
+                } else {
+                    dice(&mut seed, 30).min(length)
+                };
+                let mut stream = runtime.stream(ask(length), far()).await.expect("begins");
+                for expected in (length - taken..length).rev() {
+                    let answer = stream.next().await.expect("no error").expect("an answer");
+                    assert_eq!(left(&answer.response), expected);
+                    if dice(&mut seed, 4) == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                if stays {
+                    assert!(stream.next().await.expect("no error").is_none());
+                }
+                Ok::<(), ()>(())
+            }
+        });
+        crate::join::join_all(requests).await.expect("all answered");
+        let sequencer = sequencer(&runtime);
+        until("nothing is left", || {
+            let state = sequencer.state.lock();
+            let empty = state.waiters.is_empty() && state.resting.is_empty();
+            empty && state.running.is_empty() && state.sequences.held() == (0, 0)
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_model_that_wants_another_run_of_a_scheduler_without_them_fails_in_triton_s_words() {
     let text = countdown("", "").replace("sequence_batching { iterative_sequence: true  }", "");
