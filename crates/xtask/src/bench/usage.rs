@@ -15,6 +15,8 @@ pub(super) struct Cpu {
     pub(super) tree: f64,
     /// Of the whole machine, whoever used it.
     pub(super) machine: f64,
+    /// Of this program and all below it: who is measured, who is compared, who makes the load.
+    bench: f64,
 }
 
 impl Cpu {
@@ -22,7 +24,14 @@ impl Cpu {
         Ok(Self {
             tree: tree(pid)?,
             machine: machine()?,
+            bench: tree(std::process::id())?,
         })
+    }
+
+    /// What others took of the machine since then.
+    pub(super) fn others_since(&self, before: &Self) -> f64 {
+        let machine = self.machine - before.machine;
+        (machine - (self.bench - before.bench)).max(0.0)
     }
 }
 
@@ -98,6 +107,14 @@ mod tests {
         let pid = std::process::id();
         let cpu = Cpu::now(pid).unwrap();
         assert!(cpu.tree >= 0.0 && cpu.machine >= cpu.tree);
+        let later = |machine, bench| Cpu {
+            machine: cpu.machine + machine,
+            bench: cpu.bench + bench,
+            ..cpu
+        };
+        assert!((later(5.0, 3.0).others_since(&cpu) - 2.0).abs() < 1e-6);
+        // Ticks of both are counted apart.
+        assert_eq!(later(3.0, 3.01).others_since(&cpu), 0.0);
         let resident = resident_mb(pid).unwrap();
         assert!(resident > 0.5 && peak_mb(pid).unwrap() >= resident);
         // Above the kernel's largest process id.

@@ -93,14 +93,9 @@ impl Eager {
         &self,
         question: &Question,
         callers: u32,
-        (bench, scratch): (&Bench<'_>, &Path),
+        (length, scratch): (Duration, &Path),
     ) -> Result<Burst> {
         let request = question.request(Wire::Binary)?;
-        load::wrk(
-            scratch,
-            &request.post(&self.doors),
-            callers,
-            bench.duration(),
-        )
+        load::wrk(scratch, &request.post(&self.doors), callers, length)
     }
 }

@@ -5,13 +5,14 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::eager::Eager;
-use super::wire::{Doors, Input, Question, Request, Wire, floats};
+use super::wire::{Doors, Input, Question, Wire, floats};
 use crate::bench::load::{self, Burst};
 use crate::bench::results::Outcome;
 use crate::bench::samples::{Compare, Sample, of_burst};
@@ -34,6 +35,15 @@ const RAW: &str = "ONNX Runtime";
 
 const EAGER: &str = "PyTorch, FastAPI";
 
+/// A burst is long enough for so many calls of each caller at the engine's own rate: fewer say how the burst began.
+const CALLS_MIN: f64 = 8.0;
+
+/// Cores that others may take of a burst; one more disturbed is measured again.
+const OTHERS_MAX: f64 = 0.1;
+
+/// Tries of a burst; of as many that were disturbed the least disturbed one counts.
+const TRIES: u32 = 4;
+
 /// Answers of one file by one library; what remains is batches, which add in another order.
 const TOLERANCE: f32 = 1e-4;
 
@@ -42,6 +52,14 @@ enum Target {
     Raw,
     Eager,
     Kapok(Wire),
+}
+
+/// What is asked of a target: by so many callers, for so long.
+#[derive(Debug, Clone, Copy)]
+struct Ask<'a> {
+    question: &'a Question,
+    callers: u32,
+    length: Duration,
 }
 
 pub(in crate::bench) fn run(bench: &Bench<'_>) -> Result<Outcome> {
@@ -85,7 +103,8 @@ pub(in crate::bench) fn run(bench: &Bench<'_>) -> Result<Outcome> {
              configuration with, REST binary by wrk -t1 and gRPC by h2load -t1 -m1 on the same cores; the limit is Python's \
              onnxruntime 1.31.1, as many threads calling one session in a loop as there are callers and lanes, batch 1; PyTorch 2.13.0 \
              in eager mode behind FastAPI with as many calls at a time, one thread each, and the same binary tensors; {} s a \
-             burst, {} rounds, interleaved; added_us is the statistics extension's total less its compute_infer, per call of a \
+             burst, or as long as {CALLS_MIN} calls of each caller take the engine, {} rounds, interleaved; a burst of which other \
+             programs took more than {OTHERS_MAX} cores is repeated, {TRIES} tries in all, and others_cores is what they took; added_us is the statistics extension's total less its compute_infer, per call of a \
              lone caller",
             bench.options.seconds, bench.options.rounds
         ),
@@ -222,75 +241,94 @@ impl Rivals<'_> {
     }
 
     fn measure(&mut self, question: &Question, samples: &mut Vec<Sample>) -> Result<()> {
-        let binary = question.request(Wire::Binary)?;
-        let grpc = question.request(Wire::Grpc)?;
         let mut targets = vec![Target::Raw];
         targets.extend(self.eager.map(|_| Target::Eager));
         targets.extend([Wire::Binary, Wire::Grpc].map(Target::Kapok));
+        let warm = self.raw.burst(self.lanes, Duration::from_secs(1))?;
         for callers in CALLERS {
+            let length = length(self.bench.duration(), callers, warm.requests / warm.seconds);
+            let ask = Ask {
+                question,
+                callers,
+                length,
+            };
             for (round, target) in self.bench.rounds(&targets) {
-                let case = format!("{}, {callers} callers", question.model);
-                samples.push(match target {
-                    Target::Raw => self.loop_burst((case, round), callers)?,
-                    Target::Eager => self.eager_burst((question, case, round), callers)?,
-                    Target::Kapok(Wire::Grpc) => self.kapok_burst(
-                        (question.model, case, round),
-                        (&grpc, Wire::Grpc),
-                        callers,
-                    )?,
-                    Target::Kapok(wire) => {
-                        self.kapok_burst((question.model, case, round), (&binary, wire), callers)?
-                    }
-                });
+                samples.push(self.undisturbed(target, ask, round)?);
             }
         }
         Ok(())
     }
 
-    fn loop_burst(&mut self, (case, round): (String, u32), callers: u32) -> Result<Sample> {
-        let threads = self.lanes.min(callers as usize);
-        let before = Cpu::now(self.raw.running.id())?;
-        let burst = self.raw.burst(threads, self.bench.options.seconds)?;
-        let after = Cpu::now(self.raw.running.id())?;
-        Ok(of_burst((RAW, case, round), burst, (before, after)))
-    }
-
-    fn eager_burst(
-        &self,
-        (question, case, round): (&Question, String, u32),
-        callers: u32,
-    ) -> Result<Sample> {
-        let eager = self.eager.context("PyTorch is measured where it started")?;
-        let before = Cpu::now(eager.id())?;
-        let burst = eager.burst(question, callers, (self.bench, self.scratch))?;
-        let after = Cpu::now(eager.id())?;
-        Ok(of_burst((EAGER, case, round), burst, (before, after)))
-    }
-
-    fn kapok_burst(
-        &self,
-        (model, case, round): (&str, String, u32),
-        (request, wire): (&Request, Wire),
-        callers: u32,
-    ) -> Result<Sample> {
-        let doors = self.doors();
-        let post = request.post(&doors);
-        let (name, drive): (_, fn(&_, &_, _, _) -> _) = match wire {
-            Wire::Grpc => ("kapok, gRPC", load::h2load),
-            Wire::Json | Wire::Binary => ("kapok, REST", load::wrk),
-        };
-        let books = Books::of(&doors.rest, model)?;
-        let before = Cpu::now(self.kapok.id())?;
-        let burst = drive(self.scratch, &post, callers, self.bench.duration())
-            .with_context(|| format!("`{model}`, {callers} callers, {}", wire.name()))?;
-        let after = Cpu::now(self.kapok.id())?;
-        let mut sample = of_burst((name, case, round), burst, (before, after));
-        if callers == 1 {
-            let added_us = Books::of(&doors.rest, model)?.added_us(&books)?;
-            sample.figures.insert("added_us", added_us);
+    /// Repeats a burst of which others took too much, as long as there are tries.
+    fn undisturbed(&mut self, target: Target, ask: Ask<'_>, round: u32) -> Result<Sample> {
+        let mut best: Option<(f64, Sample)> = None;
+        for _ in 0..TRIES {
+            let (others, sample) = self.burst(target, ask, round)?;
+            if best.as_ref().is_none_or(|(least, _)| others < *least) {
+                best = Some((others, sample));
+            }
+            if others <= OTHERS_MAX {
+                break;
+            }
         }
-        Ok(sample)
+        best.map(|(_, sample)| sample).context("no burst was tried")
     }
+
+    /// And how many cores others took meanwhile.
+    fn burst(&mut self, target: Target, ask: Ask<'_>, round: u32) -> Result<(f64, Sample)> {
+        let (name, pid) = match target {
+            Target::Raw => (RAW, self.raw.running.id()),
+            Target::Eager => (EAGER, self.eager()?.id()),
+            Target::Kapok(Wire::Grpc) => ("kapok, gRPC", self.kapok.id()),
+            Target::Kapok(_) => ("kapok, REST", self.kapok.id()),
+        };
+        let lone = ask.callers == 1 && matches!(target, Target::Kapok(_));
+        let books = || Books::of(self.kapok.public(), ask.question.model);
+        let since = lone.then(books).transpose()?;
+        let before = Cpu::now(pid)?;
+        let burst = match target {
+            Target::Raw => {
+                let threads = self.lanes.min(ask.callers as usize);
+                self.raw.burst(threads, ask.length)?
+            }
+            Target::Eager => {
+                let place = (ask.length, self.scratch);
+                self.eager()?.burst(ask.question, ask.callers, place)?
+            }
+            Target::Kapok(wire) => self.kapok_burst(ask, wire)?,
+        };
+        let after = Cpu::now(pid)?;
+        let case = format!("{}, {} callers", ask.question.model, ask.callers);
+        let mut sample = of_burst((name, case, round), burst, (before, after));
+        let others = after.others_since(&before) / burst.seconds;
+        sample.figures.insert("others_cores", others);
+        if let Some(since) = since {
+            let books = Books::of(self.kapok.public(), ask.question.model)?;
+            sample.figures.insert("added_us", books.added_us(&since)?);
+        }
+        Ok((others, sample))
+    }
+
+    fn eager(&self) -> Result<&Eager> {
+        self.eager.context("PyTorch is measured where it started")
+    }
+
+    fn kapok_burst(&self, ask: Ask<'_>, wire: Wire) -> Result<Burst> {
+        let request = ask.question.request(wire)?;
+        let doors = self.doors();
+        let (post, model) = (request.post(&doors), ask.question.model);
+        let burst = match wire {
+            Wire::Grpc => load::h2load(self.scratch, &post, ask.callers, ask.length),
+            Wire::Json | Wire::Binary => load::wrk(self.scratch, &post, ask.callers, ask.length),
+        };
+        burst.with_context(|| format!("`{model}`, {} callers, {}", ask.callers, wire.name()))
+    }
+}
+
+/// Whole seconds, as wrk and h2load want them.
+fn length(asked: Duration, callers: u32, rate: f64) -> Duration {
+    let needed = f64::from(callers) * CALLS_MIN / rate.max(1.0);
+    asked.max(Duration::from_secs_f64(needed.ceil()))
 }
 
 /// What the statistics extension says of a model.
@@ -374,8 +412,8 @@ impl Loop {
         Ok((raw, floats(&fs::read(answer)?)?))
     }
 
-    fn burst(&mut self, callers: usize, seconds: u32) -> Result<Burst> {
-        let ask = json!({"callers": callers, "seconds": seconds});
+    fn burst(&mut self, callers: usize, length: Duration) -> Result<Burst> {
+        let ask = json!({"callers": callers, "seconds": length.as_secs()});
         writeln!(self.to, "{ask}")?;
         let line = self.line()?;
         let done: Done = serde_json::from_str(&line)
@@ -398,6 +436,20 @@ impl Loop {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_models_get_longer_bursts() {
+        let asked = Duration::from_secs(3);
+        for (callers, rate, seconds) in
+            [(1, 47.0, 3), (64, 47.0, 11), (64, 400.0, 3), (64, 0.0, 512)]
+        {
+            assert_eq!(
+                length(asked, callers, rate).as_secs(),
+                seconds,
+                "{callers} at {rate}"
+            );
+        }
+    }
 
     #[test]
     fn what_is_added_is_the_total_less_the_computation() {
