@@ -1,5 +1,6 @@
 //! The handle that others hold: everything a door asks about models in this process.
 
+mod describe;
 mod outline;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -400,6 +401,7 @@ impl Runtime {
         }
         found.model.track.keep(&request);
         let Found { model, members } = found;
+        let model = elder(&model, &request).unwrap_or(model);
         Ok(stream::stream(&model, self.place(deadline), request, members).await?)
     }
 
@@ -447,7 +449,7 @@ impl Runtime {
         let mut descriptions = Vec::new();
         for (name, entry) in self.0.catalogue.models().iter() {
             for (number, version) in &entry.versions().states {
-                descriptions.push(describe(name, *number, version));
+                descriptions.push(describe::describe(name, *number, version));
             }
         }
         descriptions
@@ -559,36 +561,6 @@ impl Runtime {
 /// The version that the request's sequence began with, where it is not the one that serves now.
 fn elder(model: &Model, request: &InferRequest) -> Option<Arc<Model>> {
     model.by_engine()?.elder(&request.parameters)
-}
-
-fn describe(name: &str, number: u64, version: &Version) -> ModelDescription {
-    let mut description = ModelDescription {
-        name: name.to_owned(),
-        version: number.to_string(),
-        state: version.state(),
-        reason: version.reason().to_owned(),
-        engine: String::new(),
-        engine_version: String::new(),
-        candidates: Vec::new(),
-        lanes: 0,
-        load_ms: 0.0,
-        text: false,
-    };
-    if let Some(model) = version.model() {
-        description.load_ms = model.load_ms;
-        description.text = model.text().is_some();
-        if let Some(engine) = model.by_engine() {
-            engine.engine.clone_into(&mut description.engine);
-            description
-                .engine_version
-                .clone_from(&engine.engine_version);
-            description.candidates.clone_from(&engine.candidates);
-            description.lanes = engine.lanes;
-        } else {
-            "ensemble".clone_into(&mut description.engine);
-        }
-    }
-    description
 }
 
 impl fmt::Debug for Inner {

@@ -8,6 +8,7 @@
 //! A batch for which nobody waits any more is stopped, and its sequences are ended: whether their states have moved on is
 //! not known. So are all sequences of a lane that fails. A batch waits for a compute thread as long as its callers do.
 //!
+//! A request of a decoupled model has its lane for itself until its last answer (`many`).
 //! Iterative sequences are one request each, which is run again, beside others' first and later times, for as long as the
 //! model asks for it. They have no idle time: whoever waits for the answer holds the slot.
 
@@ -36,6 +37,7 @@ mod answers;
 mod batch_run;
 mod gate;
 mod guards;
+mod many;
 mod plan;
 mod rows;
 mod running;
@@ -149,12 +151,16 @@ struct Ran {
 }
 
 impl Ran {
-    fn lost() -> Self {
+    fn over(own: Box<Own>, ended: Ended) -> Self {
         Self {
-            own: Some(Box::new(Own::empty())),
-            ended: Ended::Lane,
+            own: Some(own),
+            ended,
             again: Vec::new(),
         }
+    }
+
+    fn lost() -> Self {
+        Self::over(Box::new(Own::empty()), Ended::Lane)
     }
 }
 
@@ -229,14 +235,15 @@ impl Sequencer {
         }
     }
 
-    /// Begins one request of an iterative model that answers any number of times.
+    /// Begins one request of a model that answers any number of times.
     pub(crate) fn stream(
         self: &Arc<Self>,
         deadline: Deadline,
         call: Call,
+        controls: &Controls,
     ) -> Result<Answers, Error> {
         let (reply, made) = answers::channel();
-        let place = self.enter(call, &Controls::default(), reply)?;
+        let place = self.enter(call, controls, reply)?;
         Ok(Answers::new(self, place, deadline, made))
     }
 
@@ -373,7 +380,10 @@ impl Sequencer {
             if !delay.is_zero() {
                 work.running.wait(delay).await;
             }
-            let ran = self.execute(work, delay).await;
+            let ran = match self.fixed.plan.many() {
+                true => self.answer_each(work, delay).await,
+                false => self.execute(work, delay).await,
+            };
             drop(permit);
             let mut state = self.state.lock();
             self.finish(&mut state, lane, ran);

@@ -13,8 +13,16 @@ use crate::error::Error;
 /// for the task that writes to a socket, and a reader that is slower than the model needs no more.
 const AHEAD_MAX: usize = 4;
 
-/// Outputs, and whether they are the last ones.
-type Part = Result<(Vec<Tensor>, bool), Error>;
+/// One of several answers.
+#[derive(Debug)]
+pub(super) enum Made {
+    Answer(Vec<Tensor>),
+    /// Nothing comes behind it.
+    Last(Vec<Tensor>),
+    End,
+}
+
+type Part = Result<Made, Error>;
 
 #[derive(Debug)]
 pub(super) enum Reply {
@@ -42,7 +50,7 @@ impl Reply {
     /// The answer of one iteration, behind which there are more; a model that answers once says nothing yet.
     pub(super) fn part(&self, outputs: Vec<Tensor>) {
         if let Self::Many(answers) = self {
-            let _gone = answers.try_send(Ok((outputs, false)));
+            let _gone = answers.try_send(Ok(Made::Answer(outputs)));
         }
     }
 
@@ -52,8 +60,22 @@ impl Reply {
                 let _gone = answer.send(Ok((outputs, timing)));
             }
             Self::Many(answers) => {
-                let _gone = answers.try_send(Ok((outputs, true)));
+                let _gone = answers.try_send(Ok(Made::Last(outputs)));
             }
+        }
+    }
+
+    /// An answer whose maker waits until there is room for it.
+    pub(super) async fn in_turn(&self, outputs: Vec<Tensor>) {
+        if let Self::Many(answers) = self {
+            let _gone = answers.send(Ok(Made::Answer(outputs))).await;
+        }
+    }
+
+    /// There are no more answers; its maker waits for room, too.
+    pub(super) async fn end(self) {
+        if let Self::Many(answers) = self {
+            let _gone = answers.send(Ok(Made::End)).await;
         }
     }
 
@@ -70,7 +92,7 @@ impl Reply {
     }
 }
 
-/// The answers of an iterative sequence. Dropping it ends the sequence.
+/// The answers to one request. Dropping it ends the sequence, where that is one request or the request has not been run.
 #[derive(Debug)]
 pub(crate) struct Answers {
     sequencer: Arc<Sequencer>,
@@ -120,20 +142,28 @@ impl Answers {
             model: model.clone(),
             sequence: self.id.to_string(),
         };
-        let (outputs, last) = part.ok_or_else(lost).flatten()?;
-        if last {
-            self.over = true;
-        } else {
-            self.sequencer.go_on(self.request);
+        match part.ok_or_else(lost).flatten()? {
+            Made::Answer(outputs) => {
+                self.sequencer.go_on(self.request);
+                Ok(Some(outputs))
+            }
+            Made::Last(outputs) => {
+                self.over = true;
+                Ok(Some(outputs))
+            }
+            Made::End => {
+                self.over = true;
+                Ok(None)
+            }
         }
-        Ok(Some(outputs))
     }
 }
 
 impl Drop for Answers {
     fn drop(&mut self) {
         if !self.over {
-            self.sequencer.leave(self.request, Some(&self.id));
+            let iterative = self.sequencer.iterative().then_some(&self.id);
+            self.sequencer.leave(self.request, iterative);
         }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     fixed_rows: bool,
     /// Each request is a sequence of its own.
     iterative: bool,
+    /// A request is answered any number of times in its one run.
+    many: bool,
     /// The output that says of each row whether it is to run again, as the engine's index.
     reschedule: Option<usize>,
 }
@@ -78,6 +80,11 @@ fn batching(config: &ModelConfig) -> Option<&ModelSequenceBatching> {
     }
 }
 
+fn decoupled(config: &ModelConfig) -> bool {
+    let policy = config.model_transaction_policy.as_ref();
+    policy.is_some_and(|policy| policy.decoupled)
+}
+
 /// How sequences share a model's lanes; none for a model without them.
 pub(crate) fn settings(
     config: &ModelConfig,
@@ -115,6 +122,10 @@ pub(crate) fn settings(
         }
         None => {}
     }
+    if decoupled(config) && !batching.iterative_sequence {
+        // An answer is one request's: nothing says which row several would be of.
+        settings.rows_max = 1;
+    }
     Some(settings)
 }
 
@@ -141,12 +152,7 @@ impl Plan {
         let Some(batching) = batching(config) else {
             return Ok(None);
         };
-        let policy = config.model_transaction_policy.as_ref();
         let iterative = batching.iterative_sequence;
-        if policy.is_some_and(|policy| policy.decoupled) && !iterative {
-            let reason = "`sequence_batching` of a decoupled model is not supported by this version, unless it is an `iterative_sequence`";
-            return Err(reason.to_owned());
-        }
         let batched = config.max_batch_size > 0;
         let mut feeds = Vec::new();
         for (index, spec) in loaded.inputs().iter().enumerate() {
@@ -192,7 +198,12 @@ impl Plan {
                 false => None,
             },
             iterative,
+            many: decoupled(config) && !iterative,
         }))
+    }
+
+    pub(super) fn many(&self) -> bool {
+        self.many
     }
 
     pub(super) fn iterative(&self) -> bool {

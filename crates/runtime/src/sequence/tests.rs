@@ -12,6 +12,7 @@ use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Run, Source}
 use crate::testing::{Gate, builtin, config, far, ints, repository, start, until};
 
 mod iterative;
+mod many;
 
 fn configured(backend: &str, batch: usize, batching: &str, more: &str) -> String {
     let ends = if backend == "dyna_sequence" {

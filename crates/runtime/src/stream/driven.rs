@@ -36,7 +36,7 @@ pub(super) fn begin(
     held: Vec<Arc<Model>>,
 ) -> Result<Driven, Error> {
     let arrived = place.clock.now();
-    infer::controls(model, &request, &mut place)?;
+    let controls = infer::controls(model, &request, &mut place)?;
     let id = request.id.take();
     let parameters = match model.ensemble() {
         Some(_) => request.parameters.clone(),
@@ -63,7 +63,7 @@ pub(super) fn begin(
             let Some(sequencer) = &engine.sequencer else {
                 return Err(Error::Decoupled);
             };
-            let answers = sequencer.stream(place.deadline, call)?;
+            let answers = sequencer.stream(place.deadline, call, &controls)?;
             (Source::Iterations(answers), None)
         }
     };
