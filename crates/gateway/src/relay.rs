@@ -15,9 +15,8 @@ pub(crate) mod retry_after;
 mod talk;
 mod too_long;
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use base::ErrorKind;
@@ -87,7 +86,7 @@ pub(crate) async fn relay(
                     if praised(answered.status()) {
                         course.earn();
                     }
-                    return reply(exchange, course, answered).await;
+                    return reply(exchange, course, answered);
                 }
             }
             Some((about, Err(fault))) => {
@@ -99,7 +98,7 @@ pub(crate) async fn relay(
         if let Some(next) = going.next.take() {
             course.start(exchange, &next, &mut going.race)?;
         } else if going.race.is_empty() {
-            return going.give_up(exchange, course).await;
+            return going.give_up(exchange, course);
         }
     }
 }
@@ -230,10 +229,10 @@ impl Going {
     }
 
     /// Nobody answered: the client gets the refusal that tells it most.
-    async fn give_up(self, exchange: &mut Exchange, course: Course) -> Result<Reply, Failure> {
+    fn give_up(self, exchange: &mut Exchange, course: Course) -> Result<Reply, Failure> {
         if let Some(refusal) = self.refusal {
             exchange.answered_by(&Arc::clone(&refusal.place.upstream));
-            return reply(exchange, course, refusal).await;
+            return reply(exchange, course, refusal);
         }
         let mut errors = self.errors;
         let last = errors.pop();
@@ -247,11 +246,7 @@ impl Going {
 }
 
 /// The answer on its way to the client.
-async fn reply(
-    exchange: &mut Exchange,
-    course: Course,
-    answered: Answered,
-) -> Result<Reply, Failure> {
+fn reply(exchange: &mut Exchange, course: Course, answered: Answered) -> Result<Reply, Failure> {
     exchange.mark_attempt(Some(answered.connected_at));
     let status = answered.status();
     let Answered {
@@ -290,7 +285,8 @@ async fn reply(
     // The request is sent and forgotten; its answer may go on for long.
     exchange.body_held = None;
     let mut relayed = Relayed::new(exchange, &head, source);
-    let has_body = poll_fn(|cx| Poll::Ready(relayed.has_body(cx))).await;
+    // Nobody need be woken: whoever has the connection next polls it anew.
+    let has_body = relayed.has_body(&mut Context::from_waker(Waker::noop()));
     let payload = if has_body {
         Payload::Relayed(Box::new(relayed))
     } else {

@@ -72,7 +72,13 @@ async fn of_model(
         }
         Target::Local => about(visit, model).await,
         Target::Upstream(upstream) if !upstream.speaks_oip_rest() => {
-            bridged::answer(visit, model, &head.headers, (body, &upstream)).await
+            Box::pin(bridged::answer(
+                visit,
+                model,
+                &head.headers,
+                (body, &upstream),
+            ))
+            .await
         }
         Target::Upstream(upstream) => {
             let body = visit.whole_body(body, Shape::Oip).await?;

@@ -33,15 +33,18 @@ pub(super) async fn answer(
 ) -> Result<Reply, Failure> {
     match call {
         OpenAi::List => {
-            let entries: Vec<ModelEntry> = list::entries(&mut visit).await.into_values().collect();
+            let entries: Vec<ModelEntry> = Box::pin(list::entries(&mut visit))
+                .await
+                .into_values()
+                .collect();
             if !head.headers.contains_key(&ANTHROPIC_VERSION) {
                 return Ok(Reply::json(openai::models(&entries)));
             }
             let page = Page::of(path::parameters(head.uri.query()))?;
             Ok(Reply::json(anthropic::models(&entries, &page)))
         }
-        OpenAi::Get(id) => one_model(visit, &id, head).await,
-        OpenAi::Delete(id) => delete_model(visit, &id, head).await,
+        OpenAi::Get(id) => Box::pin(one_model(visit, &id, head)).await,
+        OpenAi::Delete(id) => Box::pin(delete_model(visit, &id, head)).await,
         OpenAi::Post(operation) => {
             let unnamed = match operation {
                 Operation::Responses | Operation::OpenAiOther => Unnamed::GoesByPath,
@@ -49,8 +52,8 @@ pub(super) async fn answer(
             };
             post(visit, (operation, unnamed), head, body).await
         }
-        OpenAi::Stored(_) => stored(visit, head, body).await,
-        OpenAi::Other => other(visit, head, body).await,
+        OpenAi::Stored(_) => Box::pin(stored(visit, head, body)).await,
+        OpenAi::Other => Box::pin(other(visit, head, body)).await,
     }
 }
 
@@ -77,7 +80,7 @@ async fn post(
         let (model, body) = passing::model_of_form(&mut visit, &head, body, scan).await?;
         let Some(model) = model else {
             refused(ScanError::NoModel)?;
-            return by_path(visit, head, body).await;
+            return Box::pin(by_path(visit, head, body)).await;
         };
         visit.admit(&model, None).await?;
         return match visit.choose(&model).await? {
@@ -91,7 +94,7 @@ async fn post(
         Ok(facts) => facts,
         Err(error @ ScanError::NoModel) => {
             refused(error)?;
-            return by_path(visit, head, RequestBody::Whole(body)).await;
+            return Box::pin(by_path(visit, head, RequestBody::Whole(body))).await;
         }
         Err(error) => return Err(ApiError::from(error).into()),
     };
@@ -104,7 +107,12 @@ async fn post(
         .await?;
     match visit.choose_for(&facts.model, Some(&facts)).await? {
         Target::Upstream(upstream) if !upstream.speaks(operation.wire()) => {
-            embed::answer(visit, &body, Some((&upstream, &head.headers))).await
+            Box::pin(embed::answer(
+                visit,
+                &body,
+                Some((&upstream, &head.headers)),
+            ))
+            .await
         }
         Target::Upstream(upstream) => {
             if facts.store {
@@ -114,7 +122,7 @@ async fn post(
             pass_on(visit, &upstream, head, RequestBody::Whole(body)).await
         }
         Target::Local if operation == Operation::Embeddings => {
-            embed::answer(visit, &body, None).await
+            Box::pin(embed::answer(visit, &body, None)).await
         }
         Target::Local => Err(not_for_local(operation)),
     }
@@ -183,7 +191,7 @@ fn place(head: &Parts) -> String {
 /// What is written of a model here is told by us; of any other, by the upstream that would be asked for it.
 async fn one_model(mut visit: Visit<'_>, id: &str, head: Parts) -> Result<Reply, Failure> {
     let asks_anthropic = head.headers.contains_key(&ANTHROPIC_VERSION);
-    if let Some(entry) = list::entries(&mut visit).await.remove(id) {
+    if let Some(entry) = Box::pin(list::entries(&mut visit)).await.remove(id) {
         return Ok(Reply::json(if asks_anthropic {
             anthropic::model(&entry)
         } else {
