@@ -40,6 +40,13 @@ pub(super) fn started(actions: &[Action]) -> Vec<u64> {
     starts.map(|action| action.job().0).collect()
 }
 
+fn stopped(actions: &[Action]) -> Vec<u64> {
+    let stops = actions
+        .iter()
+        .filter(|action| matches!(action, Action::Stop { .. }));
+    stops.map(|action| action.job().0).collect()
+}
+
 #[test]
 fn a_gang_starts_together_or_not_at_all() {
     let mut queue = queue(vec![node("a", 64, 4), node("b", 64, 4), node("c", 64, 2)]);
@@ -166,13 +173,7 @@ fn the_cheapest_to_start_again_make_room_and_only_as_many_as_needed() {
     };
     // Job 2 saved its work 100 ms ago, job 3 400 ms ago.
     queue.submit(hurried(4), 1_300).unwrap();
-    let stops = |actions: &[Action]| -> Vec<u64> {
-        let stops = actions
-            .iter()
-            .filter(|action| matches!(action, Action::Stop { .. }));
-        stops.map(|action| action.job().0).collect()
-    };
-    assert_eq!(stops(&queue.step(1_300)), [2]);
+    assert_eq!(stopped(&queue.step(1_300)), [2]);
     let why = &queue.get(JobId(4)).unwrap().phase;
     assert!(matches!(why, Phase::Reserved { waits_for, .. } if waits_for.contains(&JobId(2))));
     queue.stopped(JobId(2), 1_310).unwrap();
@@ -188,6 +189,34 @@ fn the_cheapest_to_start_again_make_room_and_only_as_many_as_needed() {
     };
     queue.submit(gang, 1_400).unwrap();
     assert_eq!(queue.step(1_400), []);
+}
+
+#[test]
+fn who_has_waited_past_its_bound_is_stopped_for_nobody() {
+    let bound = Config::default().qos.of(Level::LOWEST).overtaken_ms;
+    for (waits, expected) in [(bound - 1, vec![2]), (bound, vec![])] {
+        let mut queue = queue(vec![node("a", 64, 4)]);
+        queue.submit(job(1, 4), 0).unwrap();
+        assert_eq!(started(&queue.step(0)), [1]);
+        let soft = Job {
+            preemptible: true,
+            qos: Level::LOWEST,
+            ..job(2, 4)
+        };
+        queue.submit(soft, 0).unwrap();
+        queue.finish(JobId(1)).unwrap();
+        assert_eq!(started(&queue.step(waits)), [2]);
+        let hurried = Job {
+            priority: Priority::Realtime,
+            ..job(3, 2)
+        };
+        queue.submit(hurried, waits + 1).unwrap();
+        assert_eq!(
+            stopped(&queue.step(waits + 1)),
+            expected,
+            "waited {waits} ms"
+        );
+    }
 }
 
 #[test]
