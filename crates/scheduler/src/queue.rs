@@ -34,7 +34,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use action::{Action, Admission, Eviction, Place, Preemption, Resource, Wait};
-pub use config::{Amounts, Config, Order, Tenant};
+pub use config::{Amounts, Config, Order, Reclaim, Tenant};
 pub use entry::{Entry, Phase, Saved};
 pub use job::{Job, JobId, Priority, Region};
 pub use journal::{Line, Told};

@@ -258,6 +258,9 @@ impl Queue {
         let (Some(entry), Some(asks)) = (self.entries.get(&id), self.asks.get(&id)) else {
             return;
         };
+        if !order::keeps_room(entry, &self.config, now_ms) {
+            return;
+        }
         let (starving, gang) = (order::starves(entry, &self.config, now_ms), entry.job.gang);
         if round.never(asks, gang) {
             return;

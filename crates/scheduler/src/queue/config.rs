@@ -44,7 +44,8 @@ impl Default for Tenant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Order {
-    /// Promises first: who waits past its bound, priority, deadlines that can be kept, quota, fair share, QoS, arrival.
+    /// Promises first: who waits past its bound, priority, deadlines that can be kept, quota, fair share, the shortest,
+    /// arrival.
     #[default]
     Promises,
     /// Arrival alone.
@@ -53,6 +54,20 @@ pub enum Order {
     Deadline,
     /// Kueue's: tenants within their quota, fair share, priority, arrival.
     Quota,
+}
+
+/// Whether a tenant's jobs stop others that have borrowed what is its own (Kueue's `reclaimWithinCohort`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reclaim {
+    /// It waits until they end, and goes before others that borrow.
+    #[default]
+    Never,
+    /// Those of whom that saves more waiting than it costs: the job would wait for what they have left to do; they do again what
+    /// they have not saved, and wait for as long as the job takes, which must be known.
+    Worthwhile,
+    /// Any.
+    Always,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,10 +85,12 @@ pub struct Config {
     pub tenant_pending_max: usize,
     /// Jobs may stop others that matter less.
     pub preemption: bool,
+    /// Also where they matter as much, for a tenant's own quota.
+    pub reclaim: Reclaim,
     /// Jobs may start before the one at the head when they do not delay it; else nobody passes it (with `Order::Quota` nobody of
     /// its tenant).
     pub backfill: bool,
-    /// Jobs at the head for which room is kept.
+    /// Jobs for which room is kept: with `Order::Promises` those past their bounds and realtime ones, else those at the head.
     pub reservations_max: usize,
     /// Limits of all slices of a device together, in percent of it.
     pub overcommit_percent: u16,
@@ -92,6 +109,7 @@ impl Default for Config {
             pending_max: 100_000,
             tenant_pending_max: 50_000,
             preemption: true,
+            reclaim: Reclaim::default(),
             backfill: true,
             reservations_max: 4,
             overcommit_percent: 200,

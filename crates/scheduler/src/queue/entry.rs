@@ -81,6 +81,15 @@ impl Phase {
 impl Entry {
     /// What is lost when it is stopped now: thousandths of a GPU (or of a CPU without one) times milliseconds.
     pub fn restart_cost(&self, now_ms: u64) -> u128 {
+        let size = match self.job.gpu_milli() {
+            0 => u64::from(self.job.request.cpu_milli) * u64::from(self.job.gang),
+            milli => milli,
+        };
+        u128::from(self.unsaved_ms(now_ms)) * u128::from(size.max(1))
+    }
+
+    /// Since it last saved its work, or began.
+    pub(super) fn unsaved_ms(&self, now_ms: u64) -> u64 {
         let Phase::Running {
             since_ms,
             checkpoint_ms,
@@ -89,17 +98,9 @@ impl Entry {
         else {
             return 0;
         };
-        let last = since_ms.max(checkpoint_ms);
-        let elapsed = now_ms.saturating_sub(last);
-        let lost = match self.job.checkpoint_ms {
-            Some(interval) => elapsed % interval,
-            None => elapsed,
-        };
-        let size = match self.job.gpu_milli() {
-            0 => u64::from(self.job.request.cpu_milli) * u64::from(self.job.gang),
-            milli => milli,
-        };
-        u128::from(lost) * u128::from(size.max(1))
+        let elapsed = now_ms.saturating_sub(since_ms.max(checkpoint_ms));
+        let interval = self.job.checkpoint_ms;
+        interval.map_or(elapsed, |interval| elapsed % interval)
     }
 
     /// Done and saved if it is stopped now.

@@ -70,7 +70,7 @@ impl Amounts {
 
 /// Lower goes first.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key([f64; 6]);
+pub(super) struct Key([f64; 7]);
 
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -185,19 +185,28 @@ pub(super) fn key(entry: &Entry, config: &Config, now_ms: u64, standing: Standin
     let lapsed = lapsed(entry, now_ms);
     let realtime = f64::from(u8::from(job.priority != Priority::Realtime || lapsed));
     Key(match config.order {
-        Order::Fifo => [0.0, 0.0, 0.0, 0.0, arrival, id],
+        Order::Fifo => [0.0, 0.0, 0.0, 0.0, 0.0, arrival, id],
         Order::Deadline => {
             let deadline = job.deadline_ms.map_or(f64::MAX, |deadline| deadline as f64);
-            [deadline, 0.0, 0.0, 0.0, arrival, id]
+            [deadline, 0.0, 0.0, 0.0, 0.0, arrival, id]
         }
-        Order::Quota => [borrows, share, realtime, 0.0, arrival, id],
+        Order::Quota => [borrows, share, realtime, 0.0, 0.0, arrival, id],
         Order::Promises => {
             if starves(entry, config, now_ms) {
-                return Key([-1.0, bound_ms(entry, config) as f64, 0.0, 0.0, arrival, id]);
+                return Key([
+                    -1.0,
+                    bound_ms(entry, config) as f64,
+                    0.0,
+                    0.0,
+                    0.0,
+                    arrival,
+                    id,
+                ]);
             }
             let hurry = job.deadline_ms.filter(|_| !lapsed);
             let deadline = hurry.map_or(f64::MAX, |deadline| deadline as f64);
-            [realtime, deadline, borrows, share, arrival, id]
+            let takes = entry.remaining_ms().map_or(f64::MAX, |takes| takes as f64);
+            [realtime, deadline, borrows, share, takes, arrival, id]
         }
     })
 }
@@ -230,6 +239,14 @@ pub(super) fn bound_ms(entry: &Entry, config: &Config) -> u64 {
     let overtaken = config.qos.of(level).overtaken_ms;
     let left = overtaken.saturating_sub(entry.waited_ms);
     entry.since_ms.saturating_add(left)
+}
+
+/// When it finds no room, some is kept for it. That makes others wait, so it is done for those that have waited past their bounds
+/// and for those that somebody waits for, and for nobody else.
+pub(super) fn keeps_room(entry: &Entry, config: &Config, now_ms: u64) -> bool {
+    config.order != Order::Promises
+        || starves(entry, config, now_ms)
+        || entry.job.priority == Priority::Realtime && !lapsed(entry, now_ms)
 }
 
 pub(super) fn starves(entry: &Entry, config: &Config, now_ms: u64) -> bool {

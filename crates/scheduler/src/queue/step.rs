@@ -171,7 +171,8 @@ impl Queue {
         let several = alike.asks.first().is_some_and(|ask| ask.gpus > 1);
         let stops = self.config.preemption && !alike.stage.early;
         let searches = stops || several && round.moves > 0;
-        let keeps = round.fences.len() < self.config.reservations_max
+        let keeps = alike.keeps_room(&self.config)
+            && round.fences.len() < self.config.reservations_max
             && !round.never(&alike.asks, alike.gang);
         round.searches < SEARCHES_MAX && searches || keeps
     }

@@ -220,6 +220,76 @@ fn who_has_waited_past_its_bound_is_stopped_for_nobody() {
 }
 
 #[test]
+fn quota_is_taken_back_from_others_jobs_only_as_the_rule_allows() {
+    const SECOND_MS: u64 = 1_000;
+    let half = Tenant {
+        nominal: Some(Amounts {
+            cpu_milli: 64_000,
+            memory_mib: 100_000,
+            gpu_milli: 2_000,
+        }),
+        ..Tenant::default()
+    };
+    // One that borrows runs for 100 s and never saves; the owner needs its part for 20 s after so many seconds.
+    let stopped = |reclaim, at_s: u64| {
+        let config = Config {
+            reclaim,
+            other_tenants: half,
+            ..Config::default()
+        };
+        let mut queue = Queue::new(config, vec![node("a", 64, 4)]).unwrap();
+        let of = |id, gpus, tenant: &str, seconds: u64| Job {
+            tenant: tenant.to_owned(),
+            preemptible: true,
+            expected_ms: Some(seconds * SECOND_MS),
+            ..job(id, gpus)
+        };
+        queue.submit(of(1, 4, "borrower", 100), 0).unwrap();
+        assert_eq!(started(&queue.step(0)), [1]);
+        let now_ms = at_s * SECOND_MS;
+        queue.submit(of(2, 2, "owner", 20), now_ms).unwrap();
+        let actions = queue.step(now_ms);
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Stop { job, .. } if job.0 == 1))
+    };
+    let cases = [
+        (Reclaim::Never, 10, false),
+        (Reclaim::Worthwhile, 10, true),
+        // 60 s are done that would be done again, for 40 s that are left.
+        (Reclaim::Worthwhile, 60, false),
+        (Reclaim::Always, 60, true),
+    ];
+    for (reclaim, at_s, expected) in cases {
+        assert_eq!(
+            stopped(reclaim, at_s),
+            expected,
+            "{reclaim:?} after {at_s} s"
+        );
+    }
+    assert_eq!(Config::default().reclaim, Reclaim::Never);
+}
+
+#[test]
+fn of_a_tenants_jobs_the_shortest_goes_first_until_one_has_waited_to_its_bound() {
+    let mut queue = queue(vec![node("a", 64, 1)]);
+    let lasting = |id, seconds: u64| Job {
+        expected_ms: Some(seconds * 1_000),
+        ..job(id, 1)
+    };
+    queue.submit(lasting(1, 60), 0).unwrap();
+    assert_eq!(started(&queue.step(0)), [1]);
+    queue.submit(job(2, 1), 1).unwrap();
+    queue.submit(lasting(3, 500), 2).unwrap();
+    queue.submit(lasting(4, 5), 3).unwrap();
+    assert_eq!(queue.step(3), []);
+    assert_eq!(queue.in_order(3), [4, 3, 2].map(JobId));
+    // Six hours at level 3.
+    let bound_ms = queue.bound_ms(JobId(2)).unwrap();
+    assert_eq!(queue.in_order(bound_ms), [2, 4, 3].map(JobId));
+}
+
+#[test]
 fn who_is_too_many_is_told_and_so_is_who_names_a_region_that_is_not_there() {
     let config = Config {
         pending_max: 2,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Queue;
 use super::action::Preemption;
+use super::config::Reclaim;
 use super::entry::{Entry, Phase};
 use super::head::end_ms;
 use super::job::JobId;
@@ -45,7 +46,17 @@ impl Queue {
         if (other.priority, other.qos) != (job.priority, job.qos) {
             return Some(Preemption::Prioritization);
         }
-        let takes_back = other.tenant != job.tenant
+        let worth = match self.config.reclaim {
+            Reclaim::Never => false,
+            Reclaim::Worthwhile => {
+                let left = end_ms(victim, now_ms).map_or(0, |end| end - now_ms);
+                let takes = by.remaining_ms().unwrap_or(u64::MAX);
+                victim.unsaved_ms(now_ms).saturating_add(takes) < left
+            }
+            Reclaim::Always => true,
+        };
+        let takes_back = worth
+            && other.tenant != job.tenant
             && !self.usage.borrows(job, &self.config)
             && self.usage.borrowing(&other.tenant, &self.config);
         takes_back.then_some(Preemption::InCohortReclamation)

@@ -40,8 +40,19 @@ pub(super) struct Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     urgent_ms: u64,
+    /// Where the shortest goes first.
+    shortest_ms: u64,
     submitted_ms: u64,
     pub id: JobId,
+}
+
+impl Alike {
+    /// As [`order::keeps_room`] has it.
+    pub(super) fn keeps_room(&self, config: &Config) -> bool {
+        config.order != Order::Promises
+            || self.stage.starves
+            || self.priority == Priority::Realtime && !self.stage.lapsed
+    }
 }
 
 #[derive(Debug)]
@@ -95,6 +106,11 @@ impl Waiting {
         };
         let turn = Turn {
             urgent_ms: urgent_ms(entry, config, stage),
+            shortest_ms: if config.order == Order::Promises && !stage.starves {
+                entry.remaining_ms().unwrap_or(u64::MAX)
+            } else {
+                0
+            },
             submitted_ms: entry.submitted_ms,
             id,
         };

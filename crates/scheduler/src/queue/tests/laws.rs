@@ -110,6 +110,7 @@ pub(super) fn config() -> Config {
         qos: qos::Table::new(levels).unwrap(),
         tenants: [("a".to_owned(), quota(4)), ("b".to_owned(), quota(8))].into(),
         moves_permille_hour: 500,
+        reclaim: Reclaim::Worthwhile,
         ..Config::default()
     }
 }

@@ -40,13 +40,19 @@ fn rules() -> impl Strategy<Value = Config> {
         prop::bool::weighted(0.9),
         0_usize..5,
         any::<bool>(),
+        prop_oneof![
+            Just(Reclaim::Never),
+            Just(Reclaim::Worthwhile),
+            Just(Reclaim::Always)
+        ],
     );
     (order, switches).prop_map(
-        |(order, (preemption, backfill, reservations_max, moves))| Config {
+        |(order, (preemption, backfill, reservations_max, moves, reclaim))| Config {
             order,
             preemption,
             backfill,
             reservations_max,
+            reclaim,
             moves_permille_hour: if moves { 500 } else { 0 },
             ..config()
         },

@@ -6,7 +6,7 @@ use std::io::Read as _;
 
 use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
-use scheduler::queue::{Amounts, Config, Tenant};
+use scheduler::queue::{Amounts, Config, Reclaim, Tenant};
 use scheduler::simulate::jobs::{Arrival, play, rules};
 use scheduler::{Node, trace};
 
@@ -23,12 +23,15 @@ const CHRONUS: u32 = 152;
 const POLICY: &str = "gpupacking";
 
 /// Names of targets, and the rules that they are.
-const FAIRNESS: [(&str, &str); 5] = [
+const FAIRNESS: [(&str, &str); 8] = [
     ("fifo", "fifo"),
     ("easy", "easy"),
     ("kueue-strict-fifo", "quota-strict"),
     ("kueue-best-effort-fifo", "quota"),
     ("kapok", "promises"),
+    ("kapok-without-quotas", "promises"),
+    ("kapok-reclaiming", "promises"),
+    ("kapok-unbounded", "promises-unbounded"),
 ];
 
 const DEADLINES: [(&str, &str); 4] = [
@@ -44,8 +47,11 @@ pub(in crate::bench) fn run() -> Result<Outcome> {
     let mut samples = Vec::new();
     for (target, rule) in FAIRNESS {
         let mut config = rules(rule, POLICY).context(rule)?;
-        if target.starts_with("kueue") || target == "kapok" {
+        if !["fifo", "easy", "kapok-without-quotas"].contains(&target) {
             config.tenants = quotas(&philly, PHILLY);
+        }
+        if target == "kapok-reclaiming" {
+            config.reclaim = Reclaim::Worthwhile;
         }
         samples.push(played("philly", (target, config), &philly, PHILLY)?);
     }
@@ -59,7 +65,9 @@ pub(in crate::bench) fn run() -> Result<Outcome> {
             "each job of the trace comes at its moment and runs as long as the trace says, which the queue knows; placement \
              is {POLICY} everywhere. philly: {} jobs of 15 virtual clusters on {PHILLY} machines of 8 GPUs, quotas are the \
              clusters' parts of all GPU time, and who needs more borrows; `jain` is Jain's index over virtual clusters of \
-             how much longer than alone their jobs took; fifo and easy know no clusters. chronus-mix1: {} jobs on {CHRONUS} \
+             how much longer than alone their jobs took; fifo, easy and \
+             kapok-without-quotas know no quotas; kapok-reclaiming stops others where that saves more waiting than it costs; \
+             kapok-unbounded keeps no room for those that have waited for a day. chronus-mix1: {} jobs on {CHRONUS} \
              machines, work is saved at the end of each lease; `best_effort_gpu_h` is what was done by the last arrival",
             philly.len(),
             chronus.len()
