@@ -44,8 +44,10 @@ impl Queue {
             return None;
         }
         waits.sort_unstable();
-        // Lives without an end count as the longest.
-        let at = |percent: usize| waits[(LIVES * percent / 100).min(waits.len() - 1)];
+        // Lives without an end count as the longest. The wait itself is one more draw, so it is below the k-th of n in k of n + 1
+        // cases.
+        let rank = |percent: usize| ((LIVES + 1) * percent).div_ceil(100);
+        let at = |percent| waits[rank(percent).min(waits.len()) - 1];
         Some(history.stretched(at(50), at(90)))
     }
 }
