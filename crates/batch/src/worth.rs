@@ -27,6 +27,9 @@ const FORGOTTEN: u64 = 1_024;
 /// What is known of a size tried again counts as so many observations.
 const STALE_SEEN: u32 = 2;
 
+/// Batches before the first trial: fewer are no load, and nothing is gained by knowing what they are worth.
+const BATCHES_MIN: u64 = 4;
+
 /// Of the lanes' busy time, what trials may waste, one trial more at most. A sixty-fourth is lost among the few percent
 /// that the choice of a size can be wrong by.
 const TRIAL_SHARE: f64 = 1.0 / 64.0;
@@ -145,7 +148,7 @@ impl Worth {
 
     /// A power of two that little is known of, or nothing new, if a trial may be afforded.
     fn doubtful(&self, rows: usize, best: usize) -> Option<usize> {
-        if self.trying || self.credit <= 0.0 {
+        if self.trying || self.batches < BATCHES_MIN || self.credit <= 0.0 {
             return None;
         }
         let sizes = std::iter::successors(Some(1), |size: &usize| size.checked_mul(2))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use batch::Settings;
 use protocol::config::{self, ConfigFile, Contents, Problem, Setting};
+use protocol::oip::proto::model_config::SchedulingChoice;
 use protocol::oip::proto::{ModelConfig, ModelParameter};
 use protocol::sidecar::{Merged, Sidecar, Threads};
 use protocol::{FileError, Parameter, TensorSpec};
@@ -294,7 +295,26 @@ impl Definition {
             // The lanes are counted when they are made.
             ..Settings::single(0, waiting_max)
         };
-        Settings::of(config, target, base)
+        let mut settings = Settings::of(config, target, base);
+        if !self.prefers_sizes() {
+            // The largest, filled in as Triton does: nobody has said that it is worth its while.
+            settings.preferred.clear();
+        }
+        settings
+    }
+
+    /// Whether the file says what batches are worth.
+    fn prefers_sizes(&self) -> bool {
+        let written = self
+            .file
+            .as_ref()
+            .and_then(|file| file.config.scheduling_choice.as_ref());
+        match written {
+            Some(SchedulingChoice::DynamicBatching(batching)) => {
+                !batching.preferred_batch_size.is_empty()
+            }
+            _ => false,
+        }
     }
 
     pub(crate) fn options(&self, cores: usize) -> LoadOptions {

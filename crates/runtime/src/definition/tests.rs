@@ -250,3 +250,24 @@ fn refuses(case: &Path, platforms: bool) -> Option<String> {
     }
     None
 }
+
+#[test]
+fn only_an_owner_says_what_batches_are_worth() {
+    let io = "backend: \"identity\" max_batch_size: 8
+        input { name: \"A\" data_type: TYPE_FP32 dims: 1 } output { name: \"B\" data_type: TYPE_FP32 dims: 1 }\n";
+    for (written, preferred) in [
+        ("dynamic_batching { }", &[][..]),
+        ("dynamic_batching { preferred_batch_size: [ 8 ] }", &[8]),
+        (
+            "dynamic_batching { preferred_batch_size: [ 4, 2 ] }",
+            &[2, 4],
+        ),
+    ] {
+        let config = format!("{io}{written}");
+        let root = crate::testing::repository(&[("m/config.pbtxt", &config)]);
+        let found = scan(&[root.path().to_owned()]).expect("a repository");
+        let definition = Definition::read(&found[0], None, &Terms::of(&[], true)).expect("valid");
+        let settings = definition.batching(definition.normalized(), 1);
+        assert_eq!(settings.preferred, preferred, "{written}");
+    }
+}
