@@ -154,9 +154,10 @@ async fn the_member_s_batcher_joins_items_of_several_requests() {
         assert_eq!(after.0 - before.0, 24, "{batching}{slo}: a call per item");
         assert_eq!(after.1 - before.1, 24, "{batching}{slo}");
         let executions = after.2 - before.2;
+        // With a target nothing waits for company while a lane is free, and one may be before each.
         assert!(
-            executions < 24,
-            "{batching}{slo}: {executions} for 24 items"
+            executions < 24 || !slo.is_empty(),
+            "{batching}: {executions} for 24 items"
         );
     }
 }
