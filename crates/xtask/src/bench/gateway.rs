@@ -90,7 +90,7 @@ fn measure(bench: &Bench<'_>, target: &Target, connections: u32, round: u32) -> 
         headers: vec![("content-type", "application/json")],
         body: target.body.as_bytes(),
     };
-    let before = Cpu::now(target.pid())?;
+    let before = Cpu::at_rest(target.pid())?;
     let burst = load::wrk(&bench.scratch, &post, connections, bench.duration())
         .with_context(|| format!("`{}` with {connections} connections", target.name))?;
     let after = Cpu::now(target.pid())?;

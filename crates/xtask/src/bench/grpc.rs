@@ -103,7 +103,7 @@ fn measure(bench: &Bench<'_>, load: &Load, target: &Target, round: u32) -> Resul
     };
     let calls = CALLS.to_string();
     let (server, port, listening) = start(target, Duration::ZERO)?;
-    let before = Cpu::now(server.id())?;
+    let before = Cpu::at_rest(server.id())?;
     let rate = [&RATE.to_string(), &bench.options.seconds.to_string()];
     let open = load.drive(port, &["open", rate[0], rate[1]])?;
     let after = Cpu::now(server.id())?;

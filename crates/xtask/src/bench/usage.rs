@@ -1,8 +1,11 @@
 //! CPU time and memory from /proc.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::workspace::poll_every;
 
 /// `USER_HZ`: what /proc counts CPU time in, 100 on every Linux since 2.6
 /// (<https://man7.org/linux/man-pages/man7/time.7.html>).
@@ -26,6 +29,21 @@ impl Cpu {
             machine: machine()?,
             bench: tree(std::process::id())?,
         })
+    }
+
+    /// The same once the machine has little to do: a server whose callers left works off what it had begun, for seconds,
+    /// and takes that time from whoever is measured next. Who does not come to rest in time is measured with the others.
+    pub(super) fn at_rest(pid: u32) -> Result<Self> {
+        const LOOK: Duration = Duration::from_millis(200);
+        const PATIENCE: Duration = Duration::from_secs(15);
+        const BUSY_MAX: f64 = 0.1;
+        let mut before = None;
+        poll_every(LOOK, PATIENCE, || {
+            let now = machine().ok()?;
+            let busy = now - before.replace(now)?;
+            (busy <= BUSY_MAX * LOOK.as_secs_f64()).then_some(())
+        });
+        Self::now(pid)
     }
 
     /// What others took of the machine since then.

@@ -36,7 +36,7 @@ pub(super) fn measure(
 ) -> Result<Sample> {
     let body = bench.scratch.join("stream.body");
     std::fs::write(&body, target.streamed())?;
-    let before = Cpu::now(target.pid())?;
+    let before = Cpu::at_rest(target.pid())?;
     let said = output(
         Command::new(program)
             .arg(target.http.base().trim_start_matches("http://"))

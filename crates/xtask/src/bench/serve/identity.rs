@@ -103,7 +103,7 @@ fn measure(
                 Wire::Json | Wire::Binary => load::wrk,
                 Wire::Grpc => load::h2load,
             };
-            let before = Cpu::now(target.pid)?;
+            let before = Cpu::at_rest(target.pid)?;
             let burst = drive(scratch, &post, connections, bench.duration())
                 .with_context(|| format!("`{}`, {connections} connections", target.name))?;
             let after = Cpu::now(target.pid)?;

@@ -285,7 +285,7 @@ impl Rivals<'_> {
         let lone = ask.callers == 1 && matches!(target, Target::Kapok(_));
         let books = || Books::of(self.kapok.public(), ask.question.model);
         let since = lone.then(books).transpose()?;
-        let before = Cpu::now(pid)?;
+        let before = Cpu::at_rest(pid)?;
         let burst = match target {
             Target::Raw => {
                 let threads = self.lanes.min(ask.callers as usize);
