@@ -13,7 +13,7 @@ use std::time::Duration;
 use base::Backoff;
 use protocol::resource::{ConditionType, Job, JobPlacement, JobState, Timestamp, reason};
 use scheduler::Node;
-use scheduler::queue::foretell::History;
+use scheduler::queue::foretell::{Estimate, History};
 use scheduler::queue::{self, Action, Eviction, JobId, Place, Queue};
 
 use crate::config::Config;
@@ -42,6 +42,8 @@ struct Held {
     backoff: Backoff,
     /// Of earlier attempts, all together.
     ran: Duration,
+    /// What somebody was told of its start, and when: how good that was is learned when it starts.
+    foretold: Option<(Timestamp, Estimate)>,
 }
 
 /// An attempt that has not ended.
@@ -166,6 +168,7 @@ impl Desk {
             run: None,
             rests_until: None,
             ran: Duration::ZERO,
+            foretold: None,
         }
     }
 
@@ -339,6 +342,10 @@ impl Desk {
         let Some(held) = self.jobs.get_mut(&number) else {
             return;
         };
+        if let Some((told_at, estimate)) = held.foretold.take() {
+            let waited_ms = u64::try_from(now.since(told_at).as_millis()).unwrap_or(u64::MAX);
+            self.history.waited(&estimate, waited_ms);
+        }
         let status = &mut held.job.status;
         status.attempts += 1;
         status.state = JobState::Starting;

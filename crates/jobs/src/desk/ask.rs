@@ -223,7 +223,8 @@ impl Desk {
         self.get(id)
     }
 
-    pub(crate) fn standing(&self, id: &str) -> Result<Standing, ApiError> {
+    /// Why it waits, or what became of it. The first estimate of its start is kept, to be compared.
+    pub(crate) fn standing(&mut self, id: &str) -> Result<Standing, ApiError> {
         let number = *self.by_id.get(id).ok_or_else(|| unknown(id))?;
         let job = self.get(id)?;
         let now_ms = self.now.millis();
@@ -232,6 +233,12 @@ impl Desk {
             .explain(JobId(number), now_ms, &self.history)
             .ok();
         let waits = told.as_ref().filter(|told| !told.reason.is_empty());
+        if let (Some(held), Some(estimate)) = (
+            self.jobs.get_mut(&number),
+            waits.and_then(|told| told.starts),
+        ) {
+            held.foretold.get_or_insert((self.now, estimate));
+        }
         Ok(Standing {
             id: id.to_owned(),
             state: job.status.state,

@@ -281,6 +281,33 @@ fn durations_are_known_after_a_restart() {
 }
 
 #[test]
+fn estimates_that_turn_out_too_short_grow() {
+    let mut desk = desk(Vec::new());
+    let known = desk.submitted(submission(4));
+    desk.tell(&known, READY);
+    desk.later(1_200);
+    desk.end(&known, How::Succeeded);
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        let first = desk.submitted(submission(4));
+        desk.tell(&first, READY);
+        let second = desk.submitted(submission(4));
+        desk.standing(&second).expect("it is known");
+        // Asked again, the first word counts.
+        desk.later(36_000);
+        desk.standing(&second).expect("it is known");
+        let held = &desk.jobs[&desk.by_id[&second]];
+        told.push(held.foretold.expect("it was told").1);
+        // Not a duration to learn from.
+        desk.end(&first, How::Failed);
+        desk.tell(&second, READY);
+        desk.end(&second, How::Failed);
+    }
+    let (first, last) = (told[0], told[19]);
+    assert!(last.p90_ms > 2 * first.p90_ms, "{told:?}");
+}
+
+#[test]
 fn a_realtime_job_takes_the_place_of_a_lesser_one_which_waits_again() {
     let mut desk = desk(Vec::new());
     let mut lesser = submission(4);
