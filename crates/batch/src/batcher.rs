@@ -156,16 +156,20 @@ impl Batcher {
             None => self.idle.pop(),
             Some(lane) => self.occupy(lane).then_some(lane),
         };
-        lane.inspect(|lane| self.begin(*lane, false))
+        lane.inspect(|lane| self.begin(*lane, None))
     }
 
-    fn begin(&mut self, lane: usize, trial: bool) {
+    /// `trial`: rows, if that is what they run for.
+    fn begin(&mut self, lane: usize, trial: Option<usize>) {
         let busy = self.idle.is_empty();
         if let Some(run) = self.runs.get_mut(lane) {
-            *run = Run { busy, trial };
+            *run = Run {
+                busy,
+                trial: trial.is_some(),
+            };
         }
-        if trial {
-            self.worth.begin_trial();
+        if let Some(rows) = trial {
+            self.worth.begin_trial(rows);
         }
     }
 
@@ -304,8 +308,9 @@ impl Batcher {
                         return None;
                     }
                     self.idle.remove(place);
-                    self.begin(lane, trial);
-                    return Some(self.start(lane, tickets));
+                    let batch = self.start(lane, tickets);
+                    self.begin(lane, trial.then_some(batch.rows));
+                    return Some(batch);
                 }
                 Choice::Hold(until) => {
                     self.hold = Some(self.hold.map_or(until, |hold| hold.min(until)));
@@ -412,7 +417,14 @@ impl Batcher {
                 break;
             }
         }
-        self.worth.choose(rows.min(most))
+        let fills = |size| {
+            let sums = self.of_class(group).scan(0, |sum, (_, entry)| {
+                *sum += entry.request.rows;
+                Some(*sum)
+            });
+            sums.take_while(|sum| *sum <= size).last() == Some(size)
+        };
+        self.worth.choose(rows.min(most), fills)
     }
 
     /// An answer is there: whose answers may leave now, in order. All others are held back.

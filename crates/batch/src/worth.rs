@@ -44,8 +44,10 @@ pub(crate) struct Worth {
     batches: u64,
     /// Seconds that trials may waste.
     credit: f64,
-    /// A trial runs; another would be started in ignorance of its cost.
-    trying: bool,
+    /// The size of the trial that runs; another would be started in ignorance of its cost.
+    trying: Option<usize>,
+    /// Sizes whose trial ran as another one (padded, or its requests one by one), and when.
+    barren: BTreeMap<usize, u64>,
 }
 
 /// Seconds a row.
@@ -65,24 +67,25 @@ pub(crate) struct Size {
 }
 
 impl Worth {
-    /// How many rows to run together, where so many could be.
-    pub(crate) fn choose(&self, rows: usize) -> Size {
+    /// How many rows to run together, where so many could be. A size is tried only where those who wait are exactly so
+    /// many: anything less is no trial of it.
+    pub(crate) fn choose(&self, rows: usize, fills: impl Fn(usize) -> bool) -> Size {
         let best = self.best(rows);
-        let trial = self.doubtful(rows, best);
+        let trial = self.doubtful((rows, best), fills);
         Size {
             rows: trial.unwrap_or(best),
             trial: trial.is_some(),
         }
     }
 
-    /// A trial has started.
-    pub(crate) fn begin_trial(&mut self) {
-        self.trying = true;
+    /// A trial of so many rows has started.
+    pub(crate) fn begin_trial(&mut self, rows: usize) {
+        self.trying = Some(rows);
     }
 
     /// It has ended, learned from or not.
     pub(crate) fn end_trial(&mut self) {
-        self.trying = false;
+        self.trying = None;
     }
 
     /// How long a batch took while every lane was busy.
@@ -92,6 +95,11 @@ impl Worth {
         let (now, wasted) = (self.batches, self.wasted(rows, seconds, trial));
         // A quiet credit buys one trial, not many at once.
         self.credit = (self.credit + seconds * TRIAL_SHARE).min(seconds) - wasted;
+        if let Some(tried) = self.trying.filter(|_| trial)
+            && place(tried) != place(rows)
+        {
+            self.barren.insert(tried, now);
+        }
         let per_row = seconds / rows as f64;
         let cost = self.sizes.entry(place(rows)).or_insert(Cost {
             seen: 0,
@@ -147,13 +155,21 @@ impl Worth {
     }
 
     /// A power of two that little is known of, or nothing new, if a trial may be afforded.
-    fn doubtful(&self, rows: usize, best: usize) -> Option<usize> {
-        if self.trying || self.batches < BATCHES_MIN || self.credit <= 0.0 {
+    fn doubtful(
+        &self,
+        (rows, best): (usize, usize),
+        fills: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        if self.trying.is_some() || self.batches < BATCHES_MIN || self.credit <= 0.0 {
             return None;
         }
+        let barren = |size: &usize| {
+            let at = self.barren.get(size);
+            at.is_some_and(|at| self.batches - at <= STALE)
+        };
         let sizes = std::iter::successors(Some(1), |size: &usize| size.checked_mul(2))
             .take_while(|size| *size <= rows)
-            .filter(|size| *size != best);
+            .filter(|size| *size != best && !barren(size) && fills(*size));
         let known = |size: usize| self.sizes.get(&place(size));
         let unknown = |size: &usize| known(*size).is_none_or(|cost| cost.seen < OBSERVED_MIN);
         let stale = |size: usize| {

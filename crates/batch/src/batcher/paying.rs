@@ -41,6 +41,8 @@ struct Callers {
     /// Rows by the size of their batch.
     rows: BTreeMap<usize, usize>,
     curve: Curve,
+    /// Of one request, drawn among these.
+    asks: &'static [usize],
 }
 
 impl Callers {
@@ -58,13 +60,20 @@ impl Callers {
             callers,
             rows: BTreeMap::new(),
             curve: EVEN,
+            asks: &[1],
         }
     }
 
     fn ask(&mut self) {
         let now = self.start + self.now;
         let request = Request {
-            rows: 1,
+            rows: match self.asks {
+                [rows] => *rows,
+                several => {
+                    let last = several.len() as u64 - 1;
+                    several[usize::try_from(self.draw.within(0, last)).expect("an index")]
+                }
+            },
             class: 0,
             priority: 0,
             timeout: None,
@@ -107,7 +116,7 @@ impl Callers {
             self.batcher.done(lane);
             self.start();
             self.answered += batch.rows;
-            for _ in 0..batch.rows {
+            for _ in 0..batch.tickets.len() {
                 self.ask();
             }
             if self.now >= Duration::from_secs(seconds) {
@@ -184,6 +193,25 @@ fn rows_that_cost_less_together_run_together() {
             assert!(rate >= share * all, "{case}: {rate} of {all}");
         }
     });
+}
+
+#[test]
+fn requests_of_several_rows_run_together_where_that_pays() {
+    for asks in [&[2][..], &[3], &[1, 3], &[1, 2, 3]] {
+        for lanes in [1, 2] {
+            let case = format!("{asks:?} rows, {lanes} lanes");
+            let mut world = Callers::new(1, 16, batching(lanes, None));
+            world.asks = asks;
+            world.until(10, CHEAP);
+            let rows = world.until(60, CHEAP);
+            let alone = rate(CHEAP, 3.0, lanes);
+            assert!(
+                rows > 1.5 * alone,
+                "{case}: {rows} rows/s, {:?}",
+                world.rows
+            );
+        }
+    }
 }
 
 #[test]

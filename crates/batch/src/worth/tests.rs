@@ -36,11 +36,11 @@ fn trials_waste_their_share_of_the_time_and_one_runs_at_a_time() {
     let mut worth = Worth::default();
     let (mut total, mut wasted, mut trials) = (0.0, 0.0, 0);
     for _ in 0..50_000 {
-        let size = worth.choose(32);
+        let size = worth.choose(32, |_| true);
         let took = 10.0 * size.rows as f64 * if size.rows == 1 { 1.0 } else { 2.0 };
         if size.trial {
-            worth.begin_trial();
-            assert!(!worth.choose(32).trial);
+            worth.begin_trial(size.rows);
+            assert!(!worth.choose(32, |_| true).trial);
             trials += 1;
             wasted += took - 10.0 * size.rows as f64;
         }
