@@ -1,17 +1,23 @@
 //! From an upstream's description to a connection for one request.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base::Tasks;
+use tokio::time::timeout;
 
 use super::connection::{ConnectError, Connection};
 use super::http1::{Http1, Stream};
 use super::http2::Http2Pool;
 use super::tls::Offer;
 use super::{Address, Upstream};
+
+/// A dial that takes longer waits for a packet that was lost, or for somebody far away; all others end in the pool, which
+/// grows with the callers.
+const DIAL_USUAL: Duration = Duration::from_millis(50);
 
 /// How a request reaches its upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,11 +76,17 @@ impl Upstream {
         via: Via,
         (tasks, now): (&Tasks, Instant),
     ) -> Result<(Connection, bool), ConnectError> {
-        let shares = via == Via::Grpc || self.offer() == Offer::Http2;
+        let mut dial = pin!(self.dial(via, tasks));
+        if via == Via::Grpc || self.offer() == Offer::Http2 {
+            return Ok((dial.await?, false));
+        }
+        if let Ok(opened) = timeout(DIAL_USUAL, &mut dial).await {
+            return Ok((opened?, false));
+        }
         tokio::select! {
             // Both are dropped with what they hold: an unfinished connection is closed, and nothing leaves the pool.
-            opened = self.dial(via, tasks) => Ok((opened?, false)),
-            connection = self.given(now), if !shares => Ok((Connection::Http1(connection), true)),
+            opened = dial => Ok((opened?, false)),
+            connection = self.given(now) => Ok((Connection::Http1(connection), true)),
         }
     }
 
