@@ -24,8 +24,9 @@ pub struct ChecksumOf<'a> {
 /// out.
 pub fn checksums(config: &ModelConfig) -> impl Iterator<Item = ChecksumOf<'_>> {
     parameters(config).filter_map(|(field, key, expected)| {
-        let (_, file) = key.split_once(':')?;
-        Some(ChecksumOf {
+        let (algorithm, file) = key.split_once(':')?;
+        let right = algorithm.eq_ignore_ascii_case("md5") && stays_inside(Path::new(file));
+        right.then_some(ChecksumOf {
             field,
             file,
             expected,
