@@ -215,11 +215,7 @@ impl Sequencer {
             iterative: self.iterative().then_some(id),
         };
         loop {
-            let now = clock.now();
-            let left = place.deadline.left(now);
-            let idle = self.state.lock().sequences.expires();
-            let nap = idle.map_or(left, |at| left.min(at.saturating_duration_since(now)));
-            match tokio::time::timeout(nap, &mut result).await {
+            match tokio::time::timeout(self.nap(place.deadline), &mut result).await {
                 Ok(answer) => {
                     place_held.request = None;
                     return answer.unwrap_or_else(|_| Err(self.lost()));
@@ -233,6 +229,14 @@ impl Sequencer {
                 Err(_) => self.expire(),
             }
         }
+    }
+
+    /// Until the deadline, or until a sequence has been silent for too long.
+    fn nap(&self, deadline: Deadline) -> Duration {
+        let now = self.fixed.clock.now();
+        let left = deadline.left(now);
+        let idle = self.state.lock().sequences.expires();
+        idle.map_or(left, |at| left.min(at.saturating_duration_since(now)))
     }
 
     /// Begins one request of a model that answers any number of times.
@@ -271,11 +275,9 @@ impl Sequencer {
     }
 
     /// Whether a sequence of this id has begun here and has not ended.
-    pub(crate) fn knows(&self, id: &CorrelationId) -> bool {
-        let now = self.fixed.clock.now();
-        let mut state = self.state.lock();
-        state.sequences.expire(now);
-        state.sequences.knows(id)
+    pub(crate) fn knows(self: &Arc<Self>, id: &CorrelationId) -> bool {
+        self.expire();
+        self.state.lock().sequences.knows(id)
     }
 
     fn enter(
@@ -295,7 +297,9 @@ impl Sequencer {
         };
         self.admissible(&call, id.as_ref())?;
         let id = id.unwrap_or(CorrelationId::Number(0));
-        state.sequences.expire(now);
+        if state.sequences.expire(now) {
+            self.kick(&mut state);
+        }
         let request = state
             .sequences
             .enter(&id, flags, now)

@@ -79,6 +79,16 @@ impl Reply {
         }
     }
 
+    /// The same with an error as its last word.
+    pub(super) async fn fail_in_turn(self, error: Error) {
+        match self {
+            Self::Once(_) => self.fail(error),
+            Self::Many(answers) => {
+                let _gone = answers.send(Err(error)).await;
+            }
+        }
+    }
+
     /// A reader without room for the error learns it from the end that does not say that it is one.
     pub(super) fn fail(self, error: Error) {
         match self {
@@ -132,12 +142,20 @@ impl Answers {
             return Ok(None);
         }
         let model = &self.sequencer.fixed.model;
-        let left = self.deadline.left(self.sequencer.fixed.clock.now());
-        let part = tokio::time::timeout(left, self.made.recv()).await;
-        let part = part.map_err(|_| Error::Timeout {
-            model: model.clone(),
-            place: "in the sequence",
-        })?;
+        let part = loop {
+            // Another sequence that falls silent may have the place that this one waits for.
+            let nap = self.sequencer.nap(self.deadline);
+            match tokio::time::timeout(nap, self.made.recv()).await {
+                Ok(part) => break part,
+                Err(_) if self.deadline.passed(self.sequencer.fixed.clock.now()) => {
+                    return Err(Error::Timeout {
+                        model: model.clone(),
+                        place: "in the sequence",
+                    });
+                }
+                Err(_) => self.sequencer.expire(),
+            }
+        };
         let lost = || Error::SequenceLost {
             model: model.clone(),
             sequence: self.id.to_string(),

@@ -74,7 +74,7 @@ impl Sequencer {
                     each.waiter.reply.in_turn(outputs).await;
                 }
                 Ok(None) => return each.over(&self.fixed).await,
-                Err(error) => return each.failed(error),
+                Err(error) => return each.failed(error).await,
             }
         }
     }
@@ -185,7 +185,7 @@ impl Each {
         Ran::over(own, Ended::none())
     }
 
-    fn failed(self, error: Error) -> Ran {
+    async fn failed(self, error: Error) -> Ran {
         let slots = [self.turn.slot];
         let outcome = Err(error);
         let ended = Ended::of(&outcome, self.own.lane.is_empty(), &slots);
@@ -195,7 +195,7 @@ impl Each {
             own.states.clear();
         }
         if let Err(error) = outcome {
-            self.waiter.reply.fail(error);
+            self.waiter.reply.fail_in_turn(error).await;
         }
         Ran::over(own, ended)
     }

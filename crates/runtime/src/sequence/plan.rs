@@ -123,8 +123,12 @@ pub(crate) fn settings(
         None => {}
     }
     if decoupled(config) && !batching.iterative_sequence {
-        // An answer is one request's: nothing says which row several would be of.
+        // An answer is one request's: nothing says which row several would be of. Where a slot is a row there is one.
         settings.rows_max = 1;
+        settings.preferred.clear();
+        if !matches!(batching.strategy_choice, Some(StrategyChoice::Oldest(_))) {
+            settings.slots = 1;
+        }
     }
     Some(settings)
 }
