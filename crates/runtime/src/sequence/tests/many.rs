@@ -2,13 +2,17 @@ use super::*;
 
 /// As often as its input says.
 fn squares(lanes: usize) -> String {
+    squares_for(lanes, 60_000_000)
+}
+
+fn squares_for(lanes: usize, idle_us: u64) -> String {
     format!(
         r#"backend: "square" max_batch_size: 4
         input {{ name: "IN" data_type: TYPE_INT32 dims: 1 }}
         output {{ name: "OUT" data_type: TYPE_INT32 dims: 1 }}
         model_transaction_policy {{ decoupled: true }}
         instance_group {{ count: {lanes} kind: KIND_CPU }}
-        sequence_batching {{ direct {{ }} max_sequence_idle_microseconds: 60000000 }}"#
+        sequence_batching {{ direct {{ }} max_sequence_idle_microseconds: {idle_us} }}"#
     )
 }
 
@@ -69,6 +73,16 @@ async fn a_slow_reader_holds_its_lane_alone_and_who_leaves_ends_the_sequence() {
     drop(slow);
     let sequencer = sequencer(&runtime);
     until("its slot is free", || sequencer.held() == (0, 0)).await;
+    let refused = answers(&runtime, ask(1, 1, MORE)).await.expect_err("ended");
+    assert!(refused.contains("START flag"), "{refused}");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lane_gets_it_when_the_sequence_there_falls_silent() {
+    let (runtime, _root) = runtime(&squares_for(1, 100_000)).await;
+    assert_eq!(answers(&runtime, ask(1, 1, START)).await, Ok(vec![1]));
+    // One row of its own, though the largest batch is four; nobody else asks meanwhile.
+    assert_eq!(answers(&runtime, ask(2, 2, START)).await, Ok(vec![2, 2]));
     let refused = answers(&runtime, ask(1, 1, MORE)).await.expect_err("ended");
     assert!(refused.contains("START flag"), "{refused}");
 }
