@@ -278,12 +278,9 @@ impl Lane for OpenVinoLane {
                 .map_err(|failure| wrong(tensor, &failure))?;
         }
         let request = Arc::clone(&self.request);
-        let ending = Ending::default();
+        let ending = Ending::new(move || request.cancel());
         let told = ending.clone();
-        let guard = stop.on_set(move || {
-            let request = Arc::clone(&request);
-            told.end(move || request.cancel());
-        });
+        let guard = stop.on_set(move || told.end());
         if stop.is_set() {
             ending.over();
             return Err(EngineError::Stopped);

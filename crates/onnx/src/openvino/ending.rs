@@ -9,27 +9,36 @@ use parking_lot::{Condvar, Mutex};
 const REPEATS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
 
+type Cancel = Box<dyn Fn() + Send>;
+
 /// One call that may be ended. Cheap to clone; all clones are one.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Ending(Arc<Shared>);
 
-#[derive(Debug, Default)]
 struct Shared {
-    /// The call is over: what ends it now would end the lane's next one.
-    over: Mutex<bool>,
+    /// Ends the call; none once the call is over: what ends it then would end the lane's next one. The only owner of what
+    /// it holds, so that nothing of the library outlives the call on a thread that nobody waits for.
+    cancel: Mutex<Option<Cancel>>,
     told: Condvar,
 }
 
 impl Ending {
+    pub(super) fn new(cancel: impl Fn() + Send + 'static) -> Self {
+        Self(Arc::new(Shared {
+            cancel: Mutex::new(Some(Box::new(cancel))),
+            told: Condvar::new(),
+        }))
+    }
+
     /// Ends the call; does not wait. Again and again for a while on a thread of its own, until the call is over.
-    pub(super) fn end(&self, cancel: impl Fn() + Send + 'static) {
-        if self.repeat(&cancel) {
+    pub(super) fn end(&self) {
+        if self.repeat() {
             return;
         }
         let ending = self.clone();
         let again = move || {
             let mut left = REPEATS;
-            while left > 0 && !ending.pause() && !ending.repeat(&cancel) {
+            while left > 0 && !ending.pause() && !ending.repeat() {
                 left -= 1;
             }
         };
@@ -42,25 +51,27 @@ impl Ending {
     }
 
     /// Whether the call is over already.
-    fn repeat(&self, cancel: &impl Fn()) -> bool {
-        let over = self.0.over.lock();
-        if !*over {
+    fn repeat(&self) -> bool {
+        let cancel = self.0.cancel.lock();
+        if let Some(cancel) = cancel.as_ref() {
             cancel();
         }
-        *over
+        cancel.is_none()
     }
 
     /// Waits a little; whether the call is over.
     fn pause(&self) -> bool {
-        let mut over = self.0.over.lock();
-        if !*over {
-            self.0.told.wait_for(&mut over, PAUSE);
+        let mut cancel = self.0.cancel.lock();
+        if cancel.is_some() {
+            self.0.told.wait_for(&mut cancel, PAUSE);
         }
-        *over
+        cancel.is_none()
     }
 
+    /// Lets go of what ends the call, on the caller's thread.
     pub(super) fn over(&self) {
-        *self.0.over.lock() = true;
+        let cancel = self.0.cancel.lock().take();
+        drop(cancel);
         self.0.told.notify_all();
     }
 }
@@ -74,19 +85,37 @@ mod tests {
     /// A library that hears nothing before its third message.
     #[test]
     fn a_call_is_ended_that_began_a_moment_after_it_was_stopped() {
-        let (ending, heard) = (Ending::default(), Arc::new(AtomicU32::new(0)));
+        let heard = Arc::new(AtomicU32::new(0));
         let (says, told) = std::sync::mpsc::channel();
         let count = Arc::clone(&heard);
-        ending.end(move || {
+        let ending = Ending::new(move || {
             if count.fetch_add(1, Ordering::SeqCst) == 2 {
                 says.send(()).expect("the call runs");
             }
         });
+        ending.end();
         let ended = told.recv_timeout(Duration::from_secs(20));
         assert_eq!(ended, Ok(()));
         ending.over();
         let last = heard.load(Ordering::SeqCst);
-        ending.end(|| unreachable!("the lane runs another call now"));
-        assert_eq!(heard.load(Ordering::SeqCst), last);
+        ending.end();
+        assert_eq!(
+            heard.load(Ordering::SeqCst),
+            last,
+            "the lane runs another call now"
+        );
+    }
+
+    /// The lane's thread is the last that holds the lane's objects, however late the thread that repeats looks again.
+    #[test]
+    fn nothing_is_held_for_a_call_that_is_over() {
+        let held = Arc::new(());
+        for _ in 0..100 {
+            let request = Arc::clone(&held);
+            let ending = Ending::new(move || assert!(Arc::strong_count(&request) > 1));
+            ending.end();
+            ending.over();
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
     }
 }
