@@ -328,7 +328,7 @@ impl Running {
         children_of(self.pid())
     }
 
-    /// The exit code after SIGTERM.
+    /// The exit code after SIGTERM; -1 when a signal ended it.
     fn terminate(&mut self) -> i32 {
         if self.pid != self.child.id() {
             signal("TERM", self.pid);
@@ -349,6 +349,11 @@ impl Running {
             reader.join().expect("the reader does not panic");
         }
         self.exited.and_then(|status| status.code()).unwrap_or(-1)
+    }
+
+    /// Whether it ended before it was asked to: a test that kills it knows.
+    fn ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
     fn wait_for_addresses(&mut self) {
@@ -396,7 +401,13 @@ impl Drop for Running {
             show(&format!("--- log of kapok ---\n{}", self.log.text()));
             return;
         }
-        self.terminate();
+        let killed = self.exited.is_some() || self.pid != self.child.id() || self.ended();
+        let code = self.terminate();
+        assert!(
+            killed || code >= 0,
+            "a signal ended it\n--- log of kapok ---\n{}",
+            self.log.text()
+        );
         let unexpected = self.log.unexpected(&self.allowed);
         assert!(
             unexpected.is_empty(),

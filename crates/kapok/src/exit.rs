@@ -9,7 +9,6 @@
 //! | 127 | a managed process cannot be started (the hidden commands of the room `process` only) |
 
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
 
 use crate::config::Environment;
 use crate::output::Style;
@@ -17,11 +16,13 @@ use crate::output::Style;
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Exit {
+    Done = 0,
     Failed = 1,
     Usage = 2,
     Unreachable = 69,
-    CannotStart = process::CANNOT_START as isize,
+    CannotStart = process::CANNOT_START,
 }
 
 /// What went wrong and what to do next.
@@ -92,13 +93,13 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Ends a command: prints the failure, if it is one, and chooses the exit code.
-pub(crate) fn report(outcome: Outcome, environment: &Environment) -> ExitCode {
+pub(crate) fn report(outcome: Outcome, environment: &Environment) -> Exit {
     let Err(failure) = outcome else {
-        return ExitCode::SUCCESS;
+        return Exit::Done;
     };
     if is_broken_pipe(&failure.error) {
         // `kapok … | head` is not an error of ours.
-        return ExitCode::SUCCESS;
+        return Exit::Done;
     }
     let style = Style::new(std::io::stderr().is_terminal() && environment.colour());
     let mut text = format!(
@@ -110,16 +111,23 @@ pub(crate) fn report(outcome: Outcome, environment: &Environment) -> ExitCode {
         text.push_str(&format!("{} {hint}\n", style.strong("  try:")));
     }
     print_to_stderr(&text);
-    ExitCode::from(failure.exit as u8)
+    failure.exit
 }
 
 /// Prints clap's message: help and version to stdout with 0, mistakes to stderr with 2.
-pub(crate) fn of_usage(message: &clap::Error) -> ExitCode {
+pub(crate) fn of_usage(message: &clap::Error) -> Exit {
     let printed = message.print();
     match (message.exit_code(), printed) {
-        (0, _) => ExitCode::SUCCESS,
-        _ => ExitCode::from(Exit::Usage as u8),
+        (0, _) => Exit::Done,
+        _ => Exit::Usage,
     }
+}
+
+/// Ends the process, whatever still runs in it.
+pub(crate) fn leave(exit: Exit) -> ! {
+    // Lines are written as they come; what is left is a line without an end. Nobody is left to tell when it cannot be.
+    let _gone = std::io::stdout().lock().flush();
+    onnx::leave(exit as u8)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -142,13 +150,12 @@ mod tests {
         let environment = Environment::default();
         let pipe = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         for (failure, expected) in [
-            (Failure::from(pipe), ExitCode::SUCCESS),
-            (Failure::failed("x"), ExitCode::from(1)),
-            (Failure::usage("x"), ExitCode::from(2)),
-            (Failure::unreachable("x").hint("y"), ExitCode::from(69)),
+            (Failure::from(pipe), Exit::Done),
+            (Failure::failed("x"), Exit::Failed),
+            (Failure::usage("x"), Exit::Usage),
+            (Failure::unreachable("x").hint("y"), Exit::Unreachable),
         ] {
-            let code = report(Err(failure), &environment);
-            assert_eq!(format!("{code:?}"), format!("{expected:?}"));
+            assert_eq!(report(Err(failure), &environment), expected);
         }
     }
 }

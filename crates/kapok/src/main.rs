@@ -18,22 +18,18 @@ mod output;
 mod triton;
 mod up;
 
-use std::process::ExitCode;
-
 use clap::Parser;
 
 use crate::config::Environment;
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let environment = Environment::read();
     let cli = match cli::Cli::try_parse_from(triton::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         // Help and version come this way too: clap prints them and knows which are errors.
-        Err(message) => return exit::of_usage(&message),
+        Err(message) => exit::leave(exit::of_usage(&message)),
     };
     let printer = output::Printer::stdout(cli.output, &environment);
-    exit::report(
-        commands::run(cli.command, &printer, &environment),
-        &environment,
-    )
+    let outcome = commands::run(cli.command, &printer, &environment);
+    exit::leave(exit::report(outcome, &environment))
 }

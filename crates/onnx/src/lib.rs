@@ -6,13 +6,14 @@
 //!
 //! `unsafe` is allowed in this room only, and denied unless a line asks for it: asking a library for its version before
 //! it is loaded for good, calling the C interfaces where the wrapper is too narrow (ONNX Runtime) or there is none
-//! (OpenVINO), reading an output where an engine left it, and giving memory back after a load.
+//! (OpenVINO), reading an output where an engine left it, giving memory back after a load, and ending the process.
 //! Never here: lanes' threads, batching, warm-up and the choice between engines (runtime does those), the environment
 //! (kapok reads it and passes paths in).
 
 pub mod graph;
 
 mod lanes;
+mod leave;
 mod memory;
 mod openvino;
 mod ort;
@@ -25,6 +26,7 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use self::leave::leave;
 pub use self::memory::{give_back, keep_little};
 pub use self::openvino::OpenVinoEngine;
 pub use self::ort::OrtEngine;

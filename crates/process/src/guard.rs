@@ -38,7 +38,7 @@ pub(crate) fn command(program: &str) -> Command {
 pub const NAME: &str = "run-managed";
 
 /// How it exits when the program cannot be started: the shells' number for it.
-pub const CANNOT_START: i32 = 127;
+pub const CANNOT_START: u8 = 127;
 
 /// Returns only when the program cannot be started.
 pub fn run(parent: i32, command: &[String]) -> Result<(), Error> {

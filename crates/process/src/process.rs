@@ -310,7 +310,7 @@ fn run(command: Command, line: Line) -> io::Result<()> {
 }
 
 fn ended(status: ExitStatus, last_line: &str) -> String {
-    if status.code() == Some(crate::guard::CANNOT_START) && !last_line.is_empty() {
+    if status.code() == Some(i32::from(crate::guard::CANNOT_START)) && !last_line.is_empty() {
         return last_line.trim_start_matches("error: ").to_owned();
     }
     // "exit status: 1", "signal: 9 (SIGKILL)": the standard library's own words.

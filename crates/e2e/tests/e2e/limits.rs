@@ -90,6 +90,25 @@ fn stopping_lets_the_request_in_flight_finish() {
 }
 
 #[test]
+fn stopping_while_models_load_ends_well() {
+    let models = ["pp-ocrv4-cls", "magika", "all-minilm-l6-v2", "pp-ocrv4-det"];
+    let repository = models
+        .into_iter()
+        .fold(Repository::new(), |repository, name| {
+            repository.link(name, &e2e::repository::fetched(name))
+        });
+    // Whatever an engine's library does at that moment.
+    for _ in 0..8 {
+        let kapok = Kapok::new()
+            .model_repo(repository.path())
+            .when_live()
+            .start();
+        kapok.wait_for_log("model is ready");
+        assert_eq!(kapok.stop(), 0);
+    }
+}
+
+#[test]
 fn a_client_who_hangs_up_frees_the_lane() {
     // The one lane is held for ten seconds unless its caller leaves.
     let repository = slow(10_000);
