@@ -25,6 +25,7 @@ pub struct Played {
     pub wait_p90_s: f64,
     pub wait_p95_s: f64,
     pub wait_p99_s: f64,
+    pub wait_max_s: f64,
     /// Of jobs for eight GPUs or more, the following too.
     pub wait_large_mean_s: f64,
     pub wait_large_p50_s: f64,
@@ -124,7 +125,7 @@ pub fn rules(name: &str, policy: &str) -> Option<Config> {
 
 impl Played {
     /// All of it, with names.
-    pub fn figures(&self) -> [(&'static str, f64); 22] {
+    pub fn figures(&self) -> [(&'static str, f64); 23] {
         [
             ("jobs", self.jobs.into()),
             ("refused", self.refused.into()),
@@ -133,6 +134,7 @@ impl Played {
             ("wait_p90_s", self.wait_p90_s),
             ("wait_p95_s", self.wait_p95_s),
             ("wait_p99_s", self.wait_p99_s),
+            ("wait_max_s", self.wait_max_s),
             ("wait_8gpu_mean_s", self.wait_large_mean_s),
             ("wait_8gpu_p50_s", self.wait_large_p50_s),
             ("wait_8gpu_p90_s", self.wait_large_p90_s),
@@ -180,7 +182,8 @@ pub fn play(config: Config, nodes: Vec<Node>, arrivals: &[Arrival]) -> Result<Pl
     play_between(config, nodes, arrivals, (0, u64::MAX))
 }
 
-/// The same, with an end: who waits then has waited until then. What came before the beginning is not counted.
+/// The same, with an end: who waits then has waited until then. What came before the beginning is not counted, nor what comes
+/// after the end.
 pub fn play_between(
     config: Config,
     nodes: Vec<Node>,
@@ -323,7 +326,8 @@ impl Theatre<'_> {
     fn finish(self, from_ms: u64) -> Played {
         let mut sums = Sums::default();
         let played = self.arrivals.iter().zip(&self.done);
-        for (arrival, done) in played.filter(|(arrival, _)| arrival.at_ms >= from_ms) {
+        let between = from_ms..=self.now_ms;
+        for (arrival, done) in played.filter(|(arrival, _)| between.contains(&arrival.at_ms)) {
             sums.add(arrival, *done, (self.now_ms, self.last_ms));
         }
         let mut played = sums.figures(self.played);
@@ -400,6 +404,7 @@ impl<'a> Sums<'a> {
             wait_p90_s: at(90),
             wait_p95_s: at(95),
             wait_p99_s: at(99),
+            wait_max_s: self.waits.last().copied().unwrap_or_default(),
             wait_large_mean_s: mean(&self.large),
             wait_large_p50_s: large(50),
             wait_large_p90_s: large(90),

@@ -203,3 +203,29 @@ fn whole_nodes_wait_half_as_long_as_with_fgd_while_pods_come_and_go() {
     let kapok = large("promises", "kapok");
     assert!(fgd > 0.0 && kapok <= fgd / 2.0, "{kapok} {fgd}");
 }
+
+#[test]
+fn jobs_that_come_after_the_end_are_not_counted() {
+    use crate::queue::Job;
+
+    let node = Node {
+        name: "a".to_owned(),
+        cpu_milli: 1_000,
+        memory_mib: 1_000,
+        gpus: 1,
+        ..Node::default()
+    };
+    let request = Request {
+        gpus: 1,
+        gpu_milli: 1_000,
+        ..Request::default()
+    };
+    let arrivals = [(0, 0), (1, 40_000), (2, 60_000)].map(|(id, at_ms)| jobs::Arrival {
+        at_ms,
+        runs_ms: 50_000,
+        job: Job::new(id, request.clone()),
+    });
+    let config = jobs::rules("fifo", "bestfit").unwrap();
+    let played = jobs::play_between(config, vec![node], &arrivals, (0, 45_000)).unwrap();
+    assert_eq!((played.jobs, played.wait_max_s), (2, 5.0));
+}
