@@ -20,6 +20,7 @@ mod head;
 mod intake;
 mod job;
 mod journal;
+mod leads;
 mod movable;
 mod order;
 pub mod qos;

@@ -32,9 +32,7 @@ impl Queue {
         }
         if let Some(wait) = self.usage.obstacle(&entry.job, &self.config) {
             // What its tenant gives back is for this job first.
-            if matches!(wait, Wait::WaitingForQuota { .. })
-                && order::starves(entry, &self.config, round.now_ms)
-            {
+            if matches!(wait, Wait::WaitingForQuota { .. }) && round.leads.contains(&id) {
                 round.closed_for.insert(entry.job.tenant.clone(), id);
             }
             return Err(wait);
@@ -47,7 +45,7 @@ impl Queue {
                     None if borrows => Admission::Borrowing,
                     None => Admission::QuotaReserved,
                 };
-                self.reserve(id, taken, reason);
+                self.reserve(id, taken, (reason, round.leads.contains(&id)));
                 round.changed();
                 return Ok(());
             }
@@ -168,8 +166,8 @@ impl Queue {
         if !round.may_search(group, Search::Stop) {
             return false;
         }
-        let starving = round.fences.iter().filter(|fence| fence.starving);
-        let fenced: BTreeSet<_> = starving
+        let leads = round.fences.iter().filter(|fence| fence.leads);
+        let fenced: BTreeSet<_> = leads
             .flat_map(|fence| fence.holds.iter().map(|hold| hold.node))
             .collect();
         let Some(victims) = self.victims(id, round.now_ms, &fenced) else {
@@ -214,7 +212,8 @@ impl Queue {
         }
         let again = self.room.occupy(&taken);
         debug_assert!(again.is_ok(), "what was free a moment ago is free");
-        self.reserve(id, taken, Admission::Preempting { stopped: victims });
+        let reason = Admission::Preempting { stopped: victims };
+        self.reserve(id, taken, (reason, round.leads.contains(&id)));
         // What was in the way may no longer be.
         round.begin_afresh();
         true
@@ -239,7 +238,8 @@ impl Queue {
             return false;
         };
         round.moves -= self.moves_ms.len() - before;
-        self.reserve(id, taken, Admission::Defragmenting);
+        let leads = round.leads.contains(&id);
+        self.reserve(id, taken, (Admission::Defragmenting, leads));
         round.begin_afresh();
         true
     }
@@ -258,15 +258,17 @@ impl Queue {
         let (Some(entry), Some(asks)) = (self.entries.get(&id), self.asks.get(&id)) else {
             return;
         };
-        if !order::keeps_room(entry, &self.config, now_ms) {
+        let leads = round.leads.contains(&id);
+        let haste = order::haste(entry, now_ms);
+        if !leads && !order::keeps_room(entry.job.priority, haste, &self.config) {
             return;
         }
-        let (starving, gang) = (order::starves(entry, &self.config, now_ms), entry.job.gang);
+        let gang = entry.job.gang;
         if round.never(asks, gang) {
             return;
         }
         let ends = round.ends.take().unwrap_or_else(|| self.ends(now_ms));
-        if let Some(mut fence) = self.fence(id, &ends, starving) {
+        if let Some(mut fence) = self.fence(id, &ends, leads) {
             self.raise(&mut fence);
             round.fences.push(fence);
             round.changed();

@@ -14,7 +14,12 @@ use crate::cluster::Node;
 
 impl Queue {
     /// Pending → reserved.
-    pub(super) fn reserve(&mut self, id: JobId, taken: Vec<Taken>, reason: Admission) {
+    pub(super) fn reserve(
+        &mut self,
+        id: JobId,
+        taken: Vec<Taken>,
+        (reason, led): (Admission, bool),
+    ) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -24,7 +29,8 @@ impl Queue {
             waits_for: self.room.held_up(&taken, &self.draining),
             reason,
         };
-        self.usage.add(&entry.job);
+        entry.led = led;
+        self.usage.add(entry);
         self.seat(id, taken);
         self.seated(id);
         self.reserved.insert(id);
@@ -45,7 +51,7 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        self.usage.remove(&entry.job);
+        self.usage.remove(entry);
         if let Some(now_ms) = again_ms {
             entry.saved_ms = entry.saved_by(now_ms);
         }
@@ -66,7 +72,7 @@ impl Queue {
         if let Some(taken) = self.unseat(id) {
             self.room.give_back(&taken);
             if let Some(entry) = self.entries.get(&id) {
-                self.usage.remove(&entry.job);
+                self.usage.remove(entry);
             }
         }
         self.reserved.remove(&id);
@@ -137,6 +143,7 @@ impl Queue {
             return;
         };
         entry.since_ms = now_ms;
+        entry.led = false;
         entry.phase = Phase::Pending {
             wait: Wait::Pending,
         };
@@ -227,10 +234,11 @@ impl Queue {
     fn settle(&mut self, entry: Entry) -> Result<(), String> {
         let id = entry.job.id;
         self.measure(&entry.job);
+        let asks = self.asks.get(&id).map_or(&[][..], Vec::as_slice);
         let mut here = Vec::new();
         let mut wrong = None;
         for place in entry.phase.places() {
-            match self.room.taken(&entry.job, place) {
+            match self.room.taken(asks, &entry.job, place) {
                 Some(taken) => here.push(taken),
                 None => wrong = wrong.or_else(|| Some(place.node.clone())),
             }
@@ -239,7 +247,7 @@ impl Queue {
         if let Phase::Running { leaving: left, .. } = &entry.phase {
             leaving.extend(
                 left.iter()
-                    .filter_map(|place| self.room.taken(&entry.job, place)),
+                    .filter_map(|place| self.room.taken(asks, &entry.job, place)),
             );
         }
         let first = entry.phase.places().first().map(|place| place.node.clone());
@@ -247,7 +255,7 @@ impl Queue {
             Phase::Pending { .. } => {}
             Phase::Stopping { .. } => leaving.append(&mut here),
             Phase::Reserved { .. } | Phase::Running { .. } => {
-                self.usage.add(&entry.job);
+                self.usage.add(&entry);
                 if wrong.is_none() && self.room.occupy(&here).is_err() {
                     wrong = first;
                 }
@@ -285,7 +293,7 @@ impl Queue {
         };
         if let Phase::Reserved { .. } = entry.phase {
             // It has not been started, so there is nothing to stop.
-            self.usage.remove(&entry.job);
+            self.usage.remove(entry);
             let since_ms = entry.since_ms;
             self.draining.remove(&id);
             self.reserved.remove(&id);

@@ -44,7 +44,7 @@ impl Default for Tenant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Order {
-    /// Promises first: who waits past its bound, priority, deadlines that can be kept, quota, fair share, the shortest,
+    /// Promises first: who waits past its bound (within `pastBoundsPercent`), priority, deadlines that can be kept, quota, fair share, the shortest,
     /// arrival.
     #[default]
     Promises,
@@ -90,8 +90,12 @@ pub struct Config {
     /// Jobs may start before the one at the head when they do not delay it; else nobody passes it (with `Order::Quota` nobody of
     /// its tenant).
     pub backfill: bool,
-    /// Jobs for which room is kept: with `Order::Promises` those past their bounds and realtime ones, else those at the head.
+    /// Jobs for which room is kept: with `Order::Promises` those past their bounds, realtime ones and those with a deadline, else
+    /// those at the head.
     pub reservations_max: usize,
+    /// Of the cluster, what jobs may have together that went first because they had waited past their bounds; one of them may
+    /// always have what it asks for.
+    pub past_bounds_percent: u8,
     /// Limits of all slices of a device together, in percent of it.
     pub overcommit_percent: u16,
     /// Members that may be moved in an hour, in thousandths of those that run; 0 where nobody can move them.
@@ -112,6 +116,7 @@ impl Default for Config {
             reclaim: Reclaim::default(),
             backfill: true,
             reservations_max: 4,
+            past_bounds_percent: 25,
             overcommit_percent: 200,
             moves_permille_hour: 0,
         }
@@ -133,6 +138,9 @@ impl Config {
         }
         if self.pending_max == 0 || self.tenant_pending_max == 0 {
             return wrong("pendingMax", "is above 0");
+        }
+        if self.past_bounds_percent > 100 {
+            return wrong("pastBoundsPercent", "is at most 100");
         }
         if !(100..=1_000).contains(&self.overcommit_percent) {
             return wrong("overcommitPercent", "is 100 to 1000");

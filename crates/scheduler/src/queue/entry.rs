@@ -23,6 +23,9 @@ pub struct Entry {
     pub attempts: u32,
     /// Of what it has to do, so much was done and saved before it was stopped.
     pub saved_ms: u64,
+    /// It has places because it had waited past its bound, so others let it go first.
+    #[serde(default)]
+    pub led: bool,
     pub phase: Phase,
 }
 

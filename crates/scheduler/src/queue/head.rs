@@ -14,8 +14,8 @@ use crate::state::{Ask, GPUS_MAX, State};
 #[derive(Debug)]
 pub(super) struct Fence {
     pub head: JobId,
-    /// Nothing overtakes it any more.
-    pub starving: bool,
+    /// It has waited past its bound and goes first.
+    pub leads: bool,
     pub until_ms: u64,
     pub holds: Vec<Hold>,
 }
@@ -88,7 +88,7 @@ impl Queue {
     }
 
     /// Where and when the job could start, if what is kept for others stays so; nothing when it never could.
-    pub(super) fn fence(&self, id: JobId, ends: &[(u64, JobId)], starving: bool) -> Option<Fence> {
+    pub(super) fn fence(&self, id: JobId, ends: &[(u64, JobId)], leads: bool) -> Option<Fence> {
         let (entry, asks) = (self.entries.get(&id)?, self.asks.get(&id)?);
         let now = self.cluster().states();
         let mut world = World::new(now, asks, entry.job.gang);
@@ -117,7 +117,7 @@ impl Queue {
         }
         Some(Fence {
             head: id,
-            starving,
+            leads,
             until_ms: until_ms?,
             holds,
         })

@@ -55,6 +55,7 @@ impl Queue {
             waited_ms: 0,
             attempts: 0,
             saved_ms: 0,
+            led: false,
             phase: Phase::Pending {
                 wait: Wait::Pending,
             },

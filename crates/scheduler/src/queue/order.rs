@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::action::{Resource, Wait};
 use super::config::{Amounts, Config, Order};
-use super::entry::{Entry, Phase};
+use super::entry::Entry;
 use super::job::{Job, Priority};
 use super::qos::Level;
 use crate::cluster::Cluster;
@@ -14,6 +14,8 @@ use crate::cluster::Cluster;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Usage {
     used: BTreeMap<String, Amounts>,
+    /// Of it, what those use that have [gone first](super::leads).
+    led: Amounts,
     all: Amounts,
 }
 
@@ -38,7 +40,7 @@ impl Amounts {
         })
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
             cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
             memory_mib: self.memory_mib.saturating_add(other.memory_mib),
@@ -107,22 +109,44 @@ impl Usage {
     pub(super) fn new(all: Amounts) -> Self {
         Self {
             used: BTreeMap::new(),
+            led: Amounts::default(),
             all,
         }
     }
 
-    pub(super) fn add(&mut self, job: &Job) {
-        let used = self.used.entry(job.tenant.clone()).or_default();
-        *used = used.plus(Amounts::of(job));
+    pub(super) fn add(&mut self, entry: &Entry) {
+        let asked = Amounts::of(&entry.job);
+        let used = self.used.entry(entry.job.tenant.clone()).or_default();
+        *used = used.plus(asked);
+        if entry.led {
+            self.led = self.led.plus(asked);
+        }
     }
 
-    pub(super) fn remove(&mut self, job: &Job) {
-        if let Some(used) = self.used.get_mut(&job.tenant) {
-            *used = used.minus(Amounts::of(job));
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        let asked = Amounts::of(&entry.job);
+        if let Some(used) = self.used.get_mut(&entry.job.tenant) {
+            *used = used.minus(asked);
             if *used == Amounts::default() {
-                self.used.remove(&job.tenant);
+                self.used.remove(&entry.job.tenant);
             }
         }
+        if entry.led {
+            self.led = self.led.minus(asked);
+        }
+    }
+
+    pub(super) fn led(&self) -> Amounts {
+        self.led
+    }
+
+    /// No more than so many percent of anything there is.
+    pub(super) fn within(&self, used: Amounts, percent: u8) -> bool {
+        let within =
+            |used: u64, all: u64| u128::from(used) * 100 <= u128::from(all) * u128::from(percent);
+        within(used.gpu_milli, self.all.gpu_milli)
+            && within(used.cpu_milli, self.all.cpu_milli)
+            && within(used.memory_mib, self.all.memory_mib)
     }
 
     pub(super) fn of(&self, tenant: &str) -> Amounts {
@@ -175,6 +199,17 @@ impl Usage {
     }
 }
 
+/// What time has made of a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Haste {
+    /// There is none.
+    None,
+    /// It can wait.
+    Early,
+    Due,
+    Lapsed,
+}
+
 pub(super) fn key(entry: &Entry, config: &Config, now_ms: u64, standing: Standing) -> Key {
     let job = &entry.job;
     let arrival = entry.submitted_ms as f64;
@@ -192,17 +227,6 @@ pub(super) fn key(entry: &Entry, config: &Config, now_ms: u64, standing: Standin
         }
         Order::Quota => [borrows, share, realtime, 0.0, 0.0, arrival, id],
         Order::Promises => {
-            if starves(entry, config, now_ms) {
-                return Key([
-                    -1.0,
-                    bound_ms(entry, config) as f64,
-                    0.0,
-                    0.0,
-                    0.0,
-                    arrival,
-                    id,
-                ]);
-            }
             let hurry = job.deadline_ms.filter(|_| !lapsed);
             let deadline = hurry.map_or(f64::MAX, |deadline| deadline as f64);
             let takes = entry.remaining_ms().map_or(f64::MAX, |takes| takes as f64);
@@ -229,7 +253,7 @@ pub(super) fn last_start_ms(entry: &Entry) -> Option<u64> {
     Some(entry.job.deadline_ms?.saturating_sub(margin))
 }
 
-/// From then on nothing overtakes it. Who has a deadline goes by that, and when it is lost waits
+/// From then on it is one of those that go [first](super::leads). Who has a deadline goes by that, and when it is lost waits
 /// as the lowest level does.
 pub(super) fn bound_ms(entry: &Entry, config: &Config) -> u64 {
     let level = match entry.job.deadline_ms {
@@ -241,14 +265,26 @@ pub(super) fn bound_ms(entry: &Entry, config: &Config) -> u64 {
     entry.since_ms.saturating_add(left)
 }
 
-/// When it finds no room, some is kept for it. That makes others wait, so it is done for those that have waited past their bounds
-/// and for those that somebody waits for, and for nobody else.
-pub(super) fn keeps_room(entry: &Entry, config: &Config, now_ms: u64) -> bool {
-    config.order != Order::Promises
-        || starves(entry, config, now_ms)
-        || entry.job.priority == Priority::Realtime && !lapsed(entry, now_ms)
+/// What a job's deadline makes of it now.
+pub(super) fn haste(entry: &Entry, now_ms: u64) -> Haste {
+    if entry.job.deadline_ms.is_none() {
+        Haste::None
+    } else if lapsed(entry, now_ms) {
+        Haste::Lapsed
+    } else if last_start_ms(entry).is_some_and(|last| now_ms < last) {
+        Haste::Early
+    } else {
+        Haste::Due
+    }
 }
 
-pub(super) fn starves(entry: &Entry, config: &Config, now_ms: u64) -> bool {
-    matches!(entry.phase, Phase::Pending { .. }) && bound_ms(entry, config) <= now_ms
+/// When it finds no room, some is kept for it. That makes others wait, so it is done for those that somebody waits for and for
+/// those with a deadline that can be kept; those past their bounds have room kept as they go [first](super::leads).
+pub(super) fn keeps_room(priority: Priority, haste: Haste, config: &Config) -> bool {
+    let promised = match haste {
+        Haste::None => priority == Priority::Realtime,
+        Haste::Early | Haste::Due => true,
+        Haste::Lapsed => false,
+    };
+    config.order != Order::Promises || promised
 }

@@ -254,11 +254,15 @@ impl Room {
     }
 
     /// What a member takes at a place it has been given before; nothing when the node is gone.
-    pub(super) fn taken(&self, job: &Job, place: &Place) -> Option<Taken> {
+    pub(super) fn taken(&self, asks: &[Ask], job: &Job, place: &Place) -> Option<Taken> {
         let node = *self.by_name.get(&place.node)?;
+        // Of the forms of its demand the one for this kind of node, so that where it may be moved is as before.
+        let kind = self.scheduler.cluster().states()[node].kind;
+        let form = asks.iter().find(|ask| ask.kinds.contains(kind));
+        let form = form.copied();
         let ask = Ask {
             milli: place.gpu_milli,
-            ..self.scheduler.ask(&job.request)
+            ..form.unwrap_or_else(|| self.scheduler.ask(&job.request))
         };
         Some(Taken {
             ask,

@@ -1,6 +1,6 @@
 //! What is known in the course of one step.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::head::Fence;
 use super::job::JobId;
@@ -14,6 +14,8 @@ pub(super) const SEARCHES_MAX: u32 = 16;
 pub(super) struct Round {
     pub now_ms: u64,
     pub number: u64,
+    /// Those that go first because they have waited past their bounds.
+    pub leads: BTreeSet<JobId>,
     /// The first in line that has to wait for room.
     pub head: Option<JobId>,
     pub fences: Vec<Fence>,

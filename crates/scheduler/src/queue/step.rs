@@ -1,13 +1,13 @@
 //! Who starts now: groups of those that stand alike take turns, and who is held back by what holds back others is passed over.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use super::Queue;
 use super::action::{Action, Wait};
 use super::entry::Phase;
 use super::job::JobId;
-use super::order::{self, Key, Standing};
+use super::order::{self, Haste, Key, Standing};
 use super::round::{Round, SEARCHES_MAX};
 use super::waiting::Turn;
 
@@ -49,7 +49,10 @@ impl Queue {
 
     /// Jobs that wait, who goes first first.
     pub fn in_order(&self, now_ms: u64) -> Vec<JobId> {
-        let pending = self.pending.iter().filter_map(|id| self.entries.get(id));
+        let mut order = self.leads(now_ms);
+        let leads: BTreeSet<_> = order.iter().copied().collect();
+        let others = self.pending.difference(&leads);
+        let pending = others.filter_map(|id| self.entries.get(id));
         let mut keyed: Vec<_> = pending
             .map(|entry| {
                 let standing = self.usage.standing(&entry.job, &self.config);
@@ -58,7 +61,8 @@ impl Queue {
             })
             .collect();
         keyed.sort_unstable();
-        keyed.into_iter().map(|(_, id)| id).collect()
+        order.extend(keyed.into_iter().map(|(_, id)| id));
+        order
     }
 
     /// Why a job waits, as of the last step.
@@ -71,7 +75,9 @@ impl Queue {
 
     pub(super) fn round(&mut self, now_ms: u64) -> Round {
         self.rounds += 1;
-        Round::new(now_ms, self.rounds, self.moves_left(now_ms))
+        let mut round = Round::new(now_ms, self.rounds, self.moves_left(now_ms));
+        round.leads.extend(self.leads(now_ms));
+        round
     }
 
     /// Time has made others of some that wait.
@@ -85,25 +91,27 @@ impl Queue {
     }
 
     fn walk(&mut self, round: &mut Round) {
-        let mut turns = Turns::default();
+        let mut turns = Turns {
+            standings: self.standings(),
+            ..Turns::default()
+        };
+        self.lead(round);
         for (group, turn) in self.waiting.firsts() {
-            if let Some(entry) = self.entries.get(&turn.id) {
-                let standing = self.usage.standing(&entry.job, &self.config);
-                turns
-                    .standings
-                    .resize(turns.standings.len().max(group + 1), None);
-                turns.standings[group] = Some(standing);
-            }
-            turns
-                .nexts
-                .extend(self.next(group, turn, &turns.standings, round));
+            let next = self.next(group, turn, &turns.standings, round);
+            turns.nexts.extend(next);
         }
         while let Some(Reverse(next)) = turns.nexts.pop() {
             if round.closed {
                 self.passed_at_the_end(next.group, round);
                 continue;
             }
-            let behind = match self.admit(next.turn.id, round) {
+            let led = round.leads.contains(&next.turn.id);
+            let tried = if led {
+                Ok(())
+            } else {
+                self.admit(next.turn.id, round)
+            };
+            let behind = match tried {
                 Ok(()) => self.waiting.behind(next.group, next.turn).next(),
                 Err(wait) => self.hold_back(&next, wait, round),
             };
@@ -125,6 +133,17 @@ impl Queue {
                 }
             }
         }
+    }
+
+    fn standings(&self) -> Vec<Option<Standing>> {
+        let mut standings = Vec::new();
+        for (group, turn) in self.waiting.firsts() {
+            if let Some(entry) = self.entries.get(&turn.id) {
+                standings.resize(standings.len().max(group + 1), None);
+                standings[group] = Some(self.usage.standing(&entry.job, &self.config));
+            }
+        }
+        standings
     }
 
     fn next(
@@ -169,7 +188,7 @@ impl Queue {
     fn matters(&self, group: usize, round: &Round) -> bool {
         let alike = self.waiting.alike(group);
         let several = alike.asks.first().is_some_and(|ask| ask.gpus > 1);
-        let stops = self.config.preemption && !alike.stage.early;
+        let stops = self.config.preemption && alike.haste != Haste::Early;
         let searches = stops || several && round.moves > 0;
         let keeps = alike.keeps_room(&self.config)
             && round.fences.len() < self.config.reservations_max

@@ -155,6 +155,35 @@ fn slices_reserve_memory_by_their_level_on_the_smallest_device_that_is_enough() 
 }
 
 #[test]
+fn after_a_restart_members_may_go_where_they_might_before() {
+    let there = |name: &str, gpu_memory_mib| Node {
+        region: "there".to_owned(),
+        gpu_memory_mib,
+        ..node(name, 64, 4)
+    };
+    let nodes = vec![node("a", 64, 4), there("b", 40_000), there("c", 80_000)];
+    let mut queue = queue(nodes);
+    let regions = [
+        Region::Anywhere,
+        Region::Required("there".to_owned()),
+        Region::Preferred("there".to_owned()),
+    ];
+    for (id, region) in (1..).zip(regions) {
+        for (id, device_memory_mib) in [(id, 0), (id + 10, 50_000), (id + 20, 30_000)] {
+            let asked = Job {
+                region: region.clone(),
+                device_memory_mib,
+                ..job(id, 1)
+            };
+            queue.submit(asked, 0).unwrap();
+        }
+    }
+    assert_eq!(started(&queue.step(0)).len(), 9);
+    let again = Queue::restore(Config::default(), queue.save()).unwrap();
+    assert_eq!(again.taken, queue.taken);
+}
+
+#[test]
 fn the_cheapest_to_start_again_make_room_and_only_as_many_as_needed() {
     let mut queue = queue(vec![node("a", 64, 4), node("b", 64, 4)]);
     for (id, gpus, checkpoint_ms) in [(1, 4, None), (2, 2, Some(600)), (3, 2, Some(900))] {
@@ -287,6 +316,86 @@ fn of_a_tenants_jobs_the_shortest_goes_first_until_one_has_waited_to_its_bound()
     // Six hours at level 3.
     let bound_ms = queue.bound_ms(JobId(2)).unwrap();
     assert_eq!(queue.in_order(bound_ms), [2, 4, 3].map(JobId));
+}
+
+#[test]
+fn those_past_their_bounds_go_first_until_they_have_their_part_of_the_cluster() {
+    // Two of eight GPUs are a quarter. The long ones have waited past their bounds when all that runs ends at once.
+    let bound_ms = Config::default().qos.of(Level::default()).overtaken_ms;
+    let lasting = |id, gpus, seconds: u64| Job {
+        expected_ms: Some(seconds * 1_000),
+        ..job(id, gpus)
+    };
+    for (percent, long, expected) in [
+        (25, 1, vec![2, 3, 10, 11, 12, 13, 14, 15]),
+        (0, 1, vec![2, 10, 11, 12, 13, 14, 15, 16]),
+        (100, 1, vec![2, 3, 4, 5, 6, 7, 8, 9]),
+        // More than its part, and the only one.
+        (25, 4, vec![2, 10, 11, 12, 13]),
+    ] {
+        let config = Config {
+            past_bounds_percent: percent,
+            ..Config::default()
+        };
+        let mut queue = Queue::new(config, vec![node("a", 64, 8)]).unwrap();
+        queue.submit(job(1, 8), 0).unwrap();
+        assert_eq!(started(&queue.step(0)), [1]);
+        for id in 2..10 {
+            queue.submit(lasting(id, long, 10_000), id).unwrap();
+        }
+        queue.step(10);
+        let now_ms = bound_ms + 20;
+        for id in 10..18 {
+            queue.submit(lasting(id, 1, 10), now_ms).unwrap();
+        }
+        queue.finish(JobId(1)).unwrap();
+        let mut ids = started(&queue.step(now_ms));
+        ids.sort_unstable();
+        assert_eq!(ids, expected, "{percent} %, {long} GPUs each");
+        // The part is in use: what ends next is for those whose turn it is.
+        queue.finish(JobId(10)).ok();
+        let next = started(&queue.step(now_ms + 1));
+        assert!(
+            percent == 100 || next.iter().all(|id| *id >= 10),
+            "{next:?}"
+        );
+    }
+}
+
+#[test]
+fn room_is_kept_for_a_deadline_until_it_is_lost_and_then_others_are_woken() {
+    let minute_ms = 60_000;
+    let lasting = |id, gpus, minutes: u64| Job {
+        expected_ms: Some(minutes * minute_ms),
+        ..job(id, gpus)
+    };
+    let mut queue = queue(vec![node("a", 64, 4)]);
+    queue.submit(lasting(1, 1, 10), 0).unwrap();
+    queue.submit(lasting(2, 3, 20), 0).unwrap();
+    assert_eq!(started(&queue.step(0)), [1, 2]);
+    // All four GPUs for half an hour, to be done within an hour: at 20 minutes it can start.
+    let due = Job {
+        deadline_ms: Some(60 * minute_ms),
+        ..lasting(3, 4, 30)
+    };
+    queue.submit(due, 1).unwrap();
+    assert_eq!(queue.step(1), []);
+    // Of its level, and later: one that would be in its way, and one that is over before.
+    queue.submit(lasting(4, 1, 30), 2).unwrap();
+    queue.submit(lasting(5, 1, 9), 3).unwrap();
+    queue.finish(JobId(1)).unwrap();
+    assert_eq!(started(&queue.step(10 * minute_ms)), [5]);
+    queue.finish(JobId(5)).unwrap();
+    assert_eq!(queue.step(19 * minute_ms), []);
+    // Job 2 goes on for longer than was said, so that the deadline is lost.
+    let lost_ms = 30 * minute_ms + 1;
+    let mut now_ms = 19 * minute_ms;
+    while let Some(at) = queue.wake_ms(now_ms).filter(|at| *at < lost_ms) {
+        now_ms = at;
+        assert_eq!(queue.step(now_ms), []);
+    }
+    assert_eq!(queue.wake_ms(now_ms), Some(lost_ms));
+    assert_eq!(started(&queue.step(lost_ms)), [4]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::action::Wait;
 use super::config::{Amounts, Config, Order};
 use super::entry::Entry;
 use super::job::{JobId, Priority};
-use super::order;
+use super::order::{self, Haste};
 use super::qos::Level;
 use crate::hash::Fast;
 use crate::state::Ask;
@@ -22,18 +22,7 @@ pub(super) struct Alike {
     amounts: Amounts,
     priority: Priority,
     qos: Level,
-    pub stage: Stage,
-}
-
-/// What time makes of a job that waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Stage {
-    /// Nothing overtakes it any more.
-    pub starves: bool,
-    /// Its deadline is lost.
-    pub lapsed: bool,
-    /// Its deadline can wait.
-    pub early: bool,
+    pub haste: Haste,
 }
 
 /// Among those that stand alike; lower goes first.
@@ -47,11 +36,8 @@ pub(super) struct Turn {
 }
 
 impl Alike {
-    /// As [`order::keeps_room`] has it.
     pub(super) fn keeps_room(&self, config: &Config) -> bool {
-        config.order != Order::Promises
-            || self.stage.starves
-            || self.priority == Priority::Realtime && !self.stage.lapsed
+        order::keeps_room(self.priority, self.haste, config)
     }
 }
 
@@ -68,15 +54,15 @@ struct Group {
 struct Member {
     group: usize,
     turn: Turn,
-    moments: [Option<(u64, Moment)>; 3],
+    moments: [Option<(u64, Moment)>; 2],
+    bound_ms: u64,
     /// The last round in which it was looked at by itself.
     tried: u64,
 }
 
-/// When a job's stage changes.
+/// When a job's haste changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
-    Bound,
     LastStart,
     Lapse,
 }
@@ -88,13 +74,15 @@ pub(super) struct Waiting {
     by_alike: HashMap<Alike, usize, Fast>,
     members: BTreeMap<JobId, Member>,
     moments: BTreeSet<(u64, Moment, JobId)>,
+    /// When each has waited to its bound.
+    bounds: BTreeSet<(u64, JobId)>,
 }
 
 impl Waiting {
     /// Takes a job that waits, as it stands at this moment or before.
     pub(super) fn enter(&mut self, entry: &Entry, asks: &[Ask], config: &Config, now_ms: u64) {
         let id = entry.job.id;
-        let stage = stage(entry, config, now_ms);
+        let haste = order::haste(entry, now_ms);
         let alike = Alike {
             tenant: entry.job.tenant.clone(),
             asks: asks.to_vec(),
@@ -102,11 +90,11 @@ impl Waiting {
             amounts: Amounts::of(&entry.job),
             priority: entry.job.priority,
             qos: entry.job.qos,
-            stage,
+            haste,
         };
         let turn = Turn {
-            urgent_ms: urgent_ms(entry, config, stage),
-            shortest_ms: if config.order == Order::Promises && !stage.starves {
+            urgent_ms: urgent_ms(entry, config, haste),
+            shortest_ms: if config.order == Order::Promises {
                 entry.remaining_ms().unwrap_or(u64::MAX)
             } else {
                 0
@@ -118,7 +106,6 @@ impl Waiting {
         let takes_ms = entry.remaining_ms().unwrap_or(u64::MAX);
         self.groups[group].members.insert(turn, takes_ms);
         let moments = [
-            Some((order::bound_ms(entry, config), Moment::Bound)),
             order::last_start_ms(entry).map(|at| (at, Moment::LastStart)),
             order::lapse_ms(entry).map(|at| (at, Moment::Lapse)),
         ];
@@ -126,10 +113,13 @@ impl Waiting {
         for (at, moment) in moments.into_iter().flatten() {
             self.moments.insert((at, moment, id));
         }
+        let bound_ms = order::bound_ms(entry, config);
+        self.bounds.insert((bound_ms, id));
         let member = Member {
             group,
             turn,
             moments,
+            bound_ms,
             tried: 0,
         };
         self.members.insert(id, member);
@@ -162,6 +152,7 @@ impl Waiting {
         for (at, moment) in member.moments.into_iter().flatten() {
             self.moments.remove(&(at, moment, id));
         }
+        self.bounds.remove(&(member.bound_ms, id));
         let group = &mut self.groups[member.group];
         group.members.remove(&member.turn);
         if group.members.is_empty() {
@@ -171,7 +162,7 @@ impl Waiting {
         }
     }
 
-    /// Those whose stage has changed by now; told once.
+    /// Those whose haste has changed by now; told once.
     pub(super) fn due(&mut self, now_ms: u64) -> BTreeSet<JobId> {
         let mut due = BTreeSet::new();
         while let Some(first) = self
@@ -188,11 +179,18 @@ impl Waiting {
 
     /// When a step is due although nothing else happens.
     pub(super) fn wake_ms(&self, now_ms: u64) -> Option<u64> {
-        let later = (now_ms.saturating_add(1), Moment::Bound, JobId(0));
-        let mut later = self.moments.range(later..);
-        // A deadline that is lost makes nobody start.
-        let wakes = later.find(|(_, moment, _)| *moment != Moment::Lapse);
-        wakes.map(|(at, ..)| *at)
+        let next_ms = now_ms.saturating_add(1);
+        let moments = self.moments.range((next_ms, Moment::LastStart, JobId(0))..);
+        let bounds = self.bounds.range((next_ms, JobId(0))..);
+        let moment = moments.map(|(at, ..)| *at).next();
+        let bound = bounds.map(|(at, _)| *at).next();
+        moment.into_iter().chain(bound).min()
+    }
+
+    /// Those that have waited to their bounds, the earliest bound first.
+    pub(super) fn past(&self, now_ms: u64) -> impl Iterator<Item = JobId> {
+        let past = self.bounds.iter().take_while(move |(at, _)| *at <= now_ms);
+        past.map(|(_, id)| *id)
     }
 
     /// Those groups that have somebody, and the first of each.
@@ -243,21 +241,14 @@ impl Waiting {
     }
 }
 
-fn stage(entry: &Entry, config: &Config, now_ms: u64) -> Stage {
-    Stage {
-        starves: order::starves(entry, config, now_ms),
-        lapsed: order::lapsed(entry, now_ms),
-        early: order::last_start_ms(entry).is_some_and(|last| now_ms < last),
-    }
-}
-
 /// The part of the [key](order::key) in which those of a group differ, beside arrival and id.
-fn urgent_ms(entry: &Entry, config: &Config, stage: Stage) -> u64 {
+fn urgent_ms(entry: &Entry, config: &Config, haste: Haste) -> u64 {
     let deadline = entry.job.deadline_ms;
     match config.order {
         Order::Fifo | Order::Quota => 0,
         Order::Deadline => deadline.unwrap_or(u64::MAX),
-        Order::Promises if stage.starves => order::bound_ms(entry, config),
-        Order::Promises => deadline.filter(|_| !stage.lapsed).unwrap_or(u64::MAX),
+        Order::Promises => deadline
+            .filter(|_| haste != Haste::Lapsed)
+            .unwrap_or(u64::MAX),
     }
 }

@@ -135,7 +135,7 @@ impl<'a> Life<'a> {
             };
             taken.push(Taken { ask, placement });
         }
-        self.usage.add(&entry.job);
+        self.usage.add(entry);
         let left = self.history.remaining_ms(&entry.job, entry.saved_ms, rng);
         self.ends
             .push(Reverse((self.now_ms.saturating_add(left), id)));
@@ -146,7 +146,7 @@ impl<'a> Life<'a> {
     fn end(&mut self, id: JobId) {
         let queue = self.queue;
         if let Some(entry) = queue.entries.get(&id) {
-            self.usage.remove(&entry.job);
+            self.usage.remove(entry);
         }
         if let Some(at) = self.started.iter().position(|(started, _)| *started == id) {
             let (_, taken) = self.started.swap_remove(at);
