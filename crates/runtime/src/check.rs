@@ -280,23 +280,13 @@ fn across(ensemble: &Whole, all: &BTreeMap<&str, Whole>) -> Vec<Fault> {
 
 /// Ensembles that contain each other never become ready.
 fn circle(start: &str, all: &BTreeMap<&str, Whole>) -> Option<Problem> {
-    let mut seen = BTreeSet::new();
-    let mut open = vec![start];
-    while let Some(current) = open.pop() {
-        let config = all.get(current).map(|whole| &whole.config);
-        for step in config.and_then(ensemble::steps).unwrap_or_default() {
-            if step.model_name == start {
-                let message = format!(
-                    "circular dependency between ensembles: {start} -> ... -> {current} -> {start}"
-                );
-                return Some(Problem::new("ensemble_scheduling", message));
-            }
-            if seen.insert(step.model_name.as_str()) {
-                open.push(&step.model_name);
-            }
-        }
-    }
-    None
+    let members = |name: &str| {
+        let config = all.get(name).map(|whole| &whole.config);
+        let steps = config.and_then(ensemble::steps).unwrap_or_default();
+        steps.iter().map(|step| step.model_name.as_str()).collect()
+    };
+    let message = crate::ensemble::circle(start, members)?;
+    Some(Problem::new("ensemble_scheduling", message))
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ impl Definition {
     ) -> (Option<Self>, Vec<Fault>) {
         let mut faults = Vec::new();
         let file = match config_file(found, instead) {
-            Ok(None) if !terms.completes => return (None, vec![no_config_file()]),
+            Ok(None) if !terms.completes => return (None, vec![no_config_file(&found.name)]),
             Ok(file) => file,
             Err(fault) => return (None, vec![fault]),
         };
@@ -421,15 +421,18 @@ fn config_file(found: &Found, instead: Option<&str>) -> Result<Option<ConfigFile
         .map_err(plain)
 }
 
-fn no_config_file() -> Fault {
+fn no_config_file(model: &str) -> Fault {
     Fault {
         at: FileError {
             file: CONFIG_FILE.to_owned(),
             line: 0,
             column: 0,
-            message: "there is no such file, and configurations are not completed here".to_owned(),
+            message: format!("model configuration is not provided for model '{model}'"),
         },
-        fix: Some("write one, or let the node complete what is missing".to_owned()),
+        fix: Some(
+            "write the file, or let the node complete configurations: `completeConfigs: true`"
+                .to_owned(),
+        ),
     }
 }
 

@@ -23,7 +23,7 @@ mod tests;
 
 pub(crate) use build::{build, is_ensemble};
 pub(crate) use run::Order;
-pub(crate) use standing::settle;
+pub(crate) use standing::{circle, judge, settle};
 pub(crate) use stream::{Answers, answers};
 
 use std::sync::atomic::{AtomicBool, Ordering};

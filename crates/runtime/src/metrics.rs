@@ -250,12 +250,28 @@ impl Metrics {
         ]
     }
 
+    /// Buckets for what has none are a slip, but no reason not to serve.
+    fn tell_unknown(&self, model: &str, asked: &series::Asked) {
+        let known = self.histograms().map(Histograms::name);
+        for family in asked
+            .keys()
+            .filter(|asked| !known.contains(&asked.as_str()))
+        {
+            tracing::warn!(
+                model,
+                "Metric family '{family}' in 'metric_identifier' is not a customizable metric in Triton core. Those with buckets are {}",
+                known.join(", ")
+            );
+        }
+    }
+
     /// Resolves a model's handles, once.
     pub(crate) fn model(&self, model: &str, version: &str, config: &ModelConfig) -> ModelMetrics {
         let (labels, asked) = (
             series::labels(model, version, config),
             series::asked(config),
         );
+        self.tell_unknown(model, &asked);
         let mut published = self.published.lock();
         let own = published
             .entry((model.to_owned(), version.to_owned()))

@@ -353,7 +353,7 @@ mod tests {
         };
         let refused = strict.run().expect_err("there is no configuration");
         assert!(
-            refused.contains("configurations are not completed here"),
+            refused.contains("model configuration is not provided for model 'm'"),
             "{refused}"
         );
         let missing = tune("n").run().expect_err("no such model");

@@ -72,12 +72,18 @@ pub(super) static FLAGS: &[Flag] = &[
     flag(
         "disable-auto-complete-config",
         Takes::Nothing,
-        Act(|plan, value| plan.set("completeConfigs", json!(value != "true"))),
+        Act(|plan, value| {
+            plan.completion.off = value == "true";
+            Ok(())
+        }),
     ),
     flag(
         "strict-model-config",
         Takes::Bool,
-        Act(|plan, value| plan.set("completeConfigs", json!(value != "true"))),
+        Act(|plan, value| {
+            plan.completion.strict = Some(value == "true");
+            Ok(())
+        }),
     ),
     flag(
         "strict-readiness",

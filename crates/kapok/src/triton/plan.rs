@@ -52,6 +52,14 @@ impl Door {
     }
 }
 
+/// Whether configurations are completed from their models: two flags say so.
+#[derive(Debug, Default)]
+pub(super) struct Completion {
+    pub(super) off: bool,
+    /// The older flag, in the opposite sense; the newer wins.
+    pub(super) strict: Option<bool>,
+}
+
 /// What the flags add up to.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -60,6 +68,7 @@ pub(super) struct Plan {
     /// For ONNX models, which are those that are completed; wins over what is said for all backends.
     onnx_batch_max: Option<u32>,
     explicit: bool,
+    pub(super) completion: Completion,
     pub(super) exit_on_error: bool,
     pub(super) http: Door,
     pub(super) grpc: Door,
@@ -81,6 +90,7 @@ impl Default for Plan {
             load: Vec::new(),
             onnx_batch_max: None,
             explicit: false,
+            completion: Completion::default(),
             exit_on_error: true,
             http: Door::new(8000),
             grpc: Door::new(8001),
@@ -248,6 +258,7 @@ impl Plan {
         if let Some(rows) = self.onnx_batch_max {
             self.set("defaultMaxBatchSize", json!(rows))?;
         }
+        self.completion()?;
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let http = self.http.at(any);
         for (field, door, address) in [
@@ -282,6 +293,25 @@ impl Plan {
             })),
             ..UpArgs::default()
         })
+    }
+
+    /// Both notes are in Triton's words.
+    fn completion(&mut self) -> Result<(), String> {
+        let Completion { off, strict } = self.completion;
+        if let Some(strict) = strict {
+            self.notes.push(
+                "Warning: '--strict-model-config' has been deprecated! Please use '--disable-auto-complete-config' instead."
+                    .to_owned(),
+            );
+            if off && !strict {
+                self.notes.push(
+                    "Warning: Overriding deprecated '--strict-model-config' from False to True in favor of '--disable-auto-complete-config'!"
+                        .to_owned(),
+                );
+            }
+        }
+        let completes = !off && strict != Some(true);
+        self.set("completeConfigs", json!(completes))
     }
 
     pub(super) fn startup_models(&mut self) -> Result<(), String> {

@@ -77,6 +77,32 @@ fn flags_without_meaning_are_named_once() {
 }
 
 #[test]
+fn the_newer_flag_about_completion_wins_over_the_older() {
+    for (flags, completes, notes) in [
+        ("", true, 0),
+        ("--disable-auto-complete-config", false, 0),
+        ("--strict-model-config=true", false, 1),
+        ("--strict-model-config=false", true, 1),
+        (
+            "--disable-auto-complete-config --strict-model-config=false",
+            false,
+            2,
+        ),
+        (
+            "--strict-model-config=false --disable-auto-complete-config",
+            false,
+            2,
+        ),
+    ] {
+        let args = translated(&format!("--model-store=/m {flags}"));
+        let setting = format!("node.completeConfigs={completes}");
+        assert!(args.set.contains(&setting), "{flags}: {:?}", args.set);
+        let said = args.triton.expect("as Triton does").notes;
+        assert_eq!(said.len(), notes, "{flags}: {said:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_with_a_reason() {
     for (line, part) in [
         ("", "`--model-repository` must be specified"),

@@ -1,7 +1,10 @@
 //! The one list of what no part of kapok does yet: refused by name, never ignored. Whoever builds a part takes its line
 //! away.
 
+use std::path::Path;
+
 use super::Problem;
+use crate::inside::stays_inside;
 use crate::oip::proto::ModelConfig;
 use crate::oip::proto::model_config::SchedulingChoice;
 
@@ -37,12 +40,27 @@ pub(super) fn unsupported(config: &ModelConfig, name: &str, problems: &mut Vec<P
             refuse(field, "remove it");
         }
     }
-    // The name of the library that Triton itself would load says nothing new.
-    let usual = format!("libtriton_{}.so", config.backend);
-    if !config.runtime.is_empty() && config.runtime != usual {
-        refuse(
-            "runtime".to_owned(),
-            "remove it; `engine` in kapok.toml chooses the engine",
-        );
+    problems.extend(foreign_runtime(config, name));
+}
+
+/// No library of Triton's backends is looked for, so none is found. The name of the one that Triton itself would load
+/// says nothing new.
+fn foreign_runtime(config: &ModelConfig, name: &str) -> Option<Problem> {
+    let runtime = &config.runtime;
+    if runtime.is_empty() || *runtime == format!("libtriton_{}.so", config.backend) {
+        return None;
     }
+    let message = if runtime == "model.py" {
+        format!(
+            "unable to find Python backend based backend library '{runtime}' for model '{name}'"
+        )
+    } else if stays_inside(Path::new(runtime)) {
+        format!("unable to find backend library '{runtime}' for model '{name}'")
+    } else {
+        format!(
+            "backend library name '{runtime}' escapes backend directory, for model '{name}', check model config runtime field"
+        )
+    };
+    let fix = "remove it; `engine` in kapok.toml chooses the engine";
+    Some(Problem::new("runtime", message).fix(fix))
 }

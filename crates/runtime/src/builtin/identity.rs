@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use protocol::config::proto_data_type;
 use protocol::{Tensor, TensorSpec};
 
 use super::{DELAY_MAX, execute_delay, failed, number, unsupported};
@@ -22,9 +23,9 @@ pub(super) struct Identity {
 impl Identity {
     pub(super) fn load(source: &Source) -> Result<Self, EngineError> {
         let (inputs, outputs) = (&source.inputs, &source.outputs);
-        if inputs.is_empty() || inputs.len() != outputs.len() {
+        if inputs.len() != outputs.len() {
             return Err(unsupported(format!(
-                "`identity` needs as many outputs as inputs and at least one of each: {} inputs, {} outputs configured",
+                "model configuration must have equal input/output pairs: {} inputs, {} outputs configured",
                 inputs.len(),
                 outputs.len()
             )));
@@ -32,8 +33,11 @@ impl Identity {
         for (input, output) in inputs.iter().zip(outputs) {
             if input.dtype != output.dtype {
                 return Err(unsupported(format!(
-                    "input `{}` is {} and output `{}` is {}: `identity` keeps the type",
-                    input.name, input.dtype, output.name, output.dtype
+                    "expected input and output datatype to match, got {} and {}: `identity` gives input `{}` back as output `{}`",
+                    proto_data_type(input.dtype).as_str_name(),
+                    proto_data_type(output.dtype).as_str_name(),
+                    input.name,
+                    output.name
                 )));
             }
         }

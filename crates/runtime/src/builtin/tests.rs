@@ -136,6 +136,16 @@ fn square_answers_as_often_as_its_number_says() {
     );
 }
 
+/// Triton completes `NAME.identity` without a file to one without tensors, and serves it.
+#[test]
+fn an_identity_without_tensors_loads() {
+    let mut bare = identity(&[]);
+    bare.inputs.clear();
+    bare.outputs.clear();
+    let loaded = load(&bare).expect("nothing contradicts");
+    assert!(loaded.inputs().is_empty() && loaded.outputs().is_empty());
+}
+
 #[test]
 fn what_a_backend_cannot_do_does_not_load() {
     let mut uneven = identity(&[]);
@@ -150,7 +160,7 @@ fn what_a_backend_cannot_do_does_not_load() {
     wide.inputs[0].shape = vec![2];
     for (source, named) in [
         (uneven, "0 outputs"),
-        (other_type, "`out` is FP32"),
+        (other_type, "got TYPE_INT32 and TYPE_FP32"),
         (coupled, "decoupled: true"),
         (renamed, "`DELAY`"),
         (wide, "`IN`"),

@@ -139,7 +139,9 @@ fn what_a_node_that_completes_nothing_refuses_is_named() {
         "{found:?}"
     );
     assert!(
-        found[0].starts_with("bare/config.pbtxt:0:0: there is no such file"),
+        found[0].starts_with(
+            "bare/config.pbtxt:0:0: model configuration is not provided for model 'bare'"
+        ),
         "{found:?}"
     );
     assert!(found[1].contains("no output is configured"), "{found:?}");

@@ -1,6 +1,6 @@
 //! Whether an ensemble can answer: all members there, and fitting. Decided anew whenever a model is published.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use protocol::oip::proto::ModelConfig;
 
 use super::Ensemble;
 use super::graph::Step;
-use crate::catalogue::{Blocked, Catalogue, Models, Ready, Version};
+use crate::catalogue::{Blocked, Catalogue, Models, Ready, Version, Versions};
 use crate::model::Model;
 
 /// Why an ensemble does not answer.
@@ -38,10 +38,9 @@ pub(crate) fn settle(catalogue: &Catalogue) {
                 .flat_map(|ensemble| &ensemble.graph.steps);
             steps.all(|step| left.keys().all(|(name, _)| *name != step.model))
         });
-        let Some((key, _)) = next else {
+        let Some(key) = next.map(|(key, _)| key.clone()) else {
             return circular(&models, left);
         };
-        let key = key.clone();
         if let Some(ready) = left.remove(&key) {
             let standing = ready
                 .model
@@ -79,18 +78,83 @@ fn place(models: &Models, (name, number): (String, u64), found: (Ready, Result<(
     announce(&name, number, &version);
 }
 
+/// What is left when each waits for another: circles of ensembles, and those that need one in a circle.
 fn circular(models: &Models, left: BTreeMap<(String, u64), Ready>) {
-    let mut names: Vec<String> = left.keys().map(|(name, _)| name.clone()).collect();
-    names.dedup();
-    let (first, last) = (names.first().cloned(), names.last().cloned());
-    let reason = format!(
-        "circular dependency between ensembles: {} -> ... -> {}",
-        first.unwrap_or_default(),
-        last.unwrap_or_default()
-    );
-    for (key, ready) in left {
-        let obstacle = (ModelState::Unavailable, reason.clone());
-        place(models, key, (ready, Err(obstacle)));
+    let mut members: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for ((name, _), ready) in &left {
+        let steps = ready.model.ensemble().into_iter();
+        let steps = steps.flat_map(|ensemble| &ensemble.graph.steps);
+        let own = members.entry(name).or_default();
+        own.extend(steps.map(|step| step.model.as_str()));
+    }
+    let of = |name: &str| members.get(name).cloned().unwrap_or_default();
+    let (inside, outside): (Vec<_>, Vec<_>) = left
+        .iter()
+        .map(|((name, number), ready)| ((name, *number, ready), circle(name, of)))
+        .partition(|(_, reason)| reason.is_some());
+    for ((name, number, ready), reason) in inside {
+        let obstacle = (ModelState::Unavailable, reason.unwrap_or_default());
+        place(
+            models,
+            (name.clone(), number),
+            (ready.clone(), Err(obstacle)),
+        );
+    }
+    for ((name, number, ready), _) in outside {
+        let reason = format!("ensemble '{name}' depends on ensembles that depend on each other");
+        let obstacle = (ModelState::Unavailable, reason);
+        place(
+            models,
+            (name.clone(), number),
+            (ready.clone(), Err(obstacle)),
+        );
+    }
+}
+
+/// How an ensemble comes to contain itself, in Triton's words; none when it does not. `members` are those of an
+/// ensemble, in the order of its steps.
+pub(crate) fn circle<'a>(start: &'a str, members: impl Fn(&str) -> Vec<&'a str>) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    let mut open = vec![start];
+    while let Some(current) = open.pop() {
+        for member in members(current) {
+            if member == start {
+                return Some(format!(
+                    "circular dependency between ensembles: {start} -> ... -> {current} -> {start}"
+                ));
+            }
+            if seen.insert(member) {
+                open.push(member);
+            }
+        }
+    }
+    None
+}
+
+/// Makes ready only what is: an ensemble that is not yet published and whose members do not answer, or do not fit, never
+/// shows itself ready.
+pub(crate) fn judge(catalogue: &Catalogue, before: &Versions, next: &mut Versions) {
+    let models = Arc::clone(&catalogue.models());
+    for (number, version) in &mut next.states {
+        let Some(ready) = version.ready().cloned() else {
+            continue;
+        };
+        let Some(ensemble) = ready.model.ensemble() else {
+            continue;
+        };
+        let model = Arc::clone(&ready.model);
+        if let Err((state, reason)) = standing(ensemble, &model, &models) {
+            *version = Version::Blocked(Blocked {
+                ready: ready.clone(),
+                state,
+                reason,
+            });
+        }
+        let was = before.states.get(number);
+        let was = was.and_then(|was| was.ready().or_else(|| was.blocked()));
+        if was.is_none_or(|was| !Arc::ptr_eq(&was.model, &model)) {
+            announce(&model.name, *number, version);
+        }
     }
 }
 

@@ -214,12 +214,22 @@ async fn an_ensemble_says_what_it_waits_for() {
         (
             "one",
             ensemble(&["x"], &["y"], &["other: x=x -> y=y"]),
-            "circular dependency between ensembles",
+            "circular dependency between ensembles: one -> ... -> other -> one",
         ),
         (
             "other",
             ensemble(&["x"], &["y"], &["one: x=x -> y=y"]),
-            "circular dependency between ensembles",
+            "circular dependency between ensembles: other -> ... -> one -> other",
+        ),
+        (
+            "itself",
+            ensemble(&["x"], &["y"], &["itself: x=x -> y=y"]),
+            "circular dependency between ensembles: itself -> ... -> itself -> itself",
+        ),
+        (
+            "onlooker",
+            ensemble(&["x"], &["y"], &["one: x=x -> y=y"]),
+            "ensemble 'onlooker' depends on ensembles that depend on each other",
         ),
         (
             "idle",

@@ -227,17 +227,19 @@ fn version(
         .unwrap_or_else(|_| Err("loading panicked".to_owned()));
     inner.metrics.lifecycle.loaded(built.is_ok());
     let ready = built.map_err(|reason| log_refused(plan, number, reason))?;
-    let engine = ready.model.by_engine();
-    tracing::info!(
-        model = ready.model.name,
-        version = number,
-        engine = engine.map(|engine| engine.engine),
-        lanes = engine.map(|engine| engine.lanes),
-        load_ms = ready.model.load_ms,
-        bytes = ready.bytes,
-        working = ready.working,
-        "model is ready"
-    );
+    // Of an ensemble its members decide.
+    if let Some(engine) = ready.model.by_engine() {
+        tracing::info!(
+            model = ready.model.name,
+            version = number,
+            engine = engine.engine,
+            lanes = engine.lanes,
+            load_ms = ready.model.load_ms,
+            bytes = ready.bytes,
+            working = ready.working,
+            "model is ready"
+        );
+    }
     Ok(ready)
 }
 
@@ -264,7 +266,7 @@ fn settle(
     let any = built.values().any(Result::is_ok);
     let failed = built.iter().filter(|(_, outcome)| outcome.is_err());
     let failed: Vec<u64> = failed.map(|(number, _)| *number).collect();
-    let next = successor(plan, before, built);
+    let mut next = successor(plan, before, built);
     let had = before.ready().next().is_some();
     let known = |ready: &Ready| {
         let mut old = before.ready();
@@ -277,6 +279,7 @@ fn settle(
     }
     let leaving = gone(before, &next);
     remember(inner, entry, (plan, &next));
+    crate::ensemble::judge(&inner.catalogue, before, &mut next);
     entry.publish(next);
     if had && (changed || !any) {
         let outcome = if any {

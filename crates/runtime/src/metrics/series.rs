@@ -35,7 +35,7 @@ pub(super) fn with_reason(labels: &Labels, failure: Failure) -> Labels {
     labels
 }
 
-/// The buckets that a configuration sets; of a family named twice the first counts.
+/// The buckets that a configuration sets; of a family named twice the last counts.
 pub(super) fn asked(config: &ModelConfig) -> Asked {
     let mut asked = Asked::new();
     let metrics = config.model_metrics.iter();
@@ -46,8 +46,7 @@ pub(super) fn asked(config: &ModelConfig) -> Asked {
         else {
             continue;
         };
-        let buckets = asked.entry(family.family.clone());
-        buckets.or_insert_with(|| options.buckets.clone());
+        asked.insert(family.family.clone(), options.buckets.clone());
     }
     asked
 }
@@ -100,6 +99,10 @@ impl Histograms {
             family,
             buckets,
         }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// One caller at a time.

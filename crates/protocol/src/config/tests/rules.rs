@@ -358,7 +358,9 @@ fn the_rest_is_checked_or_refused_by_name() {
         ("model_repository_agents { agents { name: 'checksum' parameters { key: 'SHA256:w' value: 'd7' } } }", &["model_repository_agents.agents[0].parameters[SHA256:w]: Unsupported checksum algorithm: SHA256"]),
         ("model_repository_agents { agents { name: 'checksum' parameters { key: 'md5:../w' value: 'd7' } } }", &["model_repository_agents.agents[0].parameters[md5:../w]: 'model_repository_agents.agents[0].parameters[md5:../w]' of model 'm' must be a path inside the model's folder"]),
         ("runtime: 'libtriton_identity.so'", &[]),
-        ("runtime: 'model.py'", &["runtime: `runtime` of model 'm' is not supported by this version"]),
+        ("runtime: 'model.py'", &["runtime: unable to find Python backend based backend library 'model.py' for model 'm'"]),
+        ("runtime: 'libother.so'", &["runtime: unable to find backend library 'libother.so' for model 'm'"]),
+        ("runtime: '../../libother.so'", &["runtime: backend library name '../../libother.so' escapes backend directory, for model 'm', check model config runtime field"]),
     ]);
 }
 

@@ -98,7 +98,7 @@ async fn a_node_may_ask_for_whole_configurations_and_other_batches() {
     let io = r#"input [{ name: "x" data_type: TYPE_FP32 dims: [ -1, 2 ] }]"#;
     let whole = r#"output [{ name: "y" data_type: TYPE_FP32 dims: [ -1, 2 ] }]"#;
     for (file, said) in [
-        (None, "config.pbtxt: there is no such file"),
+        (None, "model configuration is not provided for model 'm'"),
         (Some("backend: \"onnxruntime\"".to_owned()), "expects 0"),
         (
             Some(format!("backend: \"onnxruntime\" {io}")),
