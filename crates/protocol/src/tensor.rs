@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::shown;
 
 pub use pool::{ALIGNMENT, BufferPool, PooledBuffer};
+use text::cut_element;
 pub use text::{BytesElements, encode_bytes_elements};
 
 /// Element types of the Open Inference Protocol, under their wire names.
@@ -137,7 +138,14 @@ impl Tensor {
         let Some(size) = self.dtype.size() else {
             let found = BytesElements::new(&self.data)
                 .try_fold(0_usize, |found, element| element.map(|_| found + 1))
-                .map_err(|()| TensorError::BrokenElement { name: name() })?;
+                .map_err(|()| {
+                    let (length, left) = cut_element(&self.data);
+                    TensorError::BrokenElement {
+                        name: name(),
+                        length,
+                        left,
+                    }
+                })?;
             return if found == count {
                 Ok(())
             } else {
@@ -241,12 +249,103 @@ pub enum TensorError {
         "tensor `{}`: an element's length runs past the end of the data",
         shown::name(name)
     )]
-    BrokenElement { name: String },
+    BrokenElement {
+        name: String,
+        /// What it says it has; none when that itself is cut.
+        length: Option<u32>,
+        /// Bytes there for it.
+        left: usize,
+    },
+}
+
+impl TensorError {
+    /// The same of a request's input, in Triton's words.
+    pub fn of_input(&self, model: &str) -> String {
+        let of = |name: &str| {
+            let (name, model) = (shown::name(name), shown::name(model));
+            format!("input '{name}' for model '{model}'")
+        };
+        match self {
+            Self::TooLarge { .. } => self.to_string(),
+            Self::ByteCount {
+                name,
+                expected,
+                found,
+            } => format!(
+                "input byte size mismatch for {}. Expected {expected}, got {found}",
+                of(name)
+            ),
+            Self::ElementCount {
+                name,
+                expected,
+                found,
+            } if found < expected => format!(
+                "expected {expected} string elements for inference {}, got {found}",
+                of(name)
+            ),
+            // Triton counts no further than the first too many.
+            Self::ElementCount { name, expected, .. } => format!(
+                "unexpected number of string elements {} for inference {}, expecting {expected}",
+                expected.saturating_add(1),
+                of(name)
+            ),
+            Self::BrokenElement {
+                name,
+                length: None,
+                left,
+            } => format!(
+                "incomplete string length indicator for inference {}, expecting 4 bytes but only {left} bytes available. Please make sure the string length indicator is in one buffer.",
+                of(name)
+            ),
+            Self::BrokenElement {
+                name,
+                length: Some(length),
+                left,
+            } => format!(
+                "incomplete string data for inference {}, expecting string of length {length} but only {left} bytes available. Please make sure the string data is in one buffer.",
+                of(name)
+            ),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_input_is_said_in_tritons_words() {
+        let said = |dtype, shape: &[usize], bytes: &[u8]| {
+            let bytes = Bytes::copy_from_slice(bytes);
+            let error = Tensor::new("x", dtype, shape.to_vec(), bytes).expect_err("wrong");
+            error.of_input("m")
+        };
+        let two = [1, 0, 0, 0, b'a', 0, 0, 0, 0];
+        for (said, expected) in [
+            (
+                said(DataType::Int32, &[2], &[0; 12]),
+                "input byte size mismatch for input 'x' for model 'm'. Expected 8, got 12",
+            ),
+            (
+                said(DataType::Bytes, &[3], &two),
+                "expected 3 string elements for inference input 'x' for model 'm', got 2",
+            ),
+            (
+                said(DataType::Bytes, &[0], &two),
+                "unexpected number of string elements 1 for inference input 'x' for model 'm', expecting 0",
+            ),
+            (
+                said(DataType::Bytes, &[2], &two[..7]),
+                "incomplete string length indicator for inference input 'x' for model 'm', expecting 4 bytes but only 2 bytes available. Please make sure the string length indicator is in one buffer.",
+            ),
+            (
+                said(DataType::Bytes, &[1], &[9, 0, 0, 0, 1]),
+                "incomplete string data for inference input 'x' for model 'm', expecting string of length 9 but only 1 bytes available. Please make sure the string data is in one buffer.",
+            ),
+        ] {
+            assert_eq!(said, expected);
+        }
+    }
 
     #[test]
     fn bytes_must_match_type_and_shape() {

@@ -316,6 +316,9 @@ impl Entry {
                     model: self.name.clone(),
                 })
             }
+            _ if asked.is_none_or(str::is_empty) => Err(Error::NoneReady {
+                model: self.name.clone(),
+            }),
             _ => Err(Error::NotReady {
                 model: self.name.clone(),
                 version: number.to_string(),

@@ -11,6 +11,9 @@ use protocol::{DataType, Parameter, RequestedOutput, Tensor};
 
 use crate::error::Error;
 
+/// In one row, as with Triton: ranking is work that a request asks for with one number.
+const CLASSES_MAX: usize = 1_000_000;
+
 /// The names of each output's classes, in the configuration's order of outputs; empty where there are none.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Labels(Vec<Vec<String>>);
@@ -88,6 +91,13 @@ pub(crate) fn classify(
         _ => 1,
     };
     let classes = tensor.element_count().checked_div(rows).unwrap_or(0);
+    if classes > CLASSES_MAX {
+        let message = format!(
+            "classification output tensor too large: output `{}` has {classes} classes, at most {CLASSES_MAX} are ranked",
+            tensor.name
+        );
+        return Err(Error::request("outputs", message));
+    }
     let best = match tensor.dtype {
         DataType::Uint8 => best::<u8>,
         DataType::Uint16 => best::<u16>,

@@ -23,6 +23,9 @@ pub enum Error {
     /// Triton's own words, too: all of its versions are unloaded.
     #[error("Request for unknown model: '{model}' has no available versions")]
     NoVersion { model: String },
+    /// The same words for versions that should serve and do not: the model is there, and may serve again.
+    #[error("Request for unknown model: '{model}' has no available versions")]
+    NoneReady { model: String },
     #[error("model `{model}` cannot be loaded now: {reason}")]
     NoRoom { model: String, reason: String },
     /// The request does not fit the model; `param` is the field at fault.
@@ -94,6 +97,7 @@ impl Error {
                 ErrorKind::NotFound
             }
             Self::NotReady { .. }
+            | Self::NoneReady { .. }
             | Self::NoRoom { .. }
             | Self::QueueFull { .. }
             | Self::Busy { .. }
@@ -120,7 +124,9 @@ impl Error {
             Self::QueueFull { .. } | Self::Busy { .. } | Self::Expired { .. } => {
                 Retry::After(Duration::from_secs(1))
             }
-            Self::NotReady { .. } | Self::NoRoom { .. } => Retry::After(Duration::from_secs(2)),
+            Self::NotReady { .. } | Self::NoneReady { .. } | Self::NoRoom { .. } => {
+                Retry::After(Duration::from_secs(2))
+            }
             Self::Step { error, .. } => error.retry(),
             _ => Retry::No,
         }
@@ -132,7 +138,7 @@ impl Error {
                 Some("model_not_found")
             }
             Self::NoRoom { .. } => Some("no_memory"),
-            Self::NotReady { .. } => Some("model_not_ready"),
+            Self::NotReady { .. } | Self::NoneReady { .. } => Some("model_not_ready"),
             Self::QueueFull { .. } | Self::Busy { .. } => Some("queue_full"),
             Self::Timeout { .. } | Self::Expired { .. } => Some("deadline_exceeded"),
             Self::Decoupled => Some("decoupled_model"),
@@ -155,7 +161,8 @@ impl From<Error> for ApiError {
             Error::UnknownModel { .. }
             | Error::UnknownVersion { .. }
             | Error::NoVersion { .. }
-            | Error::NotReady { .. } => Some("model".to_owned()),
+            | Error::NotReady { .. }
+            | Error::NoneReady { .. } => Some("model".to_owned()),
             Error::Request { param, .. } => Some(param),
             Error::Parameter(error) => error.param,
             _ => None,

@@ -46,7 +46,7 @@ pub(super) const EMPTY_FINAL: &str = "triton_enable_empty_final_response";
 
 /// Triton's words for a request parameter that only the server may set.
 pub(super) fn reserved(parameters: &Parameters) -> Option<(&str, &'static str)> {
-    const MESSAGE: &str = "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified";
+    const MESSAGE: &str = "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.";
     let key = parameters
         .keys()
         .find(|key| key.starts_with("triton_") && *key != EMPTY_FINAL)?;

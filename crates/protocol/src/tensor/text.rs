@@ -29,6 +29,25 @@ impl<'a> Iterator for BytesElements<'a> {
     }
 }
 
+/// Of data whose elements run past its end: the length that the last one claims, none when that is cut itself, and the
+/// bytes there for it.
+pub(super) fn cut_element(data: &[u8]) -> (Option<u32>, usize) {
+    let mut rest = data;
+    loop {
+        let Some((length, after)) = rest.split_first_chunk::<4>() else {
+            return (None, rest.len());
+        };
+        let length = u32::from_le_bytes(*length);
+        let next = usize::try_from(length)
+            .ok()
+            .and_then(|length| after.get(length..));
+        let Some(next) = next else {
+            return (Some(length), after.len());
+        };
+        rest = next;
+    }
+}
+
 /// Writes elements in the wire form; none when one is longer than a u32 can say.
 pub fn encode_bytes_elements<E: AsRef<[u8]>>(
     elements: impl IntoIterator<Item = E>,

@@ -183,6 +183,7 @@ async fn ensembles_nest_and_look_like_models() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one table of cases")]
 async fn an_ensemble_says_what_it_waits_for() {
     let over = |model: &str| ensemble(&["x"], &["y"], &[&format!("{model}: in=x -> out=y")]);
     let cases = [

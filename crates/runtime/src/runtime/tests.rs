@@ -153,7 +153,7 @@ async fn a_broken_model_says_why_beside_a_good_one() {
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(
         error.message,
-        "Request for unknown model: 'broken' version 1 is not at ready state"
+        "Request for unknown model: 'broken' has no available versions"
     );
     assert_eq!(runtime.model_ready("broken", None), Ok(false));
     let error = runtime.infer(ints("nobody", &[1]), far()).await;

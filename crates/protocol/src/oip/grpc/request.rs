@@ -175,7 +175,7 @@ fn tensor(
         None => raw.next_for(&name)?,
     };
     Tensor::new(name.clone(), dtype, shape, data)
-        .map_err(|error| ApiError::invalid(error.to_string()).with_param(name))
+        .map_err(|error| ApiError::invalid(error.of_input(raw.model)).with_param(name))
 }
 
 fn unknown_type(input: &str, datatype: &str) -> ApiError {

@@ -168,9 +168,9 @@ fn what_is_wrong_with_an_input_is_said_with_its_name() {
         (request(vec![input("x", "INT32", &[1, -1])], &[&[0; 4]]),
          "input `x`: dimension -1 of shape [1, -1]; a request's shape has no negative dimensions"),
         (request(vec![input("x", "INT32", &[2])], &[&[0; 4]]),
-         "tensor `x`: 4 bytes given, shape and type need 8"),
+         "input byte size mismatch for input 'x' for model 'm'. Expected 8, got 4"),
         (request(vec![input("x", "BYTES", &[1])], &[&[9, 0, 0, 0, 1]]),
-         "tensor `x`: an element's length runs past the end of the data"),
+         "incomplete string data for inference input 'x' for model 'm', expecting string of length 9 but only 1 bytes available. Please make sure the string data is in one buffer."),
         (request(vec![input("x", "INT64", &[i64::MAX, 2])], &[&[0; 4]]),
          "tensor `x`: shape [9223372036854775807, 2] has more elements than can be addressed"),
     ];

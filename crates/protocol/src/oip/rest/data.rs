@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::json::{Lone, Reader};
+use crate::json::{Fault, Lone, Reader};
 use crate::tensor::element_count;
 use crate::{BufferPool, DataType, PooledBuffer, shown};
 
@@ -210,7 +210,9 @@ fn bool(token: &str, buffer: &mut PooledBuffer) -> Result<(), String> {
         "false" | "0" => 0,
         _ => {
             let shown: String = token.chars().take(40).collect();
-            return Err(format!("`{shown}` is not true or false"));
+            return Err(format!(
+                "attempt to access JSON non-boolean as boolean: `{shown}` is not true or false"
+            ));
         }
     };
     buffer.extend_from_slice(&[value]);
@@ -221,7 +223,10 @@ fn string(token: &str, buffer: &mut PooledBuffer) -> Result<(), String> {
     let text = Reader::over(token, DEPTH_MAX)
         .text()
         .and_then(|text| text.unescape(Lone::Refuse))
-        .map_err(|fault| fault.to_string())?;
+        .map_err(|fault| match fault {
+            Fault::Type { .. } => format!("attempt to access JSON non-string as string: {fault}"),
+            fault => fault.to_string(),
+        })?;
     let length = u32::try_from(text.len()).map_err(|_| "the string is too long".to_owned())?;
     buffer.extend_from_slice(&length.to_le_bytes());
     buffer.extend_from_slice(text.as_bytes());

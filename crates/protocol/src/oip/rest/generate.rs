@@ -75,8 +75,10 @@ impl Target<'_> {
             if let Some(spec) = metadata.inputs.iter().find(|spec| spec.name == key) {
                 let text = reader.skip()?;
                 let tensor = self.tensor(spec, text).map_err(Why::Error)?;
-                // Of a name given twice the last counts.
-                self.request.inputs.retain(|input| input.name != tensor.name);
+                if self.request.inputs.iter().any(|input| input.name == tensor.name) {
+                    let message = format!("input '{}' already exists in request", shown::name(&key));
+                    return Err(Why::Error(ApiError::invalid(message).with_param(key)));
+                }
                 self.request.inputs.push(tensor);
                 return Ok(());
             }
@@ -93,7 +95,7 @@ impl Target<'_> {
             let value = parameter_of(text).ok_or_else(|| {
                 let name = shown::name(&key);
                 let message = format!(
-                    "`{name}` is no input of model '{}', and a parameter is a number, a boolean or a string",
+                    "parameter '{name}' has invalid type: it is no input of model '{}', and a parameter is a number, a boolean or a string",
                     shown::name(&metadata.name)
                 );
                 Why::Error(ApiError::invalid(message).with_param(name))

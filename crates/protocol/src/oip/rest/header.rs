@@ -329,7 +329,7 @@ impl Header<'_> {
             };
             let tensor = Tensor::new(input.name, input.dtype, input.shape, bytes);
             inputs.push(tensor.map_err(|error| {
-                ApiError::invalid(error.to_string()).with_param(format!("inputs[{index}]"))
+                ApiError::invalid(error.of_input(model)).with_param(format!("inputs[{index}]"))
             })?);
         }
         if binary.next().is_some_and(|rest| !rest.is_empty()) {

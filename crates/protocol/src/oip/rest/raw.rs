@@ -40,8 +40,9 @@ pub fn raw_request(
     } else {
         inner
     };
-    let tensor = Tensor::new(&input.name, input.dtype, shape, data)
-        .map_err(|error| ApiError::invalid(error.to_string()).with_param(&input.name))?;
+    let tensor = Tensor::new(&input.name, input.dtype, shape, data).map_err(|error| {
+        ApiError::invalid(error.of_input(&metadata.name)).with_param(&input.name)
+    })?;
     let request = InferRequest {
         model: metadata.name.clone(),
         version: version.map(str::to_owned),

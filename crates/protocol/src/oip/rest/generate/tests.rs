@@ -57,16 +57,47 @@ fn members_become_tensors_by_name_and_parameters_otherwise() {
 fn what_is_no_input_and_no_parameter_is_refused_by_name() {
     for (body, part) in [
         (json!([]), "failed to parse the request JSON"),
-        (json!({"other": [1]}), "`other` is no input of model 'm'"),
-        (json!({"other": null}), "`other` is no input of model 'm'"),
-        (json!({"parameters": {"deep": {}}}), "`deep` is no input"),
+        (
+            json!({"other": [1]}),
+            "parameter 'other' has invalid type: it is no input of model 'm'",
+        ),
+        (
+            json!({"other": null}),
+            "parameter 'other' has invalid type: it is no input of model 'm'",
+        ),
+        (
+            json!({"parameters": {"deep": {}}}),
+            "parameter 'deep' has invalid type",
+        ),
         (json!({"square": [1, 2, 3]}), "Shape does not match"),
         (json!({"square": "x"}), "input `square`"),
-        (json!({"text_input": 1}), "input `text_input`"),
+        (
+            json!({"text_input": 1}),
+            "attempt to access JSON non-string as string",
+        ),
+        (
+            json!({"stream": "true"}),
+            "attempt to access JSON non-boolean as boolean",
+        ),
         (json!({"triton_x": 1}), "reserved for Triton usage"),
     ] {
         let error = read(&body).expect_err(part);
         assert!(error.message.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn an_input_given_twice_is_refused() {
+    for body in [
+        r#"{"text_input": "a", "stream": true, "text_input": "b"}"#,
+        r#"{"text_input": "a", "parameters": {"text_input": "b"}}"#,
+    ] {
+        let error = read_generate(body.as_bytes(), &model(), true, &BufferPool::default());
+        let error = error.expect_err("twice");
+        assert_eq!(
+            error.message,
+            "input 'text_input' already exists in request"
+        );
     }
 }
 

@@ -267,12 +267,12 @@ fn binary_that_is_not_what_was_promised() {
     check(
         read(&header("BYTES", "3"), &[&[0; 3]]),
         "inputs[0]",
-        "an element's length runs past the end",
+        "incomplete string length indicator for inference input",
     );
     check(
         read(&header("BYTES", "4"), &[&[0; 4]]),
         "inputs[0]",
-        "1 elements given, shape needs 2",
+        "expected 2 string elements for inference input",
     );
     // Two promises whose sum cannot be addressed.
     let huge = r#"{"name":"NAME","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":9223372036854775807}}"#;
