@@ -293,7 +293,7 @@ async fn generate_answers_once_and_its_stream_as_often_as_the_model() {
             "/v2/models/echo/generate",
             r#"{"y": [1]}"#,
             400,
-            "`y` is no input",
+            "parameter 'y' has invalid type: it is no input",
         ),
         ("/v2/models/nobody/generate", "{}", 404, "unknown model"),
     ] {

@@ -132,6 +132,7 @@ pub(crate) enum ModelsCommand {
     },
     /// Load a model, or load it anew; what served before serves until the new one is ready
     Load {
+        /// The model's name
         model: String,
         /// File with a configuration as JSON, instead of the model's own
         #[arg(long, value_name = "FILE")]
@@ -141,6 +142,7 @@ pub(crate) enum ModelsCommand {
     },
     /// Take a model out of service; requests in flight are answered
     Unload {
+        /// The model's name
         model: String,
         /// Also the models that an ensemble is made of
         #[arg(long)]
@@ -150,6 +152,7 @@ pub(crate) enum ModelsCommand {
     },
     /// Put back what served before the last swap; no request is dropped
     Rollback {
+        /// The model's name
         model: String,
         #[command(flatten)]
         server: ServerArgs,

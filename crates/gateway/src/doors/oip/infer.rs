@@ -33,6 +33,7 @@ pub(super) async fn answer(
     let destinations = shared.regions.destinations(&form.placement)?;
     visit.exchange.mark(Stage::Parse);
     let call = shared.models.infer(request, visit.exchange.deadline);
+    let call = async { call.await.map_err(over_http) };
     let (response, timing) = visit.wait(call).await?;
     visit.mark_call(&timing);
     visit.exchange.answered(&response);
@@ -41,6 +42,18 @@ pub(super) async fn answer(
         rest::encode(&response, &form)?,
         Coding::accepted(headers),
     ))
+}
+
+/// A model that answers any number of times has none over HTTP; Triton names the door, and its clients look for it.
+fn over_http(error: ApiError) -> ApiError {
+    if error.code != Some("decoupled_model") {
+        return error;
+    }
+    ApiError {
+        message: "HTTP end point doesn't support models with decoupled transaction policy"
+            .to_owned(),
+        ..error
+    }
 }
 
 /// Where the JSON ends. Without the header the whole body is JSON.
@@ -144,4 +157,25 @@ pub(super) fn encoded(response: EncodedResponse, coding: Option<Coding>) -> Repl
     Reply::new(StatusCode::OK, BINARY, Payload::Pieces(pieces))
         .with_header(INFER_HEADER_LENGTH, header_length)
         .packed(coding)
+}
+
+#[cfg(test)]
+mod tests {
+    use base::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn only_the_refusal_of_a_decoupled_model_names_the_door() {
+        let refused =
+            ApiError::new(ErrorKind::Unsupported, "over gRPC").with_code("decoupled_model");
+        let told = over_http(refused);
+        assert_eq!(told.kind, ErrorKind::Unsupported);
+        assert_eq!(
+            told.message,
+            "HTTP end point doesn't support models with decoupled transaction policy"
+        );
+        let other = ApiError::invalid("something else");
+        assert_eq!(over_http(other.clone()), other);
+    }
 }

@@ -44,8 +44,8 @@ fn a_raw_request_is_what_the_model_makes_of_it() {
             one(DataType::Bytes, &[2], false, 3),
             "must have input shape [1]",
         ),
-        (one(fp32, &[2], false, 7), "7 bytes given"),
-        (one(fp32, &[0, -1], false, 7), "7 bytes given"),
+        (one(fp32, &[2], false, 7), "Expected 8, got 7"),
+        (one(fp32, &[0, -1], false, 7), "Expected 0, got 7"),
         (one(fp32, &[i64::MAX, i64::MAX, -1], false, 8), "tensor `x`"),
     ] {
         let message = found.expect_err(part);
