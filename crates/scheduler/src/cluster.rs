@@ -68,7 +68,7 @@ pub struct Spot {
 }
 
 /// Of what is free on a node, what is kept from others.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub node: usize,
     pub cpu_milli: u32,

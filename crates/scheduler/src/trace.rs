@@ -31,7 +31,12 @@ pub struct Pod {
 
 pub fn nodes(text: &str) -> Result<Vec<Node>, Error> {
     let table = Table::new(text, &["sn", "cpu_milli", "memory_mib", "gpu", "model"])?;
+    let mut names = BTreeSet::new();
     table.rows(|row| {
+        let name = row.text("sn")?;
+        if !names.insert(name.to_owned()) {
+            return Err(row.problem("sn", format!("`{name}` is there twice")));
+        }
         let gpus = row.whole("gpu", GPUS_MAX as u64)?;
         let watts = |column| row.optional_whole(column, 1_000_000);
         let price = row.optional_number("price_hour")?.unwrap_or_default();
@@ -39,7 +44,7 @@ pub fn nodes(text: &str) -> Result<Vec<Node>, Error> {
             return Err(row.problem("price_hour", "at most 1000000000"));
         }
         Ok(Node {
-            name: row.text("sn")?.to_owned(),
+            name: name.to_owned(),
             cpu_milli: row.whole("cpu_milli", u32::MAX.into())?,
             memory_mib: row.whole("memory_mib", u32::MAX.into())?,
             gpus,

@@ -267,15 +267,13 @@ impl Queue {
         if round.never(asks, gang) {
             return;
         }
-        let ends = round.ends.take().unwrap_or_else(|| self.ends(now_ms));
-        if let Some(mut fence) = self.fence(id, &ends, leads) {
+        if let Some(mut fence) = self.fence(id, round) {
             self.raise(&mut fence);
             round.fences.push(fence);
             round.changed();
         } else {
             round.is_never(asks, gang);
         }
-        round.ends = Some(ends);
     }
 
     /// Nobody passes this one: of its tenant where each has a line of its own.

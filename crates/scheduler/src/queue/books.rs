@@ -2,8 +2,8 @@
 
 use super::action::{Action, Admission, Eviction, Wait};
 use super::defragment::Member;
+use super::ends::Ends;
 use super::entry::{Entry, Phase};
-use super::head::Ends;
 use super::job::{Job, JobId};
 use super::movable::Movables;
 use super::refused::Refused;
@@ -113,7 +113,7 @@ impl Queue {
         self.members -= taken.len();
         self.movables.leave(id, &taken);
         if let Some(entry) = self.entries.get(&id) {
-            self.ends.leave(entry);
+            self.ends.leave(entry, &taken);
         }
         Some(taken)
     }
@@ -123,7 +123,11 @@ impl Queue {
         let taken = self.taken.get_mut(&member.job)?;
         // It is moving, so it is not to be moved again before it says that it is there.
         self.movables.leave(member.job, taken);
-        Some(std::mem::replace(taken.get_mut(member.index)?, to))
+        let entry = self.entries.get(&member.job)?;
+        self.ends.leave(entry, taken);
+        let from = std::mem::replace(taken.get_mut(member.index)?, to);
+        self.ends.enter(entry, taken);
+        Some(from)
     }
 
     /// To be called when one that has places has got them, has started, or has come to rest after a move.
@@ -131,7 +135,7 @@ impl Queue {
         let (Some(taken), Some(entry)) = (self.taken.get(&id), self.entries.get(&id)) else {
             return;
         };
-        self.ends.enter(entry);
+        self.ends.enter(entry, taken);
         if self.movable(entry) {
             self.movables.enter(id, taken);
         }

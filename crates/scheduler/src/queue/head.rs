@@ -1,12 +1,12 @@
 //! Room that is kept for a job at the head of the line (EASY back-filling, Lifka 1995): when and where it could start if
 //! those that run end when they are expected to, and what of that is free already.
 
-use std::collections::BTreeSet;
-
 use super::Queue;
+use super::ends::Known;
 use super::entry::{Entry, Phase};
 use super::job::JobId;
-use super::world::World;
+use super::round::Round;
+use super::world::{self, World};
 use crate::cluster::Hold;
 use crate::state::{Ask, GPUS_MAX, State};
 
@@ -38,60 +38,92 @@ pub(super) fn end_ms(entry: &Entry, now_ms: u64) -> Option<u64> {
     Some(known.filter(|end| *end > now_ms).unwrap_or(unknown))
 }
 
-/// Who has places, by when it is over where time does not change that.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Ends {
-    known: BTreeSet<(u64, JobId)>,
-    /// Those that are to start, and those of whom nobody knows.
-    open: BTreeSet<JobId>,
-}
-
-impl Ends {
-    /// To be called when it has got places, and when it has started.
-    pub(super) fn enter(&mut self, entry: &Entry) {
-        let id = entry.job.id;
-        self.open.remove(&id);
-        if let Some(end) = known_end_ms(entry) {
-            self.known.insert((end, id));
-        } else {
-            self.open.insert(id);
-        }
-    }
-
-    pub(super) fn leave(&mut self, entry: &Entry) {
-        self.open.remove(&entry.job.id);
-        if let Some(end) = known_end_ms(entry) {
-            self.known.remove(&(end, entry.job.id));
-        }
-    }
-}
-
-fn known_end_ms(entry: &Entry) -> Option<u64> {
-    let Phase::Running { since_ms, .. } = entry.phase else {
-        return None;
-    };
-    Some(since_ms.saturating_add(entry.remaining_ms()?))
-}
-
 impl Queue {
     /// Who is expected to be over when, soonest first.
     pub(super) fn ends(&self, now_ms: u64) -> Vec<(u64, JobId)> {
-        let later = (now_ms.saturating_add(1), JobId(0));
-        let late = self.ends.known.range(..later).map(|(_, id)| id);
-        let others = late.chain(&self.ends.open);
-        let others = others.filter_map(|id| Some((end_ms(self.entries.get(id)?, now_ms)?, *id)));
-        let mut ends: Vec<_> = others.collect();
-        ends.extend(self.ends.known.range(later..));
-        // Nearly in order, which this sort is quick with.
-        ends.sort();
+        let mut ends = Vec::new();
+        self.soonest_first(self.ends.all(), now_ms, None, &mut ends);
         ends
     }
 
+    /// Of these, those that are expected to be over no later than the last, if there is one.
+    fn soonest_first(
+        &self,
+        of: &Known,
+        now_ms: u64,
+        last: Option<(u64, JobId)>,
+        ends: &mut Vec<(u64, JobId)>,
+    ) {
+        ends.clear();
+        let others = of.unsure(now_ms);
+        ends.extend(others.filter_map(|id| Some((end_ms(self.entries.get(&id)?, now_ms)?, id))));
+        let sure = of.sure(now_ms);
+        ends.extend(sure.take_while(|end| last.is_none_or(|last| *end <= last)));
+        // Nearly in order, which this sort is quick with.
+        ends.sort();
+    }
+
     /// Where and when the job could start, if what is kept for others stays so; nothing when it never could.
-    pub(super) fn fence(&self, id: JobId, ends: &[(u64, JobId)], leads: bool) -> Option<Fence> {
+    pub(super) fn fence(&self, id: JobId, round: &mut Round) -> Option<Fence> {
         let (entry, asks) = (self.entries.get(&id)?, self.asks.get(&id)?);
+        let now_ms = round.now_ms;
+        let (until_ms, holds) =
+            if entry.job.gang == 1 && !world::fits(self.cluster().states(), asks, 1) {
+                self.soonest_for_one(asks, now_ms)?
+            } else {
+                let ends = round.ends.get_or_insert_with(|| self.ends(now_ms));
+                self.soonest_for(asks, entry.job.gang, ends)?
+            };
+        Some(Fence {
+            head: id,
+            leads: round.leads.contains(&id),
+            until_ms,
+            holds,
+        })
+    }
+
+    /// For one member that fits nowhere now. Each node is looked at by itself, and of those there only who ends no later than what
+    /// would do elsewhere: few of all that run.
+    pub(super) fn soonest_for_one(&self, asks: &[Ask], now_ms: u64) -> Option<(u64, Vec<Hold>)> {
         let now = self.cluster().states();
-        let mut world = World::new(now, asks, entry.job.gang);
+        let mut best: Option<((u64, JobId), usize, State)> = None;
+        let mut ends = Vec::new();
+        for (node, known) in self.ends.by_node() {
+            let state = &now[node];
+            if !asks.iter().any(|ask| ask.kinds.contains(state.kind)) {
+                continue;
+            }
+            let last = best.as_ref().map(|(end, ..)| *end);
+            self.soonest_first(known, now_ms, last, &mut ends);
+            let mut then = *state;
+            for end in &ends {
+                let members = self.taken.get(&end.1).into_iter().flatten();
+                let here = members.filter(|member| member.placement.node == node);
+                here.for_each(|member| world::release(&mut then, member));
+                if !world::fits(&[then], asks, 1) {
+                    continue;
+                }
+                let better = best.as_ref().is_none_or(|(sooner, other, _)| {
+                    end < sooner || end == sooner && now[*other].free_milli() < state.free_milli()
+                });
+                if better {
+                    best = Some((*end, node, then));
+                }
+                break;
+            }
+        }
+        let ((until_ms, _), node, then) = best?;
+        Some((until_ms, vec![kept((node, 1), asks, &now[node], &then)]))
+    }
+
+    pub(super) fn soonest_for(
+        &self,
+        asks: &[Ask],
+        gang: u32,
+        ends: &[(u64, JobId)],
+    ) -> Option<(u64, Vec<Hold>)> {
+        let now = self.cluster().states();
+        let mut world = World::new(now, asks, gang);
         let mut until_ms = None;
         for (end, other) in ends {
             world.release(self.taken.get(other)?);
@@ -101,7 +133,7 @@ impl Queue {
             }
         }
         let mut holds = Vec::new();
-        let mut left = entry.job.gang;
+        let mut left = gang;
         // Nodes that have most already: there is least to wait for.
         let mut nodes: Vec<_> = (0..now.len())
             .filter(|node| world.times(*node) > 0)
@@ -115,12 +147,7 @@ impl Queue {
                 break;
             }
         }
-        Some(Fence {
-            head: id,
-            leads,
-            until_ms: until_ms?,
-            holds,
-        })
+        Some((until_ms?, holds))
     }
 
     pub(super) fn raise(&mut self, fence: &mut Fence) {

@@ -8,6 +8,9 @@ use crate::error::Error;
 /// Rows of one file; each becomes a node or a pod in memory.
 const ROWS_MAX: usize = 4_000_000;
 
+/// Seconds of three thousand years: sums of milliseconds stay far from the ends of the types.
+const NUMBER_MAX: f64 = 1e11;
+
 pub(super) struct Table<'a> {
     lines: std::str::Lines<'a>,
     columns: BTreeMap<String, usize>,
@@ -23,9 +26,13 @@ pub(super) struct Row<'a> {
 impl<'a> Table<'a> {
     pub(super) fn new(text: &'a str, required: &[&str]) -> Result<Self, Error> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.trim().is_empty() {
+            let first = required.first().copied().unwrap_or_default();
+            return Err(error(1, first, "is missing: there is nothing in the file"));
+        }
         let mut lines = text.lines();
         let header = lines.next().unwrap_or_default();
-        let fields = split(header).map_err(|problem| error(1, "", problem))?;
+        let fields = split(header).map_err(|(_, problem)| error(1, "", problem))?;
         let mut columns = BTreeMap::new();
         for (at, name) in fields.iter().enumerate() {
             if columns.insert(name.trim().to_owned(), at).is_some() {
@@ -53,12 +60,28 @@ impl<'a> Table<'a> {
                 let problem = format!("there are more than {ROWS_MAX} rows");
                 return Err(error(number, "", problem));
             }
-            let fields = split(line).map_err(|problem| error(number, "", problem))?;
+            let name = |at: usize| {
+                let mut names = self.columns.iter();
+                names
+                    .find(|(_, column)| **column == at)
+                    .map_or("", |(name, _)| name)
+            };
+            let fields = split(line).map_err(|(at, problem)| error(number, name(at), problem))?;
+            if fields.len() > self.columns.len() {
+                let (more, columns) = (fields.len(), self.columns.len());
+                let problem = format!("{more} fields for {columns} columns");
+                return Err(error(number, name(columns - 1), problem));
+            }
             parsed.push(parse(&Row {
                 number,
                 columns: &self.columns,
                 fields,
             })?);
+        }
+        if parsed.is_empty() {
+            let first = self.columns.iter().min_by_key(|(_, at)| **at);
+            let first = first.map_or("", |(name, _)| name);
+            return Err(error(2, first, "is missing: there are no rows"));
         }
         Ok(parsed)
     }
@@ -90,6 +113,8 @@ impl Row<'_> {
         let Some(number) = number else {
             let what = if text.starts_with('-') {
                 "negative"
+            } else if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(self.problem(column, format!("{} is above {max}", shown(text))));
             } else {
                 "no whole number"
             };
@@ -111,16 +136,19 @@ impl Row<'_> {
         self.whole(column, max)
     }
 
-    /// Finite and not negative.
+    /// Not negative, and no more than [`NUMBER_MAX`].
     pub(super) fn optional_number(&self, column: &str) -> Result<Option<f64>, Error> {
         let text = self.optional_text(column);
         if text.is_empty() {
             return Ok(None);
         }
         match text.parse::<f64>() {
-            Ok(number) if number.is_finite() && number >= 0.0 => Ok(Some(number)),
+            Ok(number) if (0.0..=NUMBER_MAX).contains(&number) => Ok(Some(number)),
+            Ok(number) if number > NUMBER_MAX => {
+                Err(self.problem(column, format!("`{}` is above {NUMBER_MAX}", shown(text))))
+            }
             Ok(number) if number < 0.0 => {
-                Err(self.problem(column, format!("`{text}` is negative")))
+                Err(self.problem(column, format!("`{}` is negative", shown(text))))
             }
             _ => Err(self.problem(column, format!("`{}` is no number", shown(text)))),
         }
@@ -148,13 +176,14 @@ fn shown(text: &str) -> String {
     shown
 }
 
-fn split(line: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
+/// Fields of a line; else the place of the one that is wrong, and what is.
+fn split(line: &str) -> Result<Vec<Cow<'_, str>>, (usize, &'static str)> {
     if !line.contains('"') {
         return Ok(line.split(',').map(Cow::Borrowed).collect());
     }
     let mut fields = Vec::new();
     let mut field = String::new();
-    let mut quoted = false;
+    let (mut quoted, mut closed) = (false, false);
     let mut characters = line.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
@@ -162,13 +191,24 @@ fn split(line: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
                 characters.next();
                 field.push('"');
             }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(Cow::Owned(std::mem::take(&mut field))),
+            '"' if quoted => (quoted, closed) = (false, true),
+            '"' if field.is_empty() && !closed => quoted = true,
+            '"' => {
+                return Err((
+                    fields.len(),
+                    "has a quote in a field that does not begin with one",
+                ));
+            }
+            ',' if !quoted => {
+                fields.push(Cow::Owned(std::mem::take(&mut field)));
+                closed = false;
+            }
+            _ if closed => return Err((fields.len(), "goes on after its quote is closed")),
             _ => field.push(character),
         }
     }
     if quoted {
-        return Err("a quote is not closed");
+        return Err((fields.len(), "has a quote that is not closed"));
     }
     fields.push(Cow::Owned(field));
     Ok(fields)

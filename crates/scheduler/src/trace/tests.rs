@@ -43,7 +43,16 @@ fn what_is_wrong_is_said_with_its_row_and_column() {
         (pod(",1,1,0,0,,,"), 3, "name"),
         (pod("a,1,1,0,0,,NaN,"), 3, "creation_time"),
         (pod("a,1,1,0,0,,20,10"), 3, "deletion_time"),
-        (pod("a,\"1,1,0,0"), 3, ""),
+        (pod("a,\"1,1,0,0"), 3, "cpu_milli"),
+        (pod("a,1\"0\",1,0,0,,,"), 3, "cpu_milli"),
+        (pod("a,\"1\"0,1,0,0,,,"), 3, "cpu_milli"),
+        (pod("a\"b\",1,1,0,0,,,"), 3, "name"),
+        (pod("a,1,1,0,0,,,,9"), 3, "deletion_time"),
+        (pod("a,1,99999999999999999999999,0,0,,,"), 3, "memory_mib"),
+        (pod("a,1,1,0,0,,1e300,"), 3, "creation_time"),
+        (pod("a,1,1,0,0,,1e400,"), 3, "creation_time"),
+        (PODS.to_owned(), 2, "name"),
+        (" \r\n\r\n".to_owned(), 1, "name"),
         (
             "name,cpu_milli,num_gpu,gpu_milli\na,1,1,1\n".to_owned(),
             1,
@@ -64,6 +73,8 @@ fn what_is_wrong_is_said_with_its_row_and_column() {
     for (text, column) in [
         (node("n,99999999999,1,1,A10"), "cpu_milli"),
         (node("n,1,1,17,A10"), "gpu"),
+        (node("n,1,1,1,A10\nn,1,1,1,A10"), "sn"),
+        (NODES.to_owned(), "sn"),
         ("sn,cpu_milli,memory_mib,gpu\nn,1,1,1\n".to_owned(), "model"),
     ] {
         let error = nodes(&text).unwrap_err();

@@ -285,6 +285,7 @@ impl Life {
     /// What processes have together is never more than there is.
     fn holds(&self) {
         self.queue.books_are_right();
+        self.queue.room_for_one_is_room(self.now_ms);
         let mut gpus: BTreeMap<(&str, u8), u32> = BTreeMap::new();
         let mut cpu: BTreeMap<&str, u32> = BTreeMap::new();
         let alive = self.alive.iter().map(|(id, (places, _))| (id, places));
@@ -311,13 +312,25 @@ impl Queue {
         let (mut movables, mut ends) = (Movables::default(), Ends::default());
         for (id, taken) in &self.taken {
             let entry = &self.entries[id];
-            ends.enter(entry);
+            ends.enter(entry, taken);
             if self.movable(entry) {
                 movables.enter(*id, taken);
             }
         }
         assert_eq!(self.movables, movables);
         assert_eq!(self.ends, ends);
+    }
+
+    /// What is found node by node is what is found by letting all end in turn.
+    fn room_for_one_is_room(&self, now_ms: u64) {
+        let ends = self.ends(now_ms);
+        for id in &self.pending {
+            let asks = &self.asks[id];
+            if !world::fits(self.cluster().states(), asks, 1) {
+                let plainly = self.soonest_for(asks, 1, &ends);
+                assert_eq!(self.soonest_for_one(asks, now_ms), plainly);
+            }
+        }
     }
 }
 
