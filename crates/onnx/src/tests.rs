@@ -3,6 +3,7 @@
 mod build;
 mod concurrent;
 mod files;
+mod memory;
 mod operators;
 mod stop;
 
@@ -45,22 +46,29 @@ fn missing(required: &str, what: impl std::fmt::Display) {
     println!("skipped: {what}");
 }
 
-/// The engines of this machine.
-fn engines() -> Vec<Arc<dyn Engine>> {
-    let search = Search {
+fn search() -> Search {
+    Search {
         explicit: variable("ORT_DYLIB_PATH").map(PathBuf::from),
         cache: cache(),
         threads: 2,
         ..Search::default()
-    };
-    let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(RtenEngine::default())];
-    match OrtEngine::find(&search) {
-        Ok(engine) => engines.push(Arc::new(engine)),
-        Err(error) => missing("KAPOK_REQUIRE_ORT", error),
     }
+}
+
+pub(crate) fn ort_engine() -> Option<OrtEngine> {
+    let found = OrtEngine::find(&search());
+    found
+        .inspect_err(|error| missing("KAPOK_REQUIRE_ORT", error))
+        .ok()
+}
+
+/// The engines of this machine.
+fn engines() -> Vec<Arc<dyn Engine>> {
+    let mut engines: Vec<Arc<dyn Engine>> = vec![Arc::new(RtenEngine::default())];
+    engines.extend(ort_engine().map(|engine| Arc::new(engine) as Arc<dyn Engine>));
     let search = Search {
         explicit: variable("OPENVINO_DYLIB_PATH").map(PathBuf::from),
-        ..search
+        ..search()
     };
     match OpenVinoEngine::find(&search, &Processor::here()) {
         Ok(engine) => engines.push(Arc::new(engine)),

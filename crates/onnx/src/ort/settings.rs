@@ -45,6 +45,8 @@ impl From<Level> for GraphOptimizationLevel {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shrink {
+    /// The session has no arena, and ONNX Runtime refuses a call that asks for this.
+    Never,
     /// Now and then, if shapes vary.
     Auto,
     /// After every call, these arenas (`cpu:0`).
@@ -56,6 +58,7 @@ impl Shrink {
     pub(super) fn at(&self, call: u32, static_shapes: bool) -> Option<&str> {
         match self {
             Self::Always(arenas) => Some(arenas),
+            Self::Never => None,
             Self::Auto if static_shapes => None,
             Self::Auto => {
                 (call % CALLS_BETWEEN_SHRINKS == CALLS_BETWEEN_SHRINKS - 1).then_some("cpu:0")
@@ -75,7 +78,9 @@ impl Settings {
             .as_ref()
             .and_then(|all| all.graph.as_ref());
         let level = graph.map_or(0, |graph| graph.level);
+        let arena = given.switch("enable_mem_arena")?.unwrap_or(!frugal);
         let shrink = match given.text("memory.enable_memory_arena_shrinkage")? {
+            _ if !arena => Shrink::Never,
             None | Some("") => Shrink::Auto,
             Some(arenas) => Shrink::Always(arenas.to_owned()),
         };
@@ -94,7 +99,7 @@ impl Settings {
                 }
             },
             branches: parallel.then_some(threads.unwrap_or(0)),
-            arena: given.switch("enable_mem_arena")?.unwrap_or(!frugal),
+            arena,
             pattern: given.switch("enable_mem_pattern")?,
             shrink,
             device_allocator: given
@@ -193,7 +198,7 @@ mod tests {
                 branches: Some(2),
                 arena: false,
                 pattern: Some(true),
-                shrink: Shrink::Always("cpu:0".to_owned()),
+                shrink: Shrink::Never,
                 device_allocator: true,
                 shared: false,
             }
@@ -212,6 +217,7 @@ mod tests {
                 .collect();
             let settings = Settings::of(&source(&asked, None), true).expect("known");
             assert_eq!(settings.arena, arena);
+            assert_eq!(settings.shrink == Shrink::Never, !arena);
         }
     }
 
@@ -239,5 +245,6 @@ mod tests {
         assert_eq!(shrinks(&Shrink::Auto, false), 2);
         assert_eq!(shrinks(&Shrink::Auto, true), 0);
         assert_eq!(shrinks(&Shrink::Always("cpu:0".to_owned()), true), 128);
+        assert_eq!(shrinks(&Shrink::Never, false), 0);
     }
 }
