@@ -1,8 +1,9 @@
 //! ONNX Runtime: every operator and type, from a library found on this machine.
 //!
-//! All lanes of a model call one session, so weights and packed weights are in memory once; a model that brings its own
-//! operators or another provider gets a session a lane.
+//! All lanes of a model call one session, so weights and packed weights are in memory once, and each lane's calls have an
+//! arena of their own; a model that brings its own operators or another provider gets a session a lane.
 
+mod arena;
 mod library;
 mod operators;
 mod providers;
@@ -26,6 +27,7 @@ use crate::graph::{self, Description, Port, PortKind};
 use crate::lanes::Lanes;
 use crate::memory::Meter;
 use crate::{Search, reason};
+use arena::LaneArena;
 use library::Library;
 pub(crate) use operators::named as operators;
 use providers::{Offers as _, Provider};
@@ -119,6 +121,12 @@ impl Recipe {
         self.settings.shared && self.providers.is_empty() && self.operators.is_empty()
     }
 
+    /// Whether each lane takes its calls' memory from an arena of its own, and not from its session's.
+    fn arena_a_lane(&self) -> bool {
+        let settings = &self.settings;
+        self.shared() && settings.arena && settings.shrink == Shrink::Auto && self.library.arenas
+    }
+
     fn session(&self) -> Result<Arc<Callable>, EngineError> {
         let commit = || self.options()?.commit_from_file(&self.path);
         // The wrapper panics on types it does not know; that costs this load, not the process.
@@ -144,7 +152,9 @@ impl Recipe {
         } else {
             builder
         };
-        let builder = if settings.arena {
+        let builder = if self.arena_a_lane() {
+            builder.with_env_allocators()?
+        } else if settings.arena {
             builder
         } else {
             without_arena(builder)?
@@ -271,10 +281,18 @@ impl Loaded for OrtModel {
 
     fn lane(&self) -> Result<Box<dyn Lane>, EngineError> {
         let session = self.lanes.next(|| self.recipe.session())?;
+        let own = self.recipe.arena_a_lane();
+        let arena = own.then(|| LaneArena::new(&self.recipe.library.environment));
+        let shrink = if own {
+            Shrink::Never
+        } else {
+            self.recipe.settings.shrink.clone()
+        };
         Ok(Box::new(OrtLane {
             session,
+            arena: arena.transpose().map_err(|error| failed(error.message()))?,
             outputs: Arc::clone(&self.outputs),
-            shrink: self.recipe.settings.shrink.clone(),
+            shrink,
             static_shapes: self.recipe.static_shapes,
             control: Control::default(),
             calls: 0,
@@ -289,6 +307,7 @@ impl Loaded for OrtModel {
 #[derive(Debug)]
 struct OrtLane {
     session: Arc<Callable>,
+    arena: Option<LaneArena>,
     outputs: Arc<[TensorSpec]>,
     shrink: Shrink,
     static_shapes: bool,
@@ -324,6 +343,7 @@ impl Lane for OrtLane {
                 // Fails only where no call could run either.
                 let _unheard = ended.terminate();
             });
+            let _memory = self.arena.as_mut().map(LaneArena::enter);
             self.session.call(&bound, wanted, &options)
         };
         if stop.is_set() {

@@ -10,7 +10,7 @@ use ort::logging::LogLevel;
 use parking_lot::Mutex;
 use runtime::engine::EngineError;
 
-use super::NAME;
+use super::{NAME, arena};
 use crate::reason;
 use crate::search::{Search, file_name};
 
@@ -36,6 +36,8 @@ pub(super) struct Library {
     pub(super) path: PathBuf,
     /// Of the shared pool.
     pub(super) threads: usize,
+    /// Lanes may have arenas of their own.
+    pub(super) arenas: bool,
 }
 
 /// The first usable library of the search, or the one that this process has loaded before.
@@ -132,7 +134,12 @@ fn load(path: PathBuf, version: String, threads: usize) -> Result<Library, Engin
         .build()
         .map_err(|error| broken(error.to_string()))?;
     environment.set_log_level(LogLevel::Warning);
+    let registered = arena::register(&environment);
+    if let Err(error) = &registered {
+        tracing::warn!(%error, "ONNX Runtime takes no allocator: lanes of a model share an arena");
+    }
     Ok(Library {
+        arenas: registered.is_ok(),
         environment,
         version,
         path,

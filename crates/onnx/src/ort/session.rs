@@ -13,7 +13,7 @@ use ort::value::DynValue;
 /// A session with the names of its ports as the C interface wants them.
 ///
 /// Its calls may overlap: ONNX Runtime documents `Run` as safe to call from several threads on one session, and guards
-/// the arena and the memory plans itself. That is a promise of its own operators on the CPU provider; who brings others
+/// its arenas and the memory plans itself. That is a promise of its own operators on the CPU provider; who brings others
 /// must not share ([`super::Recipe::shared`]).
 pub(super) struct Callable {
     session: Session,
