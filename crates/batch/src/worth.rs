@@ -37,6 +37,10 @@ const TRIAL_SHARE: f64 = 1.0 / 64.0;
 /// A row that took longer than so many times the usual met the machine's bad moment, and counts for no more.
 const OUTLIER: f64 = 2.0;
 
+/// Times what a size costs, or a part of it: so many observations in a row beyond that are no accident.
+const CHANGED: f64 = 1.5;
+const CHANGED_MIN: u32 = 4;
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Worth {
     sizes: BTreeMap<usize, Cost>,
@@ -56,6 +60,8 @@ struct Cost {
     seen: u32,
     mean: f64,
     last: u64,
+    /// Observations since one that was about as expected.
+    unlike: u32,
 }
 
 /// Rows of the next batch.
@@ -105,24 +111,22 @@ impl Worth {
             seen: 0,
             mean: per_row,
             last: now,
+            unlike: 0,
         });
-        if now - cost.last > STALE {
-            cost.seen = cost.seen.min(STALE_SEEN);
-        }
-        cost.seen = cost.seen.saturating_add(1);
-        cost.last = now;
-        let weight = WEIGHT.max(1.0 / f64::from(cost.seen));
-        let usual = cost.mean * OUTLIER;
-        cost.mean += weight * (per_row.min(usual) - cost.mean);
+        cost.observe(per_row, now);
         self.sizes
             .retain(|size, cost| size.is_power_of_two() || now - cost.last <= FORGOTTEN);
     }
 
-    /// What a trial cost beyond what its rows would have otherwise.
+    /// What a trial cost beyond what its rows would have otherwise. The machine's bad moment is not the trial's.
     fn wasted(&self, rows: usize, seconds: f64, trial: bool) -> f64 {
-        let best = self.cheapest(usize::MAX).map(|(_, cost)| cost);
-        best.filter(|_| trial)
-            .map_or(0.0, |cost| (seconds - cost * rows as f64).max(0.0))
+        let Some((_, best)) = self.cheapest(usize::MAX).filter(|_| trial) else {
+            return 0.0;
+        };
+        let rows_seconds = |cost: f64| cost * rows as f64;
+        let known = self.sizes.get(&place(rows)).map(|cost| cost.mean);
+        let most = known.map_or(seconds, |known| rows_seconds(known) * OUTLIER);
+        (seconds.min(most) - rows_seconds(best)).max(0.0)
     }
 
     /// All rows unless a smaller batch is clearly cheaper by the row.
@@ -172,14 +176,37 @@ impl Worth {
             .filter(|size| *size != best && !barren(size) && fills(*size));
         let known = |size: usize| self.sizes.get(&place(size));
         let unknown = |size: &usize| known(*size).is_none_or(|cost| cost.seen < OBSERVED_MIN);
+        let least = self.cheapest(usize::MAX).map_or(0.0, |(_, cost)| cost);
+        // What is thought to waste least comes first: after a dear one there is none for a while.
         let stale = |size: usize| {
-            let last = known(size)?.last;
-            (self.batches - last > STALE).then_some((last, size))
+            let cost = known(size)?;
+            let waste = (cost.mean - least) * size as f64;
+            (self.batches - cost.last > STALE).then_some((waste, size))
         };
-        sizes
-            .clone()
-            .find(unknown)
-            .or_else(|| sizes.filter_map(stale).min().map(|(_, size)| size))
+        sizes.clone().find(unknown).or_else(|| {
+            let stale = sizes.filter_map(stale);
+            let first = stale.min_by(|(a, _), (b, _)| a.total_cmp(b));
+            first.map(|(_, size)| size)
+        })
+    }
+}
+
+impl Cost {
+    fn observe(&mut self, per_row: f64, now: u64) {
+        if now - self.last > STALE {
+            self.seen = self.seen.min(STALE_SEEN);
+        }
+        self.last = now;
+        let unlike = per_row > self.mean * CHANGED || per_row * CHANGED < self.mean;
+        self.unlike = if unlike { self.unlike + 1 } else { 0 };
+        if self.unlike >= CHANGED_MIN {
+            // The machine has changed: what was known of this size says nothing any more.
+            (self.seen, self.mean, self.unlike) = (0, per_row, 0);
+        }
+        self.seen = self.seen.saturating_add(1);
+        let weight = WEIGHT.max(1.0 / f64::from(self.seen));
+        let usual = self.mean * OUTLIER;
+        self.mean += weight * (per_row.min(usual) - self.mean);
     }
 }
 

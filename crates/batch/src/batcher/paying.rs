@@ -241,14 +241,14 @@ fn a_machine_that_changes_is_noticed() {
     let mut known = BTreeMap::new();
     each(|world, (callers, lanes, case)| {
         world.until(60, DEAR);
-        world.until(180, CHEAP);
-        let cheap = world.until(240, CHEAP);
+        world.until(100, CHEAP);
+        let cheap = world.until(160, CHEAP);
         let all = *known
             .entry((callers, lanes))
             .or_insert_with(|| greedy(CHEAP, (callers, lanes), 60));
         assert!(cheap >= 0.9 * all, "{case}: {cheap} of {all}");
-        world.until(600, DEAR);
-        let (dear, alone) = (world.until(660, DEAR), rate(DEAR, 1.0, lanes));
+        world.until(250, DEAR);
+        let (dear, alone) = (world.until(310, DEAR), rate(DEAR, 1.0, lanes));
         assert!(dear >= 0.93 * alone, "{case}: {dear} of {alone}");
     });
 }

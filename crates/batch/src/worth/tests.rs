@@ -72,3 +72,47 @@ fn what_is_kept_is_bounded() {
     }
     assert!(worth.sizes.len() < 128, "{}", worth.sizes.len());
 }
+
+#[test]
+fn a_size_that_has_become_dear_or_cheap_is_known_after_a_few_batches() {
+    for (before, after, expected) in [(70.0, 700.0, 1), (700.0, 70.0, 8)] {
+        let mut worth = Worth::default();
+        for _ in 0..50 {
+            worth.observe(1, millis(10.0), false);
+            worth.observe(8, millis(before), false);
+        }
+        for _ in 0..CHANGED_MIN {
+            worth.observe(8, millis(after), false);
+        }
+        assert_eq!(worth.best(8), expected, "{before} to {after} ms");
+    }
+}
+
+#[test]
+fn the_machines_bad_moment_is_no_trials_debt() {
+    let mut worth = Worth::default();
+    for _ in 0..200 {
+        worth.observe(1, millis(10.0), false);
+        worth.observe(8, millis(90.0), false);
+    }
+    worth.begin_trial(8);
+    worth.observe(8, millis(60_000.0), true);
+    worth.end_trial();
+    // A hundred milliseconds of waste are forgiven after some seconds of work.
+    let trial = (0..1_000).any(|_| {
+        worth.observe(1, millis(10.0), false);
+        worth.choose(8, |_| true).trial
+    });
+    assert!(trial, "{worth:?}");
+}
+
+#[test]
+fn a_first_batch_that_took_no_time_does_not_stay_the_cheapest() {
+    let mut worth = Worth::default();
+    worth.observe(8, Duration::ZERO, false);
+    for _ in 0..50 {
+        worth.observe(1, millis(10.0), false);
+        worth.observe(8, millis(160.0), false);
+    }
+    assert_eq!(worth.best(8), 1);
+}
