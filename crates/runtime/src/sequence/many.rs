@@ -66,6 +66,7 @@ impl Sequencer {
                 return Ran::lost();
             };
             each = back;
+            let Some(made) = made else { continue };
             match made {
                 Ok(Some(response)) => {
                     each.running.wait(response.after).await;
@@ -79,11 +80,12 @@ impl Sequencer {
         }
     }
 
-    /// The next answer, made here or on a compute thread; none when that was lost.
-    async fn make(self: &Arc<Self>, mut each: Each) -> Option<(Each, Made)> {
+    /// The next answer, made here or on a compute thread, if nobody leaves before there is one; nothing at all when that was
+    /// lost.
+    async fn make(self: &Arc<Self>, mut each: Each) -> Option<(Each, Option<Made>)> {
         if each.waiter.call.bytes() <= self.fixed.loaded.inline_bytes_max() {
             let made = each.next(&self.fixed);
-            return Some((each, made));
+            return Some((each, Some(made)));
         }
         let running = Arc::clone(&each.running);
         let place = Arc::new(parking_lot::Mutex::new(Some(each)));
@@ -94,7 +96,7 @@ impl Sequencer {
                 let each = job.lock().take();
                 if let Some(mut each) = each {
                     let made = each.next(&sequencer.fixed);
-                    let _gone = back.send((each, made));
+                    let _gone = back.send((each, Some(made)));
                 }
             });
             if submitted.is_ok() {
@@ -102,7 +104,7 @@ impl Sequencer {
             }
             if running.abandoned() {
                 let each = place.lock().take()?;
-                return Some((each, Ok(None)));
+                return Some((each, None));
             }
             running.wait(COMPUTE_RETRY).await;
         }
