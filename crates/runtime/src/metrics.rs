@@ -4,7 +4,7 @@ mod lifecycle;
 mod series;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use protocol::oip::proto::ModelConfig;
 use telemetry::metrics::{Counter, Family, Gauge, Histogram, LATENCY_BUCKETS, Registry};
 
 pub(crate) use lifecycle::{LifecycleMetrics, SwapOutcome};
-use series::{Histograms, Labels, Published, with_reason};
+use series::{Asked, Histograms, Labels, Published, with_reason};
 
 /// Why a request failed, in Triton's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +55,12 @@ pub(crate) struct Metrics {
     batch_rows: Histograms,
     cache: [Family<Labels, Counter>; CACHE.len()],
     lanes: Family<Labels, Gauge>,
-    /// By model and version.
-    published: Arc<Mutex<HashMap<(String, String), Published>>>,
+    published: Arc<Mutex<ByVersion>>,
     pub(crate) lifecycle: LifecycleMetrics,
 }
+
+/// By model and version.
+type ByVersion = HashMap<(String, String), Published>;
 
 /// Powers of two up to more than anybody batches on one machine.
 const BATCH_ROWS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
@@ -284,8 +286,18 @@ impl Metrics {
             }
         }
         own.asked.clone_from(&asked);
+        let first_response = FirstResponse {
+            family: self.first_response.clone(),
+            published: Arc::clone(&self.published),
+            series: (labels.clone(), asked.clone()),
+            made: Arc::default(),
+        };
         let decoupled = config.model_transaction_policy.as_ref();
-        let decoupled = decoupled.is_some_and(|policy| policy.decoupled);
+        if decoupled.is_some_and(|policy| policy.decoupled) {
+            first_response
+                .made
+                .get_or_init(|| self.first_response.of(&labels, &asked));
+        }
         let failed = |failure: Failure| {
             let labels = with_reason(&labels, failure);
             self.failure.get_or_create_owned(&labels)
@@ -302,7 +314,7 @@ impl Metrics {
                 self.durations[index].get_or_create_owned(&labels)
             }),
             pending: self.pending.get_or_create_owned(&labels),
-            first_response: decoupled.then(|| self.first_response.of(&labels, &asked)),
+            first_response,
             infer_seconds: self.infer_seconds.of(&labels, &asked),
             queue_seconds: self.queue_seconds.of(&labels, &asked),
             batch_rows: self.batch_rows.of(&labels, &asked),
@@ -320,14 +332,39 @@ pub(crate) struct ModelMetrics {
     pub(crate) executions: Counter,
     durations: [Counter; DURATIONS.len()],
     pub(crate) pending: Gauge,
-    /// Of a decoupled model.
-    pub(crate) first_response: Option<Histogram>,
+    pub(crate) first_response: FirstResponse,
     infer_seconds: Histogram,
     queue_seconds: Histogram,
     pub(crate) batch_rows: Histogram,
     pub(crate) cache_hits: Timed,
     pub(crate) cache_misses: Timed,
     pub(crate) lanes: Gauge,
+}
+
+/// Published with a decoupled model; with the first answer of an ensemble, whose members make it decoupled while it serves.
+#[derive(Debug, Clone)]
+pub(crate) struct FirstResponse {
+    family: Histograms,
+    published: Arc<Mutex<ByVersion>>,
+    series: (Labels, Asked),
+    made: Arc<OnceLock<Histogram>>,
+}
+
+impl FirstResponse {
+    pub(crate) fn observe(&self, time: Duration) {
+        let histogram = self.made.get_or_init(|| {
+            let published = self.published.lock();
+            let (labels, asked) = &self.series;
+            let known = published.values().any(|own| own.labels.contains(labels));
+            let histogram = self.family.of(labels, asked);
+            if !known {
+                // The model is gone, and its last stream ends.
+                self.family.remove(labels);
+            }
+            histogram
+        });
+        histogram.observe(time.as_secs_f64() * 1e3);
+    }
 }
 
 /// How often, and how many microseconds.

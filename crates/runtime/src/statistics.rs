@@ -161,9 +161,7 @@ impl Statistics {
 
     /// Books how long a decoupled call took to its first answer.
     pub(crate) fn first_response(&self, time: Duration) {
-        if let Some(histogram) = &self.metrics.first_response {
-            histogram.observe(time.as_secs_f64() * 1e3);
-        }
+        self.metrics.first_response.observe(time);
     }
 
     /// Books one answer of a decoupled call.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base::{Clock, Deadline, Tasks};
 use parking_lot::{Condvar, Mutex};
-use protocol::{BufferPool, DataType, InferRequest, Tensor, TensorSpec};
+use protocol::{ApiError, BufferPool, DataType, InferRequest, Tensor, TensorSpec};
 use telemetry::metrics::Registry;
 
 use crate::engine::{Engine, EngineError, Lane, LoadOptions, Loaded, Precision, Run, Source};
@@ -319,5 +319,53 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(!deadline.passed(Clock::real().now()), "never: {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A model that answers as often as it is asked to.
+pub(crate) const REPEAT: &str = r#"backend: "repeat"
+    model_transaction_policy { decoupled: true }
+    input [{ name: "IN" data_type: TYPE_INT32 dims: -1 }, { name: "DELAY" data_type: TYPE_UINT32 dims: -1 },
+        { name: "WAIT" data_type: TYPE_UINT32 dims: 1 }]
+    output [{ name: "OUT" data_type: TYPE_INT32 dims: 1 }, { name: "IDX" data_type: TYPE_UINT32 dims: 1 }]
+    instance_group { count: 1 kind: KIND_CPU }"#;
+
+/// Asks `REPEAT`, or what takes the same, for these answers.
+pub(crate) fn repeat(model: &str, values: &[i32], delays_ms: &[u32]) -> InferRequest {
+    let uints = |name, values: &[u32]| {
+        Tensor::from_elements(name, DataType::Uint32, vec![values.len()], values.to_vec())
+            .expect("as many elements")
+    };
+    let values = Tensor::from_elements("IN", DataType::Int32, vec![values.len()], values.to_vec());
+    InferRequest {
+        model: model.to_owned(),
+        inputs: vec![
+            values.expect("as many elements"),
+            uints("DELAY", delays_ms),
+            uints("WAIT", &[0]),
+        ],
+        ..InferRequest::default()
+    }
+}
+
+/// OUT of every answer, until the end or the error.
+pub(crate) async fn outs(runtime: &Runtime, request: InferRequest) -> (Vec<i32>, Option<ApiError>) {
+    let (mut outs, id) = (Vec::new(), request.id.clone());
+    let mut stream = match runtime.stream(request, far()).await {
+        Ok(stream) => stream,
+        Err(error) => return (outs, Some(error)),
+    };
+    loop {
+        match stream.next().await {
+            Ok(Some(answer)) => {
+                assert!(!answer.last && answer.response.id == id);
+                let mut outputs = answer.response.outputs.iter();
+                let out = outputs.find(|output| output.name == "OUT");
+                let out = out.expect("asked for").elements::<i32>();
+                outs.extend_from_slice(out.expect("INT32"));
+            }
+            Ok(None) => return (outs, None),
+            Err(error) => return (outs, Some(error)),
+        }
     }
 }

@@ -52,6 +52,25 @@ pub(super) struct Books {
 }
 
 impl Books {
+    /// Of a stream whose first answer is waited for from `asked` on.
+    pub(super) fn begin(
+        (model, clock): (&Arc<Model>, &Clock),
+        rows: Option<usize>,
+        timing: Timing,
+        (arrived, asked): (Instant, Instant),
+    ) -> Self {
+        Self {
+            model: Arc::clone(model),
+            clock: clock.clone(),
+            attempt: None,
+            timing,
+            rows,
+            arrived,
+            index: 0,
+            asked,
+        }
+    }
+
     /// An answer was there at `ready` and is now what the client gets.
     pub(super) fn answered(&mut self, ready: Instant) {
         let now = self.clock.now();

@@ -1,7 +1,6 @@
 //! Answers that others make: an ensemble's steps, or the iterations of a sequence.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use protocol::{InferRequest, InferResponse, Parameters, Tensor, Timing};
 
@@ -68,6 +67,10 @@ pub(super) fn begin(
         }
     };
     let now = place.clock.now();
+    let timing = Timing {
+        input: now.saturating_duration_since(arrived),
+        ..Timing::default()
+    };
     Ok(Driven {
         source,
         pending: false,
@@ -76,21 +79,7 @@ pub(super) fn begin(
             outputs,
             classes,
         },
-        books: Books {
-            model: Arc::clone(model),
-            clock: place.clock.clone(),
-            attempt: None,
-            timing: Timing {
-                queue: Duration::ZERO,
-                input: now.saturating_duration_since(arrived),
-                infer: Duration::ZERO,
-                output: Duration::ZERO,
-            },
-            rows,
-            arrived,
-            index: 0,
-            asked: now,
-        },
+        books: Books::begin((model, place.clock), rows, timing, (arrived, now)),
     })
 }
 

@@ -99,22 +99,15 @@ pub(super) async fn begin(
         guard.0 = None;
         live
     };
-    let books = Books {
-        model: Arc::clone(model),
-        clock: place.clock.clone(),
-        attempt: None,
-        timing: Timing {
-            queue: acquired.saturating_duration_since(checked),
-            input: checked.saturating_duration_since(arrived)
-                + aligned.saturating_duration_since(delayed),
-            infer: delayed.saturating_duration_since(acquired),
-            output: Duration::ZERO,
-        },
-        rows: Some(batch),
-        arrived,
-        index: 0,
-        asked: aligned,
+    let timing = Timing {
+        queue: acquired.saturating_duration_since(checked),
+        input: checked.saturating_duration_since(arrived)
+            + aligned.saturating_duration_since(delayed),
+        infer: delayed.saturating_duration_since(acquired),
+        output: Duration::ZERO,
     };
+    let opened = (model, place.clock);
+    let books = Books::begin(opened, Some(batch), timing, (arrived, aligned));
     Ok(Streaming {
         compute: place.compute.clone(),
         deadline: place.deadline,

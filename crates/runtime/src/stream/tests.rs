@@ -2,17 +2,10 @@ use std::time::Duration;
 
 use base::{Clock, Deadline, ErrorKind};
 use protocol::oip::proto::StatisticDuration;
-use protocol::{ApiError, DataType, InferRequest, Tensor};
+use protocol::InferRequest;
 
 use crate::Runtime;
-use crate::testing::{builtin, config, far, ints, repository, start, until};
-
-const REPEAT: &str = r#"backend: "repeat"
-    model_transaction_policy { decoupled: true }
-    input [{ name: "IN" data_type: TYPE_INT32 dims: -1 }, { name: "DELAY" data_type: TYPE_UINT32 dims: -1 },
-        { name: "WAIT" data_type: TYPE_UINT32 dims: 1 }]
-    output [{ name: "OUT" data_type: TYPE_INT32 dims: 1 }, { name: "IDX" data_type: TYPE_UINT32 dims: 1 }]
-    instance_group { count: 1 kind: KIND_CPU }"#;
+use crate::testing::{self, REPEAT, builtin, config, far, ints, outs, repository, start, until};
 
 async fn repeating() -> (Runtime, tempfile::TempDir) {
     let root = repository(&[
@@ -25,40 +18,9 @@ async fn repeating() -> (Runtime, tempfile::TempDir) {
 }
 
 fn repeat(values: &[i32], delays_ms: &[u32]) -> InferRequest {
-    let uints = |name, values: &[u32]| {
-        Tensor::from_elements(name, DataType::Uint32, vec![values.len()], values.to_vec())
-            .expect("as many elements")
-    };
-    let values = Tensor::from_elements("IN", DataType::Int32, vec![values.len()], values.to_vec());
     InferRequest {
-        model: "repeat".to_owned(),
         id: Some("r".to_owned()),
-        inputs: vec![
-            values.expect("as many elements"),
-            uints("DELAY", delays_ms),
-            uints("WAIT", &[0]),
-        ],
-        ..InferRequest::default()
-    }
-}
-
-/// OUT of every answer, until the end or the error.
-async fn outs(runtime: &Runtime, request: InferRequest) -> (Vec<i32>, Option<ApiError>) {
-    let mut outs = Vec::new();
-    let mut stream = match runtime.stream(request, far()).await {
-        Ok(stream) => stream,
-        Err(error) => return (outs, Some(error)),
-    };
-    loop {
-        match stream.next().await {
-            Ok(Some(answer)) => {
-                assert!(!answer.last && answer.response.id.as_deref() == Some("r"));
-                let out = &answer.response.outputs[0];
-                outs.extend_from_slice(out.elements::<i32>().expect("aligned"));
-            }
-            Ok(None) => return (outs, None),
-            Err(error) => return (outs, Some(error)),
-        }
+        ..testing::repeat("repeat", values, delays_ms)
     }
 }
 

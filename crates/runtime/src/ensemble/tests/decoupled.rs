@@ -1,12 +1,9 @@
 use std::time::Duration;
 
-use super::*;
+use telemetry::metrics::Registry;
 
-const REPEAT: &str = r#"backend: "repeat" model_transaction_policy { decoupled: true }
-    input [{ name: "IN" data_type: TYPE_INT32 dims: -1 }, { name: "DELAY" data_type: TYPE_UINT32 dims: -1 },
-        { name: "WAIT" data_type: TYPE_UINT32 dims: 1 }]
-    output [{ name: "OUT" data_type: TYPE_INT32 dims: 1 }, { name: "IDX" data_type: TYPE_UINT32 dims: 1 }]
-    instance_group { count: 1 kind: KIND_CPU }"#;
+use super::*;
+use crate::testing::{REPEAT, outs, repeat};
 
 fn square(more: &str) -> String {
     format!(
@@ -30,7 +27,7 @@ fn repeating(steps: &[&str]) -> String {
 
 const FIRST: &str = "repeat: IN=IN, DELAY=DELAY, WAIT=WAIT -> OUT=repeated";
 
-async fn start_with(more: &[(&str, &str)]) -> (Runtime, TempDir) {
+async fn start_with(more: &[(&str, &str)]) -> (Runtime, TempDir, Registry) {
     let plain = square("");
     let mut files = vec![
         ("repeat/config.pbtxt", REPEAT),
@@ -38,43 +35,8 @@ async fn start_with(more: &[(&str, &str)]) -> (Runtime, TempDir) {
     ];
     files.extend(more);
     let root = models(&files);
-    let (runtime, _) = start(config(&[root.path()]), double::engines()).await;
-    (runtime, root)
-}
-
-fn repeat(model: &str, values: &[i32], delays_ms: &[u32]) -> InferRequest {
-    let uints = |name, values: &[u32]| {
-        Tensor::from_elements(name, DataType::Uint32, vec![values.len()], values.to_vec())
-            .expect("as many")
-    };
-    InferRequest {
-        model: model.to_owned(),
-        inputs: vec![
-            tensor("IN", values),
-            uints("DELAY", delays_ms),
-            uints("WAIT", &[0]),
-        ],
-        ..InferRequest::default()
-    }
-}
-
-/// The OUT of every answer, until the end or the error.
-async fn outs(runtime: &Runtime, request: InferRequest) -> (Vec<i32>, Option<ApiError>) {
-    let mut outs = Vec::new();
-    let mut stream = match runtime.stream(request, far()).await {
-        Ok(stream) => stream,
-        Err(error) => return (outs, Some(error)),
-    };
-    loop {
-        match stream.next().await {
-            Ok(Some(answer)) => {
-                assert!(!answer.last);
-                outs.extend(values(&answer.response, "OUT"));
-            }
-            Ok(None) => return (outs, None),
-            Err(error) => return (outs, Some(error)),
-        }
-    }
+    let (runtime, registry) = start(config(&[root.path()]), double::engines()).await;
+    (runtime, root, registry)
 }
 
 fn idle(runtime: &Runtime, model: &str) -> bool {
@@ -98,7 +60,7 @@ async fn each_answer_of_a_member_flows_through_the_steps_behind_it() {
     ];
     let nested = "simple: IN=IN, DELAY=DELAY, WAIT=WAIT -> OUT=repeated";
     let squared = "square: IN=repeated -> OUT=OUT";
-    let (runtime, _root) = start_with(&[
+    let (runtime, _root, registry) = start_with(&[
         ("simple/config.pbtxt", &simple),
         ("doubled/config.pbtxt", &repeating(&[FIRST, doubled])),
         ("fan/config.pbtxt", &repeating(&fan[..])),
@@ -129,6 +91,17 @@ async fn each_answer_of_a_member_flows_through_the_steps_behind_it() {
         error.message,
         "ModelInfer RPC doesn't support models with decoupled transaction policy"
     );
+    let text = registry.encode();
+    for (model, answered) in [("simple", 2), ("squared", 1), ("nested", 1), ("repeat", 6)] {
+        // Nothing was said to the second request of `simple`, which is a member of `nested`, too.
+        let count = format!("nv_inference_first_response_histogram_ms_count{{model=\"{model}\",");
+        let found = text.lines().find_map(|line| line.strip_prefix(&count));
+        assert_eq!(
+            found,
+            Some(&*format!("version=\"1\"}} {answered}")),
+            "{model}"
+        );
+    }
     let statistics = &runtime.statistics(Some("squared"), None).expect("known")[0];
     assert_eq!(statistics.inference_count, 1);
     assert_eq!(statistics.response_stats.len(), 6);
@@ -137,7 +110,7 @@ async fn each_answer_of_a_member_flows_through_the_steps_behind_it() {
 #[tokio::test]
 async fn what_nobody_has_asked_for_is_not_made_and_who_leaves_frees_everything() {
     let doubled = repeating(&[FIRST, "double: in=repeated -> out=OUT"]);
-    let (runtime, _root) = start_with(&[("doubled/config.pbtxt", &doubled)]).await;
+    let (runtime, _root, _) = start_with(&[("doubled/config.pbtxt", &doubled)]).await;
     let values: Vec<i32> = (0..1000).collect();
     let request = repeat("doubled", &values, &[0; 1000]);
     let mut stream = runtime.stream(request, far()).await.expect("begins");
@@ -165,7 +138,7 @@ async fn what_nobody_has_asked_for_is_not_made_and_who_leaves_frees_everything()
 async fn answers_before_an_error_come_before_it() {
     let failing = square("parameters { key: \"CUSTOM_FAIL_COUNT\" value { string_value: \"1\" } }");
     let both = [FIRST, "failing: IN=repeated -> OUT=OUT"];
-    let (runtime, _root) = start_with(&[
+    let (runtime, _root, _) = start_with(&[
         ("failing/config.pbtxt", &failing),
         ("both/config.pbtxt", &repeating(&both)),
     ])
@@ -191,7 +164,7 @@ async fn what_comes_differently_often_cannot_be_put_together() {
         "pair: in0=repeated, in1=once -> out1=OUT",
     ];
     let fan = [FIRST, "square: IN=repeated -> OUT=OUT"];
-    let (runtime, _root) = start_with(&[
+    let (runtime, _root, _) = start_with(&[
         ("mixed/config.pbtxt", &repeating(&mixed)),
         ("fan/config.pbtxt", &repeating(&fan)),
         (
