@@ -353,7 +353,10 @@ impl Running {
 
     /// Whether it ended before it was asked to: a test that kills it knows.
     fn ended(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(Some(_)))
+        if self.exited.is_none() {
+            self.exited = self.child.try_wait().ok().flatten();
+        }
+        self.exited.is_some()
     }
 
     fn wait_for_addresses(&mut self) {
@@ -401,7 +404,7 @@ impl Drop for Running {
             show(&format!("--- log of kapok ---\n{}", self.log.text()));
             return;
         }
-        let killed = self.exited.is_some() || self.pid != self.child.id() || self.ended();
+        let killed = self.ended() || self.pid != self.child.id();
         let code = self.terminate();
         assert!(
             killed || code >= 0,
