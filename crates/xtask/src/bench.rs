@@ -73,6 +73,8 @@ enum What {
     Gateway,
     /// The same for minutes: does memory grow?
     Soak,
+    /// Ten thousand streams that say nothing: what does each keep?
+    Idle,
     /// Seventeen faults of a provider before kapok, vllm-router, smg and LiteLLM: a score-card
     Faults,
     /// The batcher's latency target beside fixed delays, on a virtual clock
@@ -129,6 +131,7 @@ const ALL: [&[What]; 5] = [
         What::Startup,
         What::Gateway,
         What::Soak,
+        What::Idle,
         What::Faults,
         What::Grpc,
         What::Embed,
@@ -194,6 +197,7 @@ impl Bench<'_> {
             What::Startup => startup::run(self),
             What::Gateway => gateway::run(self),
             What::Soak => gateway::soak::run(self),
+            What::Idle => gateway::idle::run(self),
             What::Faults => faults::run(self),
             What::Grpc => grpc::run(self),
             What::SchedulerAllocation => scheduler::allocation::run(self),

@@ -1,8 +1,9 @@
 //! Chat requests through gateways: what each adds to the latency, whole and streamed, and what CPU it costs.
 //!
 //! Reading order: this file (what is measured), [`peers`] (how each gateway is started), [`streams`] (streamed answers),
-//! [`soak`] (for minutes).
+//! [`soak`] (for minutes), [`idle`] (many that say nothing).
 
+pub(super) mod idle;
 pub(super) mod peers;
 pub(super) mod soak;
 mod streams;

@@ -14,6 +14,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::IntoRawFd as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -37,13 +38,23 @@ fn main() -> ExitCode {
     for connection in listener.incoming().flatten() {
         std::thread::spawn(move || {
             // A client that goes away ends its connection, nothing else.
-            let _ended = serve(&connection);
+            if let Ok(End::Held) = serve(&connection) {
+                // Without a thread: there may be ten thousand.
+                let _until_the_process_ends = connection.into_raw_fd();
+            }
         });
     }
     ExitCode::SUCCESS
 }
 
-fn serve(connection: &TcpStream) -> io::Result<()> {
+/// What becomes of a connection.
+enum End {
+    Closed,
+    /// It has begun an answer that never goes on.
+    Held,
+}
+
+fn serve(connection: &TcpStream) -> io::Result<End> {
     connection.set_nodelay(true)?;
     let mut reader = BufReader::new(connection);
     let mut writer = connection;
@@ -51,7 +62,7 @@ fn serve(connection: &TcpStream) -> io::Result<()> {
     let mut body = Vec::new();
     loop {
         let Some(first) = read_line(&mut reader, &mut line)? else {
-            return Ok(());
+            return Ok(End::Closed);
         };
         let answer = if first.starts_with(b"GET /v1/models") {
             MODELS
@@ -64,9 +75,14 @@ fn serve(connection: &TcpStream) -> io::Result<()> {
         body.clear();
         let taken = (&mut reader).take(length).read_to_end(&mut body)?;
         if (taken as u64) < length {
-            return Ok(());
+            return Ok(End::Closed);
         }
-        if body.windows(STREAMED.len()).any(|part| part == STREAMED) {
+        if contains(&body, STREAMED) {
+            begin(writer)?;
+            if contains(&body, HELD) {
+                event(writer)?;
+                return Ok(End::Held);
+            }
             stream(writer)?;
             continue;
         }
@@ -80,26 +96,38 @@ fn serve(connection: &TcpStream) -> io::Result<()> {
 }
 
 const STREAMED: &[u8] = br#""stream":true"#;
+const HELD: &[u8] = br#""hold":true"#;
 
-/// Each event holds when it was written, in microseconds since 1970: `sse-load` reads it on the same machine's clock.
-fn stream(mut writer: &TcpStream) -> io::Result<()> {
+fn contains(body: &[u8], field: &[u8]) -> bool {
+    body.windows(field.len()).any(|part| part == field)
+}
+
+fn begin(mut writer: &TcpStream) -> io::Result<()> {
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    writer.write_all(head.as_bytes())?;
+    writer.write_all(head.as_bytes())
+}
+
+fn stream(mut writer: &TcpStream) -> io::Result<()> {
     let start = Instant::now();
     for number in 0..EVENTS {
         let due = start + INTERVAL * number;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let micros = SystemTime::UNIX_EPOCH
-            .elapsed()
-            .map_or(0, |since| since.as_micros());
-        let event = format!(
-            r#"data: {{"id":"chatcmpl-mock-0000000000000000","object":"chat.completion.chunk","created":1750000000,"model":"mock-model","choices":[{{"index":0,"delta":{{"content":"at {micros} "}},"finish_reason":null}}]}}"#
-        );
-        chunk(writer, &event)?;
+        event(writer)?;
     }
     chunk(writer, "data: [DONE]")?;
     writer.write_all(b"0\r\n\r\n")
+}
+
+/// It holds when it was written, in microseconds since 1970: `sse-load` reads it on the same machine's clock.
+fn event(writer: &TcpStream) -> io::Result<()> {
+    let micros = SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_micros());
+    let event = format!(
+        r#"data: {{"id":"chatcmpl-mock-0000000000000000","object":"chat.completion.chunk","created":1750000000,"model":"mock-model","choices":[{{"index":0,"delta":{{"content":"at {micros} "}},"finish_reason":null}}]}}"#
+    );
+    chunk(writer, &event)
 }
 
 fn chunk(mut writer: &TcpStream, event: &str) -> io::Result<()> {
