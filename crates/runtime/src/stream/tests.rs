@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use base::{Clock, Deadline, ErrorKind};
-use protocol::oip::proto::StatisticDuration;
 use protocol::InferRequest;
+use protocol::oip::proto::StatisticDuration;
 
 use crate::Runtime;
 use crate::testing::{self, REPEAT, builtin, config, far, ints, outs, repository, start, until};
