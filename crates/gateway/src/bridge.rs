@@ -234,7 +234,7 @@ impl Bridge<'_> {
         head.headers = headers;
         let outgoing = Outgoing {
             ours_authorized: self.ours_authorized,
-            head,
+            head: Box::new(head),
             body,
             via,
         };

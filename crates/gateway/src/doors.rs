@@ -42,7 +42,9 @@ pub(crate) fn handle(
     request: Request<Incoming>,
     door: Door,
 ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    // From hand to hand it goes as a pointer: moved by value it would lie in every future on its way.
+    let mut head = Box::new(head);
     let mut body = Upload::new(body, &head.headers);
     let mut exchange = Exchange::begin(gateway, connection, &head);
     let (method, version) = (head.method.clone(), head.version);
@@ -110,7 +112,7 @@ async fn refused(
 async fn answer(
     exchange: &mut Exchange,
     door: Door,
-    head: Parts,
+    head: Box<Parts>,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     let call = path::call(door, &head.method, head.uri.path())?;
@@ -126,8 +128,8 @@ async fn answer(
     let visit = Visit::enter(exchange, &snapshot, &head.headers)?;
     match call {
         path::Call::OpenAi(call) => openai::answer(visit, call, head, body).await,
-        path::Call::Oip(call) => oip::answer(visit, call, head, body).await,
-        path::Call::Job(call) => jobs::answer(visit, call, head, body).await,
+        path::Call::Oip(call) => Box::pin(oip::answer(visit, call, head, body)).await,
+        path::Call::Job(call) => Box::pin(jobs::answer(visit, call, head, body)).await,
         path::Call::OpenApi => {
             let version = visit.exchange.gateway.shared().version;
             Ok(Reply::json(crate::openapi::document(version)))

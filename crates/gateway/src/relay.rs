@@ -46,7 +46,7 @@ use crate::upstream::{RequestBody, Upstream, Via};
 /// What is relayed: the client's own head and its body.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    pub(crate) head: Parts,
+    pub(crate) head: Box<Parts>,
     /// [`RequestBody::again`] says whether there can be a second attempt.
     pub(crate) body: RequestBody,
     pub(crate) via: Via,
@@ -110,7 +110,7 @@ struct Going {
     /// Whom to ask now.
     next: Option<Arc<Upstream>>,
     /// A refusal, to be passed on if nobody does better.
-    refusal: Option<Answered>,
+    refusal: Option<Box<Answered>>,
     errors: Vec<ApiError>,
 }
 
@@ -155,21 +155,21 @@ impl Going {
         if first_too_long {
             let first = self.refusal.take()?;
             exchange.answered_by(&first.place.upstream);
-            return Some(first);
+            return Some(*first);
         }
         // "Later" tells the client more than "broken", and "too long" more than both.
         let kept = self.refusal.as_ref();
         let kept = kept
             .is_some_and(|kept| kept.too_long() || refused(kept.status()) && end != End::TooLong);
         if !kept {
-            self.refusal = Some(answered);
+            self.refusal = Some(Box::new(answered));
         }
         None
     }
 
     /// Whether somebody said so whose word the client gets if nobody with a larger context answers.
     fn too_long(&self) -> bool {
-        self.refusal.as_ref().is_some_and(Answered::too_long)
+        self.refusal.as_deref().is_some_and(Answered::too_long)
     }
 
     fn failed(
@@ -232,7 +232,7 @@ impl Going {
     fn give_up(self, exchange: &mut Exchange, course: Course) -> Result<Reply, Failure> {
         if let Some(refusal) = self.refusal {
             exchange.answered_by(&Arc::clone(&refusal.place.upstream));
-            return reply(exchange, course, refusal);
+            return reply(exchange, course, *refusal);
         }
         let mut errors = self.errors;
         let last = errors.pop();

@@ -53,7 +53,7 @@ pub(super) fn call(segments: &[&str]) -> Option<(Call, &'static str)> {
 pub(super) async fn answer(
     mut visit: Visit<'_>,
     call: JobCall,
-    head: Parts,
+    head: Box<Parts>,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     may_use_jobs(&visit)?;

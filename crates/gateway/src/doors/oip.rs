@@ -23,7 +23,7 @@ use crate::upstream::{RequestBody, Via};
 pub(super) async fn answer(
     mut visit: Visit<'_>,
     call: Oip,
-    head: Parts,
+    head: Box<Parts>,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     let shared = visit.exchange.gateway.shared();
@@ -55,7 +55,7 @@ pub(super) async fn answer(
 async fn of_model(
     mut visit: Visit<'_>,
     model: &Model,
-    head: Parts,
+    head: Box<Parts>,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     match visit.choose(&model.name).await? {

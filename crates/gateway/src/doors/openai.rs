@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use protocol::ApiError;
 use protocol::anthropic::{self, Page};
-use protocol::openai::{self, ModelEntry, ScanError};
+use protocol::openai::{self, FormScan, ModelEntry, ScanError};
 use protocol::resource::Scope;
 
 use super::path::{self, OpenAi};
@@ -28,7 +28,7 @@ use crate::upstream::{RequestBody, Upstream, Via};
 pub(super) async fn answer(
     mut visit: Visit<'_>,
     call: OpenAi,
-    head: Parts,
+    head: Box<Parts>,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     match call {
@@ -65,35 +65,41 @@ enum Unnamed {
     GoesByPath,
 }
 
+impl Unnamed {
+    fn refuse(self, error: ScanError) -> Result<(), ApiError> {
+        match self {
+            Self::IsRefused => Err(error.into()),
+            Self::GoesByPath => Ok(()),
+        }
+    }
+}
+
+/// Each way in a box of its own: together with what leads here they would be more than the allocator keeps at hand.
 async fn post(
-    mut visit: Visit<'_>,
-    (operation, unnamed): (Operation, Unnamed),
-    mut head: Parts,
+    visit: Visit<'_>,
+    asked: (Operation, Unnamed),
+    head: Box<Parts>,
     body: &mut Upload,
 ) -> Result<Reply, Failure> {
     refuse_packed(&head)?;
-    let refused = |error: ScanError| match unnamed {
-        Unnamed::IsRefused => Err(ApiError::from(error)),
-        Unnamed::GoesByPath => Ok(()),
-    };
-    if let Some(scan) = passing::form(&head)? {
-        let (model, body) = passing::model_of_form(&mut visit, &head, body, scan).await?;
-        let Some(model) = model else {
-            refused(ScanError::NoModel)?;
-            return Box::pin(by_path(visit, head, body)).await;
-        };
-        visit.admit(&model, None).await?;
-        return match visit.choose(&model).await? {
-            Target::Upstream(upstream) => pass_on(visit, &upstream, head, body).await,
-            Target::Local => Err(not_for_local(operation)),
-        };
+    match passing::form(&head)? {
+        Some(scan) => Box::pin(form(visit, asked, (head, body), scan)).await,
+        None => Box::pin(document(visit, asked, head, body)).await,
     }
+}
+
+async fn document(
+    mut visit: Visit<'_>,
+    (operation, unnamed): (Operation, Unnamed),
+    mut head: Box<Parts>,
+    body: &mut Upload,
+) -> Result<Reply, Failure> {
     let shape = path::shape(head.uri.path());
     let body = visit.whole_body(body, shape).await?;
     let facts = match openai::scan(&body) {
         Ok(facts) => facts,
         Err(error @ ScanError::NoModel) => {
-            refused(error)?;
+            unnamed.refuse(error)?;
             return Box::pin(by_path(visit, head, RequestBody::Whole(body))).await;
         }
         Err(error) => return Err(ApiError::from(error).into()),
@@ -105,7 +111,8 @@ async fn post(
     visit
         .admit(&facts.model, Some((&body, Some(&facts))))
         .await?;
-    match visit.choose_for(&facts.model, Some(&facts)).await? {
+    let target = visit.choose_for(&facts.model, Some(&facts)).await?;
+    match target {
         Target::Upstream(upstream) if !upstream.speaks(operation.wire()) => {
             Box::pin(embed::answer(
                 visit,
@@ -128,6 +135,25 @@ async fn post(
     }
 }
 
+/// A form, perhaps with a file in it.
+async fn form(
+    mut visit: Visit<'_>,
+    (operation, unnamed): (Operation, Unnamed),
+    (head, body): (Box<Parts>, &mut Upload),
+    scan: FormScan,
+) -> Result<Reply, Failure> {
+    let (model, body) = passing::model_of_form(&mut visit, &head, body, scan).await?;
+    let Some(model) = model else {
+        unnamed.refuse(ScanError::NoModel)?;
+        return Box::pin(by_path(visit, head, body)).await;
+    };
+    visit.admit(&model, None).await?;
+    match visit.choose(&model).await? {
+        Target::Upstream(upstream) => pass_on(visit, &upstream, head, body).await,
+        Target::Local => Err(not_for_local(operation)),
+    }
+}
+
 fn not_for_local(operation: Operation) -> Failure {
     let asked = operation.name();
     let message = format!("models in this process do not take requests of `{asked}`");
@@ -136,7 +162,11 @@ fn not_for_local(operation: Operation) -> Failure {
 }
 
 /// A call for a model that does not say which.
-async fn by_path(mut visit: Visit<'_>, head: Parts, body: RequestBody) -> Result<Reply, Failure> {
+async fn by_path(
+    mut visit: Visit<'_>,
+    head: Box<Parts>,
+    body: RequestBody,
+) -> Result<Reply, Failure> {
     let place = place(&head);
     let whole = match &body {
         RequestBody::Whole(body) => Some(body.clone()),
@@ -153,7 +183,11 @@ async fn by_path(mut visit: Visit<'_>, head: Parts, body: RequestBody) -> Result
 }
 
 /// What an upstream keeps is asked for by its path, and routed by it as if it were a model's name.
-async fn stored(mut visit: Visit<'_>, head: Parts, body: &mut Upload) -> Result<Reply, Failure> {
+async fn stored(
+    mut visit: Visit<'_>,
+    head: Box<Parts>,
+    body: &mut Upload,
+) -> Result<Reply, Failure> {
     let place = place(&head);
     let short = passing::short(&mut visit, &head, body).await?;
     visit.goes_by_path(&place, short.as_deref().unwrap_or_default());
@@ -169,7 +203,7 @@ async fn stored(mut visit: Visit<'_>, head: Parts, body: &mut Upload) -> Result<
 
 /// A call that we do not know is relayed with our credentials, and may load, unload or list what an upstream has: it needs
 /// the scope for that, and a model or a Route of its own.
-async fn other(visit: Visit<'_>, head: Parts, body: &mut Upload) -> Result<Reply, Failure> {
+async fn other(visit: Visit<'_>, head: Box<Parts>, body: &mut Upload) -> Result<Reply, Failure> {
     if let Some(key) = visit.key {
         key.opens(Scope::Orders)?;
     }
@@ -189,7 +223,7 @@ fn place(head: &Parts) -> String {
 }
 
 /// What is written of a model here is told by us; of any other, by the upstream that would be asked for it.
-async fn one_model(mut visit: Visit<'_>, id: &str, head: Parts) -> Result<Reply, Failure> {
+async fn one_model(mut visit: Visit<'_>, id: &str, head: Box<Parts>) -> Result<Reply, Failure> {
     let asks_anthropic = head.headers.contains_key(&ANTHROPIC_VERSION);
     if let Some(entry) = Box::pin(list::entries(&mut visit)).await.remove(id) {
         return Ok(Reply::json(if asks_anthropic {
@@ -227,7 +261,7 @@ fn no_such_model(id: &str) -> ApiError {
 }
 
 /// Upstreams delete what was trained there.
-async fn delete_model(mut visit: Visit<'_>, id: &str, head: Parts) -> Result<Reply, Failure> {
+async fn delete_model(mut visit: Visit<'_>, id: &str, head: Box<Parts>) -> Result<Reply, Failure> {
     if let Some(key) = visit.key {
         key.opens(Scope::Orders)?;
     }
@@ -252,7 +286,7 @@ async fn delete_model(mut visit: Visit<'_>, id: &str, head: Parts) -> Result<Rep
 async fn pass_on(
     mut visit: Visit<'_>,
     upstream: &Arc<Upstream>,
-    mut head: Parts,
+    mut head: Box<Parts>,
     body: RequestBody,
 ) -> Result<Reply, Failure> {
     if makes_something(visit.exchange.operation) {

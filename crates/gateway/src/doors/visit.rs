@@ -179,7 +179,7 @@ impl<'a> Visit<'a> {
         }
         let pick = match self.pick_now(self.snapshot, model) {
             Ok(pick) => pick,
-            Err(refusal @ NoRoute::NotReady(_)) => self.hold(model, refusal).await?,
+            Err(refusal @ NoRoute::NotReady(_)) => Box::pin(self.hold(model, refusal)).await?,
             Err(refusal) => return Err(self.no_route(model, refusal).into()),
         };
         let target = self.exchange.chosen(pick);

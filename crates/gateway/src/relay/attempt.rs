@@ -163,7 +163,7 @@ pub(super) struct Fault {
 /// Nothing is sent twice, except what a pooled connection did not take because it had been closed.
 pub(super) async fn attempt(
     mut place: Place,
-    (mut request, via): (Request<RequestBody>, Via),
+    (mut request, via): (Box<Request<RequestBody>>, Via),
 ) -> Result<Answered, Fault> {
     let gateway = place.gateway.clone();
     let upstream = Arc::clone(&place.upstream);
@@ -172,7 +172,8 @@ pub(super) async fn attempt(
     loop {
         let (mut connection, may_be_stale) = match pooled.take() {
             Some(connection) => (connection, true),
-            None => open(&mut place, via).await?,
+            // Rare, and larger than all the rest of an attempt.
+            None => Box::pin(open(&mut place, via)).await?,
         };
         let connected_at = clock.now();
         let error = match connection.send(request).await {
@@ -188,7 +189,7 @@ pub(super) async fn attempt(
                 });
             }
             Err(SendError::Unsent(unsent)) if may_be_stale => {
-                request = *unsent;
+                request = unsent;
                 continue;
             }
             Err(SendError::Body(why)) => {

@@ -148,7 +148,7 @@ impl Course {
         };
         // What cannot be sent again is not held either.
         let looks = self.looks && self.outgoing.is_some();
-        race.start(about, looked_at(attempt(place, (request, via)), looks));
+        race.start(about, looked_at(place, (request, via), looks));
         Ok(())
     }
 

@@ -58,7 +58,7 @@ fn request(
     exchange: &Exchange,
     upstream: &Upstream,
     path: &'static str,
-) -> Result<Request<RequestBody>, http::Error> {
+) -> Result<Box<Request<RequestBody>>, http::Error> {
     let target = upstream
         .address
         .target(Some(&PathAndQuery::from_static(path)))?;
@@ -71,5 +71,5 @@ fn request(
         // It answers nobody who does not say so.
         headers.insert(ANTHROPIC_VERSION, HeaderValue::from_static("2023-06-01"));
     }
-    Ok(request)
+    Ok(Box::new(request))
 }

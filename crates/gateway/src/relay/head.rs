@@ -17,7 +17,7 @@ pub(super) fn request(
     exchange: &Exchange,
     upstream: &Upstream,
     outgoing: Outgoing,
-) -> Result<Request<RequestBody>, ApiError> {
+) -> Result<Box<Request<RequestBody>>, ApiError> {
     let mut head = outgoing.head;
     let address = upstream.address_of(outgoing.via);
     head.uri = address
@@ -57,7 +57,7 @@ pub(super) fn request(
         None => outgoing.body,
         Some(model) => renamed(exchange, outgoing.body, model)?,
     };
-    Ok(Request::from_parts(head, body))
+    Ok(Box::new(Request::from_parts(*head, body)))
 }
 
 /// The trace goes on with the attempt's span as the parent.

@@ -2,16 +2,16 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{HeaderMap, Request};
 use http_body::Frame;
 use protocol::openai::too_long;
 use routing::retry::End;
 
-use super::attempt::{Answered, Fault, bad_upstream};
+use super::attempt::{Answered, Fault, Place, attempt, bad_upstream};
 use crate::coding::{Coding, Unpacker};
 use crate::metrics::UpstreamFault;
-use crate::upstream::ReceiveError;
+use crate::upstream::{ReceiveError, RequestBody, Via};
 
 /// Of a refusal: the longest that is held and looked at. Errors have a few hundred bytes; what is longer is passed on as it
 /// comes.
@@ -36,14 +36,16 @@ impl Early {
     }
 }
 
-/// Reads a refusal as far as that tells whether the request was too long, where somebody is there for such requests.
+/// An attempt that reads a refusal as far as that tells whether the request was too long, where somebody is there for
+/// such requests.
 pub(super) async fn looked_at(
-    attempt: impl Future<Output = Result<Answered, Fault>>,
+    place: Place,
+    request: (Box<Request<RequestBody>>, Via),
     looks: bool,
 ) -> Result<Answered, Fault> {
-    let mut answered = attempt.await?;
+    let mut answered = attempt(place, request).await?;
     if looks && answered.status() == TOO_LONG && readable(answered.response.headers()) {
-        match read(&mut answered).await {
+        match Box::pin(read(&mut answered)).await {
             Ok(early) => answered.early = Some(Box::new(early)),
             Err(error) => return Err(cut(answered, &error)),
         }

@@ -78,7 +78,7 @@ impl Connection {
     /// Sends a request and waits for the answer's head. Dropping the future leaves the connection unusable.
     pub(crate) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<()>, SendError> {
         match self {
             Self::Http1(connection) => connection.send(request).await,

@@ -52,7 +52,7 @@ pub(crate) async fn get(
         Some(connection) => connection,
         None => upstream.open(Via::Http, (tasks, now)).await?.0,
     };
-    let response = connection.send(request).await.map_err(unanswered)?;
+    let response = connection.send(Box::new(request)).await.map_err(unanswered)?;
     take(upstream, connection, response, (clock, bytes_max)).await
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn get_elsewhere(page: &Address, bytes_max: usize) -> Result<By
     *request.headers_mut() = headers;
     let stream = Stream::connect(page, Offer::Http1).await?;
     let mut connection = Connection::Http1(Http1::open(stream));
-    let response = connection.send(request).await.map_err(unanswered)?;
+    let response = connection.send(Box::new(request)).await.map_err(unanswered)?;
     whole(&mut connection, &response, bytes_max).await
 }
 

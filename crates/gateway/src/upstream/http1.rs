@@ -93,7 +93,7 @@ impl Http1 {
     /// Sends a request and waits for the answer's head. Dropping the future leaves the connection unusable.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<()>, SendError> {
         let inner = &mut *self.0;
         let method = request.method().clone();
@@ -110,7 +110,7 @@ impl Http1 {
         });
         let begun = begun.await;
         if !inner.outbox.begun {
-            return Err(SendError::Unsent(Box::new(request)));
+            return Err(SendError::Unsent(request));
         }
         inner.outbox.follow(request.into_body());
         if let Poll::Ready(Err(stopped)) = begun {

@@ -253,11 +253,11 @@ impl Http2 {
 
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<()>, SendError> {
         if poll_fn(|cx| self.sender.poll_ready(cx)).await.is_err() {
             self.shared.books.over.store(true, Ordering::Release);
-            return Err(SendError::Unsent(Box::new(request)));
+            return Err(SendError::Unsent(request));
         }
         let (head, body) = request.into_parts();
         let head = self.shared.head(head);

@@ -66,12 +66,12 @@ fn request(
     address: &Address,
     path: &'static str,
     (headers, body): (&HeaderMap, &Bytes),
-) -> Result<Request<RequestBody>, http::Error> {
+) -> Result<Box<Request<RequestBody>>, http::Error> {
     let path = http::uri::PathAndQuery::from_static(path);
     let mut request =
         Request::post(address.target(Some(&path))?).body(RequestBody::Whole(body.clone()))?;
     *request.headers_mut() = headers.clone();
     let host = address.authority.clone();
     request.headers_mut().insert(http::header::HOST, host);
-    Ok(request)
+    Ok(Box::new(request))
 }

@@ -62,7 +62,7 @@ pub(super) async fn answer(
 ) -> Result<Reply, Failure> {
     let outgoing = Outgoing {
         ours_authorized: visit.ours_authorized(),
-        head: head.clone(),
+        head: Box::new(head.clone()),
         body: RequestBody::Parts(received.into_parts()),
         via: Via::Grpc,
     };

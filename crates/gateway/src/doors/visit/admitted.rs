@@ -74,7 +74,7 @@ impl Visit<'_> {
         // What passes from here on is the line's, also if the caller leaves it.
         self.exchange.doing = Stage::Queue;
         if let (Some(line), Some(permit)) = (line, &mut self.exchange.permit) {
-            let waited = permit.stand_in(&line, &asking).await;
+            let waited = Box::pin(permit.stand_in(&line, &asking)).await;
             self.exchange.mark(Stage::Queue);
             waited?;
         }
@@ -115,7 +115,7 @@ impl Visit<'_> {
         let Some(permit) = &mut self.exchange.permit else {
             return Ok(());
         };
-        let (index, place) = permit.stand_in_any(&full, asking).await?;
+        let (index, place) = Box::pin(permit.stand_in_any(&full, asking)).await?;
         permit.place_in(&full[index], place);
         Ok(())
     }

@@ -41,7 +41,7 @@ pub(super) async fn answer(
     };
     let outgoing = Outgoing {
         ours_authorized: visit.ours_authorized(),
-        head: head.clone(),
+        head: Box::new(head.clone()),
         body: RequestBody::streamed(messages),
         via: Via::Grpc,
     };
