@@ -25,5 +25,5 @@ pub use digits::{push_hex, push_thousandths};
 pub use error::{ErrorKind, Retry, chain};
 pub use id::RequestId;
 pub use nearest::nearest;
-pub use per_core::{PerCore, shard};
+pub use per_core::{PerCore, Seat, shard};
 pub use tasks::{OnCancel, OnError, TaskKind, Tasks};

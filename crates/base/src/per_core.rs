@@ -23,18 +23,34 @@ pub struct PerCore(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    handles: Vec<Handle>,
-    turn: AtomicUsize,
+    cores: Vec<Core>,
     stop: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct Core {
+    handle: Handle,
+    /// Who has a [`Seat`] here.
+    seated: AtomicUsize,
+}
+
+/// Somebody's thread. It counts there while this lives.
+#[derive(Debug)]
+pub struct Seat {
+    cores: PerCore,
+    core: usize,
 }
 
 impl PerCore {
     pub fn start(threads: NonZeroUsize) -> io::Result<Self> {
         let stop = watch::Sender::new(false);
-        let mut handles = Vec::with_capacity(threads.get());
+        let mut cores = Vec::with_capacity(threads.get());
         for shard in 0..threads.get() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            handles.push(runtime.handle().clone());
+            cores.push(Core {
+                handle: runtime.handle().clone(),
+                seated: AtomicUsize::new(0),
+            });
             let mut stopped = stop.subscribe();
             std::thread::Builder::new()
                 .name(format!("kapok-core-{shard}"))
@@ -45,17 +61,37 @@ impl PerCore {
                     runtime.shutdown_background();
                 })?;
         }
-        Ok(Self(Arc::new(Shared {
-            handles,
-            turn: AtomicUsize::new(0),
-            stop,
-        })))
+        Ok(Self(Arc::new(Shared { cores, stop })))
     }
 
-    /// The threads by turns.
-    pub fn next(&self) -> Option<&Handle> {
-        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
-        self.0.handles.get(turn % self.0.handles.len().max(1))
+    /// The thread that the fewest are on, the first of equals.
+    pub fn sit(&self) -> Seat {
+        let cores = self.0.cores.iter().enumerate();
+        let fewest = cores.min_by_key(|(_, core)| core.seated.load(Ordering::Relaxed));
+        let core = fewest.map_or(0, |(index, core)| {
+            core.seated.fetch_add(1, Ordering::Relaxed);
+            index
+        });
+        Seat {
+            cores: self.clone(),
+            core,
+        }
+    }
+}
+
+impl Seat {
+    /// None only where there are no threads, which cannot be started.
+    pub fn handle(&self) -> Option<&Handle> {
+        let core = self.cores.0.cores.get(self.core)?;
+        Some(&core.handle)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(core) = self.cores.0.cores.get(self.core) {
+            core.seated.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -72,9 +108,10 @@ mod tests {
     #[test]
     fn tasks_stay_where_they_were_put() {
         let cores = PerCore::start(NonZeroUsize::new(3).expect("three")).expect("threads");
-        let mut shards = Vec::new();
-        for _ in 0..6 {
-            let handle = cores.next().expect("a thread").clone();
+        let (mut shards, mut seats) = (Vec::new(), Vec::new());
+        for place in 0..6 {
+            let seat = cores.sit();
+            let handle = seat.handle().expect("a thread").clone();
             let seen = async {
                 let before = shard();
                 tokio::task::yield_now().await;
@@ -85,8 +122,13 @@ mod tests {
             let (before, after) = answer.recv().expect("an answer");
             assert_eq!(before, after);
             shards.push(after);
+            seats.push(seat);
+            if place == 3 {
+                // Who leaves makes room.
+                seats.remove(1);
+            }
         }
-        assert_eq!(shards, [0, 1, 2, 0, 1, 2]);
+        assert_eq!(shards, [0, 1, 2, 0, 1, 1]);
         assert_eq!(shard(), 0);
     }
 }

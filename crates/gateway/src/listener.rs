@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use base::{PerCore, TaskKind};
+use base::{PerCore, Seat, TaskKind};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
@@ -278,26 +279,65 @@ fn start(gateway: &Gateway, stream: TcpStream, peer: SocketAddr, open: Open) {
     let name = format!("connection {peer}");
     let shared = gateway.shared();
     let tasks = &shared.tasks;
-    let core = shared.per_core.as_ref().and_then(PerCore::next);
-    if let Some(core) = core.filter(|_| open.door != Door::Admin) {
+    let cores = shared.per_core.as_ref();
+    let seat = cores.filter(|_| open.door != Door::Admin).map(PerCore::sit);
+    let gateway = gateway.clone();
+    if let Some(seat) = seat
+        && let Some(core) = seat.handle().cloned()
+    {
         // Its events belong to the poller of the thread that serves it.
         let Ok(stream) = stream.into_std() else {
             return;
         };
-        let gateway = gateway.clone();
-        tasks.spawn_on(core, TaskKind::Connection, name, async move {
-            serve(gateway, TcpStream::from_std(stream)?, open.door).await;
-            drop(open);
+        let all = Handle::current();
+        tasks.spawn_on(&core, TaskKind::Connection, name, async move {
+            on_core(gateway, TcpStream::from_std(stream)?, open, (seat, all)).await;
             Ok(())
         });
         return;
     }
-    let gateway = gateway.clone();
     tasks.spawn(TaskKind::Connection, name, async move {
-        serve(gateway, stream, open.door).await;
+        let opened = gateway.shared().clock.now();
+        if let Some(spoken) = hear(&gateway, &stream, opened).await {
+            serve(gateway, (stream, spoken, opened), open.door).await;
+        }
         drop(open);
         Ok(())
     });
+}
+
+/// Serves a connection on the core that it was given, or hands it to all threads where that is better: one of HTTP/2
+/// carries the requests of many callers.
+async fn on_core(gateway: Gateway, stream: TcpStream, open: Open, (seat, all): (Seat, Handle)) {
+    let opened = gateway.shared().clock.now();
+    let Some(spoken) = hear(&gateway, &stream, opened).await else {
+        return;
+    };
+    if spoken == Spoken::Http1 {
+        serve(gateway, (stream, spoken, opened), open.door).await;
+        drop((open, seat));
+        return;
+    }
+    drop(seat);
+    let Ok(stream) = stream.into_std() else {
+        return;
+    };
+    let tasks = gateway.shared().tasks.clone();
+    let name = "connection of HTTP/2";
+    tasks.spawn_on(&all, TaskKind::Connection, name, async move {
+        let connection = (TcpStream::from_std(stream)?, spoken, opened);
+        serve(gateway, connection, open.door).await;
+        drop(open);
+        Ok(())
+    });
+}
+
+/// Waits for what a client speaks; none if it says nothing.
+async fn hear(gateway: &Gateway, stream: &TcpStream, opened: Instant) -> Option<Spoken> {
+    // Without it the last part of an answer waits 40 ms for the peer's delayed acknowledgement.
+    stream.set_nodelay(true).ok()?;
+    let shared = gateway.shared();
+    spoken::heard(stream, &shared.connections, opened, &shared.clock).await
 }
 
 /// An open connection's place in the counts.
@@ -325,17 +365,13 @@ impl Drop for Open {
     }
 }
 
-async fn serve(gateway: Gateway, stream: TcpStream, door: Door) {
-    // Without it the last part of an answer waits 40 ms for the peer's delayed acknowledgement.
-    if stream.set_nodelay(true).is_err() {
-        return; // the peer is gone already
-    }
+async fn serve(
+    gateway: Gateway,
+    (stream, spoken, opened): (TcpStream, Spoken, Instant),
+    door: Door,
+) {
     let connections = &gateway.shared().connections;
     let clock = &gateway.shared().clock;
-    let opened = clock.now();
-    let Some(spoken) = spoken::heard(&stream, connections, opened, clock).await else {
-        return;
-    };
     let activity = Activity::new(opened);
     let socket = Watched::new(stream, activity.clone(), clock.clone());
     let outgoing = (spoken == Spoken::Http2).then(|| socket.gather());

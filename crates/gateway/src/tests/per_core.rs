@@ -20,7 +20,7 @@ async fn each_core_serves_its_clients_over_upstream_connections_of_its_own() {
         .gateway
         .publish(&[upstream("up", fields)])
         .expect("good resources");
-    // Connections are dealt out by turns, so these two are on different cores.
+    // A connection goes where the fewest are, so these two are on different cores.
     let mut clients = [served.client().await, served.client().await];
     for _ in 0..3 {
         for client in &mut clients {

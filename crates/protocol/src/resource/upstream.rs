@@ -47,7 +47,7 @@ pub struct UpstreamSpec {
     /// Longest silence between two parts of an answer, the wait for the first included.
     #[serde(default = "default_idle_timeout_ms")]
     pub idle_timeout_ms: u64,
-    /// Idle connections kept; with `ioThreads: perCore`, by each core.
+    /// Idle connections kept; with `ioThreads: perCore`, which is the default without models, by each core.
     #[serde(default = "default_idle_connections_max")]
     pub idle_connections_max: usize,
     /// Requests at a time; the next ones wait in line. Absent means as many as come.
