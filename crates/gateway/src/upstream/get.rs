@@ -46,14 +46,20 @@ pub(crate) async fn get(
         upstream.authorize(headers);
         headers.insert(HOST, upstream.address.authority.clone());
     }
-    let request = request.body(RequestBody::empty())?;
+    let mut request = Box::new(request.body(RequestBody::empty())?);
     let now = clock.now();
-    let mut connection = match upstream.idle(Via::Http, now).await {
-        Some(connection) => connection,
-        None => upstream.open(Via::Http, (tasks, now)).await?.0,
-    };
-    let response = connection.send(Box::new(request)).await.map_err(unanswered)?;
-    take(upstream, connection, response, (clock, bytes_max)).await
+    let mut idle = upstream.idle(Via::Http, now).await;
+    loop {
+        let (mut connection, may_be_stale) = match idle.take() {
+            Some(connection) => (connection, true),
+            None => upstream.open(Via::Http, (tasks, now)).await?,
+        };
+        match connection.send(request).await {
+            Ok(response) => return take(upstream, connection, response, (clock, bytes_max)).await,
+            Err(SendError::Unsent(unsent)) if may_be_stale => request = unsent,
+            Err(error) => return Err(unanswered(error)),
+        }
+    }
 }
 
 /// The whole of a small answer.
@@ -88,7 +94,8 @@ pub(crate) async fn get_elsewhere(page: &Address, bytes_max: usize) -> Result<By
     *request.headers_mut() = headers;
     let stream = Stream::connect(page, Offer::Http1).await?;
     let mut connection = Connection::Http1(Http1::open(stream));
-    let response = connection.send(Box::new(request)).await.map_err(unanswered)?;
+    let response = connection.send(Box::new(request)).await;
+    let response = response.map_err(unanswered)?;
     whole(&mut connection, &response, bytes_max).await
 }
 
