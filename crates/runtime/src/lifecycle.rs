@@ -10,6 +10,7 @@
 //! is in memory under a budget), `retire` (freeing what no request holds any more).
 
 mod jobs;
+mod leave;
 mod load;
 mod members;
 mod plan;

@@ -9,7 +9,8 @@ use protocol::sidecar::Sidecar;
 use super::plan::{Plan, Refused};
 use super::residency::Weight;
 use super::{
-    NOT_LOADED, Override, Previous, Stamp, Task, UNLOADED, gone, members, residency, retire, swap,
+    NOT_LOADED, Override, Previous, Stamp, Task, UNLOADED, gone, leave, members, residency, retire,
+    swap,
 };
 use crate::catalogue::{Entry, Ready, Version, Versions, Woken};
 use crate::loader;
@@ -46,7 +47,7 @@ pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), Str
         }
         Task::Unload => {
             let entry = entry()?;
-            take_out(inner, &entry, unloaded);
+            leave::take_out(inner, &entry, leave::unloaded);
             entry.life.lock().out = true;
             Ok(())
         }
@@ -61,7 +62,7 @@ pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), Str
                 )
             };
             if let Some(entry) = known.filter(due) {
-                forget(inner, &entry);
+                leave::forget(inner, &entry);
             }
             Ok(())
         }
@@ -78,7 +79,7 @@ pub(super) fn run(inner: &Arc<Inner>, model: &str, task: Task) -> Result<(), Str
             tracing::info!(model, "model leaves memory: nobody asks for it");
             // First: who sees it asleep finds it counted.
             inner.metrics.lifecycle.evictions.inc();
-            take_out(inner, &entry, asleep);
+            leave::take_out(inner, &entry, leave::asleep);
             Ok(())
         }
     }
@@ -373,7 +374,7 @@ fn keep_previous(
     before: &Arc<Versions>,
     sidecar: &Sidecar,
 ) {
-    forget(inner, entry);
+    leave::forget(inner, entry);
     let keep = std::time::Duration::from_secs(sidecar.swap.keep_previous_s);
     let until = inner.tools.clock.now() + keep;
     let versions = Arc::clone(before);
@@ -384,22 +385,8 @@ fn keep_previous(
             .budget()
             .is_some_and(|_| residency::full(inner))
     {
-        forget(inner, entry);
+        leave::forget(inner, entry);
     }
-}
-
-/// Lets go of what served before.
-pub(super) fn forget(inner: &Arc<Inner>, entry: &Arc<Entry>) {
-    let previous = entry.life.lock().previous.take();
-    let Some(previous) = previous else { return };
-    let now = entry.versions();
-    for (_, ready) in now.ready() {
-        ready.model.track.trust();
-    }
-    let leaving = gone(&previous.versions, &now);
-    drop(now);
-    drop(previous);
-    retire::retire(inner, entry, leaving);
 }
 
 /// There is nothing to build; what serves goes on, and says why it is not replaced.
@@ -485,7 +472,7 @@ fn follow(inner: &Arc<Inner>, model: &str, known: Option<&Arc<Entry>>) -> Result
             return Ok(());
         }
         tracing::info!(model, "model is gone from its repository");
-        take_out(inner, entry, unloaded);
+        leave::take_out(inner, entry, leave::unloaded);
         inner.catalogue.remove(entry);
         return Ok(());
     };
@@ -530,40 +517,6 @@ fn wake(inner: &Arc<Inner>, entry: &Arc<Entry>) -> Result<(), String> {
             over,
         },
     )
-}
-
-/// Takes all that is in memory out of service; requests in flight are answered first.
-fn take_out(inner: &Arc<Inner>, entry: &Arc<Entry>, after: impl Fn(&Version) -> Version) {
-    forget(inner, entry);
-    let mut next = Versions::clone(&entry.versions());
-    for state in next.states.values_mut() {
-        *state = after(state);
-    }
-    let before = entry.publish(next);
-    let leaving: Vec<_> = before
-        .states
-        .iter()
-        .filter_map(|(number, state)| {
-            Some((*number, state.ready().or_else(|| state.blocked())?.clone()))
-        })
-        .collect();
-    drop(before);
-    retire::retire(inner, entry, leaving);
-}
-
-fn unloaded(state: &Version) -> Version {
-    match state {
-        Version::Ready(_) | Version::Blocked(_) => Version::Unloading,
-        Version::Unavailable(reason) => Version::Unloaded(reason.clone()),
-        _ => Version::Unloaded(UNLOADED.to_owned()),
-    }
-}
-
-fn asleep(state: &Version) -> Version {
-    match state {
-        Version::Ready(_) | Version::Blocked(_) => Version::Asleep,
-        other => other.clone(),
-    }
 }
 
 /// A job panicked outside of what catches its own panics.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use protocol::sidecar::Memory;
 
-use super::{load, retire};
+use super::{leave, retire};
 use crate::catalogue::{Entry, Ready, Version};
 use crate::runtime::Inner;
 
@@ -164,7 +164,7 @@ fn evict_one(inner: &Arc<Inner>, but: &Arc<Entry>) -> bool {
     {
         let entry = Arc::clone(entry);
         drop(models);
-        load::forget(inner, &entry);
+        leave::forget(inner, &entry);
         return true;
     }
     let candidate = |entry: &&Arc<Entry>| {
