@@ -213,16 +213,12 @@ fn say_version(registry: &Registry) {
 }
 
 fn per_core(node: &NodeSpec) -> Outcome<Option<PerCore>> {
-    // A model's short calls run where they arrive while another thread takes over the rest, which a core's own cannot.
-    let wanted = match node.io_threads {
-        IoThreads::Auto => node.model_repositories.is_empty(),
-        IoThreads::Shared => false,
-        IoThreads::PerCore => true,
-    };
-    wanted
-        .then(|| PerCore::start(base::core_budget()))
-        .transpose()
-        .map_err(|error| Failure::failed(format!("threads cannot be started: {error}")))
+    match node.io_threads {
+        IoThreads::Shared => Ok(None),
+        IoThreads::PerCore => PerCore::start(base::core_budget())
+            .map(Some)
+            .map_err(|error| Failure::failed(format!("threads cannot be started: {error}"))),
+    }
 }
 
 #[cfg(test)]

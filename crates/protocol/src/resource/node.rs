@@ -103,7 +103,7 @@ impl Default for NodeSpec {
             memory_budget_mb: None,
             model_public_key: None,
             shared_memory: SharedMemory::Auto,
-            io_threads: IoThreads::Auto,
+            io_threads: IoThreads::Shared,
             strict_readiness: true,
             settings_control: SettingsControl::Auto,
             trace: TraceSpec::default(),
@@ -174,10 +174,8 @@ impl Default for TraceSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum IoThreads {
-    /// `perCore` where no repository of models is named, else `shared`.
-    #[default]
-    Auto,
     /// Any thread does what there is to do.
+    #[default]
     Shared,
     /// A connection stays on one core, with upstream connections of that core's own: no event wakes another core, and no
     /// core helps another. One of HTTP/2, which carries many requests at a time, is left to all threads.
