@@ -447,6 +447,11 @@ impl Sequencer {
     /// A reader has taken an answer: if its sequence waits for that, it runs again.
     fn go_on(self: &Arc<Self>, request: u64) {
         let mut state = self.state.lock();
+        // The room that was made may have been filled again before this took the lock; the next answer that is taken wakes it then.
+        let waiter = state.waiters.get(&request);
+        if !waiter.is_some_and(|waiter| waiter.reply.has_room()) {
+            return;
+        }
         if let Some(place) = state.resting.remove(&request) {
             let now = self.fixed.clock.now();
             state.sequences.again(place, request, now);
